@@ -1,0 +1,115 @@
+"""Everything that can go wrong, by who can put it right.
+
+Exit codes are sysexits.h's where they fit. 2 is not used: it means usage to click and "remote" to vault and bao.
+
+    KlearstackVaultError      70   a bug of ours
+    ├── UsageError            64   the command line makes no sense
+    ├── SettingsError         78   something is missing or wrong in the configuration; nothing was contacted
+    ├── TokenError            65   the endpoint's answer holds no token that lives
+    ├── OutputError           73   a file cannot be created
+    │   └── WriteError        74   ... or written
+    ├── BusyError             75   the deadline passed while another process held the lock
+    ├── SourceError           69   the token endpoint cannot be reached or does not answer
+    │   ├── SourceBusy        75   ... asks us to slow down (429)
+    │   ├── SourceProtocolError 76 ... answers something that is not its contract
+    │   ├── SourceRefused     77   ... says no
+    │   └── ParameterMissing  78   ... misses a parameter (its 500)
+    └── StoreError            69   Vault cannot be reached, is sealed, or fails
+        ├── StoreBusy         75   ... asks us to slow down (429)
+        ├── StoreRefused      77   ... says no
+        └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
+
+No message may contain a token, a Vault token or a response body: whoever adds one, add it to the canary test.
+"""
+
+from typing import ClassVar
+
+
+class KlearstackVaultError(Exception):
+    """What failed and where, in one line; `hint` says what to do next.
+
+    `code` is stable and machine-readable; `retryable` says whether the same call may work later.
+    """
+
+    exit_code: ClassVar[int] = 70
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.retryable = retryable
+
+
+class UsageError(KlearstackVaultError):
+    exit_code = 64
+    code = "usage"
+
+
+class SettingsError(KlearstackVaultError):
+    exit_code = 78
+    code = "settings"
+
+
+class TokenError(KlearstackVaultError):
+    exit_code = 65
+    code = "token_invalid"
+
+
+class OutputError(KlearstackVaultError):
+    exit_code = 73
+    code = "output_not_created"
+
+
+class WriteError(OutputError):
+    exit_code = 74
+    code = "output_not_written"
+
+
+class BusyError(KlearstackVaultError):
+    exit_code = 75
+    code = "busy"
+
+
+class SourceError(KlearstackVaultError):
+    exit_code = 69
+    code = "endpoint_unavailable"
+
+
+class SourceBusy(SourceError):
+    exit_code = 75
+    code = "endpoint_busy"
+
+
+class SourceProtocolError(SourceError):
+    exit_code = 76
+    code = "endpoint_protocol"
+
+
+class SourceRefused(SourceError):
+    exit_code = 77
+    code = "endpoint_refused"
+
+
+class ParameterMissing(SourceError):
+    exit_code = 78
+    code = "endpoint_parameter_missing"
+
+
+class StoreError(KlearstackVaultError):
+    exit_code = 69
+    code = "vault_unavailable"
+
+
+class StoreBusy(StoreError):
+    exit_code = 75
+    code = "vault_busy"
+
+
+class StoreRefused(StoreError):
+    exit_code = 77
+    code = "vault_refused"
+
+
+class ForeignSecretError(StoreError):
+    exit_code = 78
+    code = "vault_path_taken"
