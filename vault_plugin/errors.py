@@ -10,13 +10,13 @@ Exit codes are sysexits.h's where they fit. 2 is not used: it means usage to cli
     │   └── WriteError        74   ... or written
     ├── BusyError             75   the deadline passed while another process held the lock
     ├── SourceError           69   the token endpoint cannot be reached or does not answer
-    │   ├── SourceBusy        75   ... asks us to slow down (429)
+    │   ├── SourceBusyError        75   ... asks us to slow down (429)
     │   ├── SourceProtocolError 76 ... answers something that is not its contract
-    │   ├── SourceRefused     77   ... says no
-    │   └── ParameterMissing  78   ... misses a parameter (its 500)
+    │   ├── SourceRefusedError     77   ... says no
+    │   └── ParameterMissingError  78   ... misses a parameter (its 500)
     └── StoreError            69   Vault cannot be reached, is sealed, or fails
-        ├── StoreBusy         75   ... asks us to slow down (429)
-        ├── StoreRefused      77   ... says no
+        ├── StoreBusyError         75   ... asks us to slow down (429)
+        ├── StoreRefusedError      77   ... says no
         └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
 
 No message may contain a token, a Vault token or a response body: whoever adds one, add it to the canary test.
@@ -75,9 +75,10 @@ class SourceError(KlearstackVaultError):
     code = "endpoint_unavailable"
 
 
-class SourceBusy(SourceError):
+class SourceBusyError(SourceError):
     exit_code = 75
     code = "endpoint_busy"
+    retry_after: float = 0.0  # seconds, as the endpoint's `Retry-After` says
 
 
 class SourceProtocolError(SourceError):
@@ -85,12 +86,12 @@ class SourceProtocolError(SourceError):
     code = "endpoint_protocol"
 
 
-class SourceRefused(SourceError):
+class SourceRefusedError(SourceError):
     exit_code = 77
     code = "endpoint_refused"
 
 
-class ParameterMissing(SourceError):
+class ParameterMissingError(SourceError):
     exit_code = 78
     code = "endpoint_parameter_missing"
 
@@ -100,12 +101,12 @@ class StoreError(KlearstackVaultError):
     code = "vault_unavailable"
 
 
-class StoreBusy(StoreError):
+class StoreBusyError(StoreError):
     exit_code = 75
     code = "vault_busy"
 
 
-class StoreRefused(StoreError):
+class StoreRefusedError(StoreError):
     exit_code = 77
     code = "vault_refused"
 

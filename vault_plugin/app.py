@@ -1,0 +1,124 @@
+"""The composition root: the only place where the parts meet.
+
+hvac and requests are imported when a call gets past the warm read, and not before: they take longer to load than a
+stored token takes to be read.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from vault_plugin.broker import Broker, TokenReader, TokenSource, TokenStore
+from vault_plugin.clock import ServerClock, latest
+from vault_plugin.identity import Identity
+from vault_plugin.record import Stored
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.singleflight import SingleFlight
+from vault_plugin.tokens import Kind
+from vault_plugin.transport import Transport
+from vault_plugin.warm import WarmReader
+
+MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class _NoReader:
+    """Where there is no Vault token yet to read with: to log in is the store's business."""
+
+    def read(self, _identity: Identity, _kind: Kind, _deadline: Deadline) -> Stored | None:
+        return None
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Broker]:
+    """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use."""
+    vault_clock, endpoint_clock = ServerClock(), ServerClock()
+    transport = Transport(
+        settings.vault_addr,
+        vault_clock,
+        timeout=settings.timeout,
+        ca_file=settings.vault_cacert,
+        client_cert=settings.vault_client_cert,
+        client_key=settings.vault_client_key,
+    )
+    with ExitStack() as closing:
+
+        def make_store() -> TokenStore:
+            from vault_plugin.store import VaultStore  # noqa: PLC0415  hvac, requests
+            from vault_plugin.vault import VaultClient  # noqa: PLC0415  hvac, requests
+
+            client = VaultClient(transport, settings)
+            closing.callback(lambda: client.close(Deadline(settings.timeout)))
+            return VaultStore(client, vault_clock, settings.mount, settings.path_prefix)
+
+        def make_source() -> TokenSource:
+            from vault_plugin.source import EndpointSource  # noqa: PLC0415  requests
+
+            return EndpointSource(
+                settings.url, endpoint_clock, timeout=settings.timeout, ca_file=settings.ca_cert
+            )
+
+        @contextmanager
+        def flight(identity: Identity, deadline: Deadline) -> Iterator[None]:
+            where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
+            key = "\n".join((*where, identity.path(settings.path_prefix, Kind.ACCESS)))
+            with flights.turn(key, deadline) as turn:
+                transport.index = turn.memo or transport.index
+                try:
+                    yield
+                finally:
+                    if transport.index and transport.index != turn.memo:
+                        turn.leave(transport.index)
+                    _tell_skew(vault_clock, endpoint_clock)
+
+        flights = SingleFlight(settings.lock_dir)
+        yield Broker(
+            reader=_reader(settings, transport),
+            store=_once(make_store),
+            source=_once(make_source),
+            flight=flight,
+            now=lambda: latest(vault_clock, endpoint_clock),
+            min_ttl=settings.min_ttl,
+            deadline=settings.deadline,
+            bypass=settings.on_vault_error == "bypass",
+        )
+
+
+def _reader(settings: Settings, transport: Transport) -> TokenReader:
+    if settings.auth != "token" or settings.vault_token is None:
+        return _NoReader()
+    return WarmReader(
+        transport, settings.vault_token, settings.vault_namespace, settings.mount, settings.path_prefix
+    )
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """Make it at the first call, for all threads the same."""
+    lock = threading.Lock()
+    made: list[T] = []
+
+    def get() -> T:
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return get
+
+
+def _tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
+    if not (vault_clock.measured and endpoint_clock.measured):
+        return
+    skew = vault_clock.now() - endpoint_clock.now()
+    if abs(skew) > MAX_SKEW:
+        how = "ahead of" if skew > 0 else "behind"
+        _log.warning(
+            "Vault's clock is %.0f s %s the endpoint's: tokens leave Vault too %s by that much",
+            abs(skew),
+            how,
+            "early" if skew > 0 else "late",
+        )

@@ -1,0 +1,143 @@
+"""The command line: parse, call, print. Only `main` turns errors into text and exit codes."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from vault_plugin import formats
+from vault_plugin.app import connect
+from vault_plugin.errors import KlearstackVaultError, UsageError
+from vault_plugin.settings import Origin, Settings
+from vault_plugin.tokens import Kind
+
+F = TypeVar("F", bound=Callable[..., Any])
+_KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
+
+
+def settings_options(command: F) -> F:
+    """One option for each setting that is no secret."""
+    for one in reversed(fields(Settings)):
+        origin: Origin = one.metadata["origin"]
+        if not origin.flag:
+            continue
+        how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": _metavar(one.name)}
+        if origin.choices:
+            how = {"type": click.Choice(origin.choices)}
+        default = one.default if one.default not in (None, MISSING, False) else ""
+        notes = [
+            f"[env: {', '.join(origin.env)}]" if origin.env else "",
+            f"[default: {default:g}]"
+            if isinstance(default, float)
+            else f"[default: {default}]"
+            if default
+            else "",
+        ]
+        text = " ".join(filter(None, (origin.help, *notes)))
+        command = click.option(f"--{one.name.replace('_', '-')}", one.name, default=None, help=text, **how)(
+            command
+        )
+    return command
+
+
+def _metavar(name: str) -> str:
+    return {"min_ttl": "DURATION", "timeout": "DURATION", "deadline": "DURATION"}.get(name, "TEXT")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="klearstack-vault", message="%(prog)s %(version)s")
+def cli() -> None:
+    """KlearStack API tokens, kept in Vault until they expire and handed to the tool that asks."""
+
+
+@cli.command()
+@click.option(
+    "--token", "wanted", type=click.Choice(list(_KINDS)), default="access", show_default=True, help="Which."
+)
+@click.option("--renew", is_flag=True, help="Mint, even if the stored one is still good.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(formats.FORMATS)),
+    default="raw",
+    show_default=True,
+    help="How to print.",
+)
+@click.option(
+    "--output", metavar="FILE", help="Write there (mode 0600, atomically) instead of to standard output."
+)
+@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@settings_options
+def get(
+    wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None
+) -> None:
+    """Hand over a token: from Vault while it is good, else freshly minted and stored."""
+    _log_to_stderr(verbose)
+    try:
+        for name in ("user_id", "company_name"):  # in this order, a line each
+            if flags[name] == "-":
+                flags[name] = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        settings = Settings.from_env(**flags)
+        with connect(settings) as broker:
+            grant = broker.get(settings.identity(), _KINDS[wanted], renew=renew)
+        text = formats.render(grant, form)
+    except KlearstackVaultError as exc:
+        if form == "json":
+            click.echo(formats.render_error(exc), nl=False)
+        raise
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        formats.write_file(Path(output), text)
+
+
+def _log_to_stderr(verbose: int) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("klearstack-vault: %(levelname)s: %(message)s"))
+    ours = logging.getLogger("vault_plugin")  # and nobody else's: other libraries log what they send
+    ours.addHandler(handler)
+    ours.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit by the codes of errors.py; 130 after Ctrl-C."""
+    try:
+        sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
+    except KlearstackVaultError as exc:
+        _fail(exc)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        sys.exit(UsageError.exit_code)
+    except click.ClickException as exc:
+        _fail(UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way."))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
+        where = exc.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
+        _fail(
+            KlearstackVaultError(f"A bug of ours: {type(exc).__name__} at {place}.", hint="Please report it.")
+        )
+
+
+def _fail(exc: KlearstackVaultError) -> NoReturn:
+    click.echo(f"klearstack-vault: {exc} {exc.hint}".rstrip(), err=True)
+    sys.exit(exc.exit_code)
+
+
+def _without_values(exc: click.ClickException) -> str:
+    """What is wrong with the command line, without what was typed: it may have been a token."""
+    if isinstance(exc, click.NoSuchOption):
+        return f"There is no option {exc.option_name}."
+    if isinstance(exc, click.BadOptionUsage):
+        return f"The option {exc.option_name} takes a value."
+    if isinstance(exc, click.BadParameter) and exc.param is not None:
+        choices = getattr(exc.param.type, "choices", ())
+        return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."
+    return "There is no such command, or it takes fewer arguments."

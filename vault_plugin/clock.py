@@ -1,0 +1,81 @@
+"""Time as the servers see it: RFC 3339 and HTTP dates, and a clock measured from their answers.
+
+A token dies by KlearStack's clock and vanishes by Vault's, never by ours. A `Date` header D (whole seconds) in an
+answer to a request sent at t0 says that the server's clock read less than D + 1 somewhere after t0; hence, at any
+later t, it reads less than D + 1 + (t - t0). That upper bound is what lifetimes are reckoned from: too late a
+"now" only makes a token look a little older than it is.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import ceil
+
+MAX_DATE = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that RFC 3339 can write
+
+
+def format_rfc3339(instant: int) -> str:
+    """Unix seconds as RFC 3339 in UTC, such as `2026-11-22T22:05:06Z`."""
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_rfc3339(text: object) -> float | None:
+    """Unix seconds of an RFC 3339 date, rounded up to a microsecond; None for anything else.
+
+    Vault writes nanoseconds and Python keeps microseconds: rounding up errs on the side of "later".
+    """
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else ceil(moment.timestamp() * 1e6 + 0.5) / 1e6
+
+
+class ServerClock:
+    """One server's clock, measured by its answers; our own until the first of them. Safe among threads."""
+
+    def __init__(
+        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._ahead: float | None = None  # upper bound of (server's time - our monotonic time), seconds
+        self._lock = threading.Lock()
+
+    @property
+    def measured(self) -> bool:
+        """Whether any answer has told the server's time."""
+        return self._ahead is not None
+
+    def now(self) -> float:
+        """Unix seconds that the server's clock does not exceed."""
+        return self._wall() if self._ahead is None else self._ahead + self._monotonic()
+
+    def observe_date(self, header: str | None, sent: float) -> None:
+        """Learn from a `Date` header in an answer to a request sent at `sent` (monotonic seconds)."""
+        try:
+            date = parsedate_to_datetime(header or "")
+        except ValueError:
+            return
+        self._learn(date.timestamp(), 1.0, sent)
+
+    def observe_instant(self, instant: float | None, sent: float) -> None:
+        """Learn from an exact instant (Unix seconds) that the server put into that answer."""
+        if instant is not None:
+            self._learn(instant, 0.0, sent)
+
+    def _learn(self, instant: float, resolution: float, sent: float) -> None:
+        bound = instant + resolution - sent
+        with self._lock:
+            old = self._ahead
+            # The smaller bound is the sharper one, unless the server has meanwhile been seen beyond it: then
+            # one of the two clocks was set, or ours slept, and the old bound is worth nothing.
+            if old is None or bound < old or instant > old + self._monotonic():
+                self._ahead = bound
+
+
+def latest(*clocks: ServerClock) -> float:
+    """Unix seconds by the measured clock that is furthest on; ours if none of them has been measured."""
+    return max((clock.now() for clock in clocks if clock.measured), default=clocks[0].now())

@@ -1,0 +1,97 @@
+"""What a grant looks like outside: text for a pipe, a file or another program. Secrets are revealed here."""
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vault_plugin.broker import Grant, Held
+from vault_plugin.clock import format_rfc3339
+from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError, WriteError
+from vault_plugin.tokens import Kind
+
+
+def _raw(grant: Grant) -> str:
+    return "\n".join(held.token.value.reveal() for held in grant.held.values())
+
+
+def _json(grant: Grant) -> str:
+    answer: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
+    for kind, held in grant.held.items():
+        prefix = "refresh_" if kind is Kind.REFRESH else ""
+        answer |= {
+            f"{kind}_token": held.token.value.reveal(),
+            f"{prefix}expires_at": format_rfc3339(held.token.expires_at),
+            f"{prefix}expires_in": held.token.ttl(grant.now),
+            f"{prefix}vault": _place(held),
+        }
+    return json.dumps(answer)
+
+
+def _place(held: Held) -> dict[str, Any] | None:
+    ref = held.ref
+    if ref is None:
+        return None
+    return {"mount": ref.mount, "path": ref.path, "version": ref.version, "deletion_time": ref.deletion_time}
+
+
+def _env(grant: Grant) -> str:
+    lines = []
+    for kind, held in grant.held.items():
+        # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], as Token.from_jwt has seen to.
+        prefix = "KLEARSTACK_REFRESH" if kind is Kind.REFRESH else "KLEARSTACK"
+        lines += [
+            f"export KLEARSTACK_{kind.upper()}_TOKEN={held.token.value.reveal()}",
+            f"export {prefix}_TOKEN_EXPIRATION={format_rfc3339(held.token.expires_at)}",
+        ]
+    return "\n".join(lines)
+
+
+def _header(grant: Grant) -> str:
+    if list(grant.held) != [Kind.ACCESS]:
+        raise UsageError("Only the access token goes into a header.", hint="Leave --token out.")
+    return f"Authorization: Bearer {grant.access.token.value.reveal()}"
+
+
+def _curl(grant: Grant) -> str:
+    return f'header = "{_header(grant)}"'
+
+
+FORMATS = {"raw": _raw, "json": _json, "env": _env, "header": _header, "curl": _curl}
+
+
+def render(grant: Grant, form: str) -> str:
+    """The grant in one of FORMATS, ending in a newline. Raises UsageError if it does not fit that form."""
+    return FORMATS[form](grant) + "\n"
+
+
+def render_error(exc: KlearstackVaultError) -> str:
+    """The JSON that stands for an answer that failed."""
+    about = {"code": exc.code, "message": str(exc), "hint": exc.hint, "retryable": exc.retryable}
+    return json.dumps({"error": about}) + "\n"
+
+
+def write_file(path: Path, text: str) -> None:
+    """Put a secret into a file of mode 0600, whole or not at all: whoever reads meanwhile sees the old or the new one.
+
+    Raises OutputError if no file can be made there, WriteError if it cannot be filled; an old file then stays.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    except OSError as exc:
+        raise OutputError(
+            f"No file can be made in {path.parent} ({exc.strerror}).", hint="Check --output."
+        ) from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        Path(name).replace(path)
+    except OSError as exc:
+        raise WriteError(f"{path} cannot be written ({exc.strerror}).", hint="Check --output.") from None
+    finally:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()

@@ -1,0 +1,81 @@
+"""How a token is written in Vault: strings only, under names that say whose it is and how long it lives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vault_plugin.clock import format_rfc3339, parse_rfc3339
+from vault_plugin.errors import ForeignSecretError, TokenError
+from vault_plugin.identity import Identity
+from vault_plugin.tokens import Kind, Token
+
+MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
+
+
+@dataclass(frozen=True, slots=True)
+class VaultRef:
+    """Where a token lies: `path` below the mount; KV v2's `version` and `deletion_time` (RFC 3339, as Vault says)."""
+
+    mount: str
+    path: str
+    version: int | None = None
+    deletion_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A token that lies in Vault."""
+
+    token: Token
+    ref: VaultRef
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
+    gave to that version, and the token in it, if there still is one.
+    """
+
+    version: int = 0
+    life: int | None = None
+    stored: Stored | None = None
+
+
+def to_data(token: Token, identity: Identity, release_version: str) -> dict[str, str]:
+    """The secret's data. Dates are RFC 3339, UTC."""
+    return {
+        f"{token.kind}_token": token.value.reveal(),
+        "token_type": "Bearer",
+        "expires_at": format_rfc3339(token.expires_at),
+        "issued_at": "" if token.issued_at is None else format_rfc3339(token.issued_at),
+        "jti": token.jti,
+        "user_id": identity.user_id,
+        "company_name": identity.company_name,
+        "release_version": release_version,
+    }
+
+
+def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token | None:
+    """The token in a secret's data; None if it is our secret, but holds no token that we can date.
+
+    Raises ForeignSecretError if it is not a secret that we wrote for this identity.
+    """
+    if (data.get("user_id"), data.get("company_name")) != (identity.user_id, identity.company_name):
+        raise foreign()
+    if f"{kind}_token" not in data:
+        raise foreign()
+    try:
+        token = Token.from_jwt(data[f"{kind}_token"], kind)
+    except TokenError:
+        return None
+    if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
+        return replace(token, issued_at=int(minted))
+    return token
+
+
+def foreign() -> ForeignSecretError:
+    """The error for a path at which somebody else's secret lies."""
+    return ForeignSecretError(
+        "Somebody else's secret lies in Vault where this identity's token belongs; it was left alone.",
+        hint="Choose another place with --path-prefix or --mount; -v shows the path.",
+    )

@@ -1,0 +1,232 @@
+"""Every setting, declared once; the only reader of the environment.
+
+A value comes from a flag, else from the first environment variable that is set and not empty, else from the file
+named by that variable with `_FILE` appended, else from the default. Secrets have no flag: `ps` would show them.
+The command line, README's table and the checks on both are made from these declarations.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.identity import Identity
+from vault_plugin.tokens import Secret
+from vault_plugin.values import (
+    duration,
+    endpoint_url,
+    is_plain_and_remote,
+    positive_duration,
+    vault_addresses,
+    vault_path,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting comes from: environment variables, first wins; a flag unless it is a secret; how to read it."""
+
+    env: tuple[str, ...]
+    help: str
+    flag: bool = True
+    read: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+
+def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  # noqa: A002  click's word too
+    metadata = {"origin": Origin(env, help, required=default is MISSING, **how)}
+    return field(default=None if default is MISSING else default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that the parts need to know. Durations are seconds. Build it with `from_env`."""
+
+    user_id: str = _setting("KLEARSTACK_USER_ID", help="The user's id; `-` reads a line of standard input.")
+    company_name: str = _setting(
+        "KLEARSTACK_COMPANY_NAME", help="The user's company; `-` reads the next line."
+    )
+    url: str = _setting(
+        "KLEARSTACK_URL", help="KlearStack's base URL, as you were given it.", read=endpoint_url
+    )
+    ca_cert: str | None = _setting(
+        "KLEARSTACK_CACERT", help="PEM file of the endpoint's CA, if it is not a public one.", default=None
+    )
+    allow_plain_http: bool = _setting(
+        help="Mint over plain http to another host: whoever listens gets the token.", default=False
+    )
+    vault_addr: tuple[str, ...] = _setting(
+        "BAO_ADDR",
+        "VAULT_ADDR",
+        help="Vault's address; several nodes of a cluster with commas, a socket as unix:///path.",
+        read=vault_addresses,
+    )
+    vault_namespace: str | None = _setting(
+        "BAO_NAMESPACE", "VAULT_NAMESPACE", help="Vault's namespace.", default=None, read=vault_path
+    )
+    vault_cacert: str | None = _setting(
+        "BAO_CACERT", "VAULT_CACERT", help="PEM file of Vault's CA, if it is not a public one.", default=None
+    )
+    vault_client_cert: str | None = _setting(
+        "BAO_CLIENT_CERT", "VAULT_CLIENT_CERT", help="PEM file of a TLS client certificate.", default=None
+    )
+    vault_client_key: str | None = _setting(
+        "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY", help="PEM file of its key.", default=None
+    )
+    auth: str = _setting(
+        "KLEARSTACK_VAULT_AUTH",
+        help="How to log in to Vault.",
+        default="token",
+        choices=("token", "approle"),
+    )
+    auth_mount: str = _setting(
+        "KLEARSTACK_VAULT_AUTH_MOUNT",
+        help="Where that auth method is mounted.",
+        default="approle",
+        read=vault_path,
+    )
+    vault_token: Secret | None = _setting(
+        "BAO_TOKEN",
+        "VAULT_TOKEN",
+        help="The Vault token; else ~/.vault-token.",
+        default=None,
+        flag=False,
+        read=Secret,
+    )
+    role_id: Secret | None = _setting(
+        "BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole's role id.", default=None, flag=False, read=Secret
+    )
+    secret_id: Secret | None = _setting(
+        "BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole's secret id.", default=None, flag=False, read=Secret
+    )
+    mount: str = _setting(
+        "KLEARSTACK_VAULT_MOUNT", help="The KV mount (v1 or v2).", default="secret", read=vault_path
+    )
+    path_prefix: str = _setting(
+        "KLEARSTACK_VAULT_PATH_PREFIX", help="The folder below it.", default="klearstack", read=vault_path
+    )
+    min_ttl: float = _setting(
+        "KLEARSTACK_MIN_TTL",
+        help="Mint if less is left; never more than half of a token's life.",
+        default=60.0,
+        read=duration,
+    )
+    timeout: float = _setting(
+        "KLEARSTACK_TIMEOUT",
+        help="For each connection, and each wait for an answer.",
+        default=10.0,
+        read=positive_duration,
+    )
+    deadline: float = _setting(
+        "KLEARSTACK_DEADLINE", help="For everything together.", default=60.0, read=positive_duration
+    )
+    on_vault_error: str = _setting(
+        "KLEARSTACK_ON_VAULT_ERROR",
+        help="With Vault down: fail, or bypass it: mint and store nothing.",
+        default="fail",
+        choices=("fail", "bypass"),
+    )
+    lock_dir: str = _setting(
+        "KLEARSTACK_LOCK_DIR",
+        help="Where this host's processes meet, if /tmp is not shared by them.",
+        flag=False,
+        default=f"{tempfile.gettempdir()}/klearstack-vault-{os.getuid()}",
+    )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
+        """Gather all settings; a flag that is None was not given.
+
+        Raises SettingsError, which names at once all that is missing, unreadable or wrong.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
+        for one in fields(cls):
+            origin: Origin = one.metadata["origin"]
+            given = flags.get(one.name)
+            try:
+                text = _from_environment(origin, environ) if given is None else given
+                if isinstance(text, bool):
+                    values[one.name] = text
+                elif text:
+                    values[one.name] = _read(origin, text)
+                elif origin.required:
+                    wrong.append(f"{_name(one.name, origin)} is missing")
+            except ValueError as exc:  # its text is one of ours: no value is ever quoted
+                wrong.append(f"{_name(one.name, origin)} {exc}")
+        wrong += _disagreements(values, environ)
+        if wrong:
+            raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
+        return cls(**values)
+
+    def identity(self) -> Identity:
+        """Whose token is asked for. Raises SettingsError if it cannot be one."""
+        return Identity(self.user_id, self.company_name)
+
+
+def _from_environment(origin: Origin, environ: Mapping[str, str]) -> str | None:
+    for name in origin.env:
+        if value := environ.get(name):
+            return value
+        if path := environ.get(f"{name}_FILE"):
+            return _from_file(Path(path), f"cannot be read from the file that {name}_FILE names")
+    return None
+
+
+def _from_file(path: Path, complaint: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(complaint) from None
+
+
+def _read(origin: Origin, text: str) -> Any:
+    if origin.choices and text not in origin.choices:
+        raise ValueError(f"must be one of {', '.join(origin.choices)}")
+    if origin.read is Secret:
+        text = text.strip()  # a trailing newline would end up in a header
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("holds characters that no such credential has")
+    return origin.read(text)
+
+
+def _name(name: str, origin: Origin) -> str:
+    variables = " or ".join(reversed(origin.env))
+    flag = f"--{name.replace('_', '-')}"
+    return f"{flag} ({variables})" if origin.flag else variables
+
+
+def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """What no single setting shows; fills in the Vault token's last origin."""
+    wrong = []
+    if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
+        wrong.append(
+            "--url is plain http to another host, where the token could be read on its way: use https, "
+            "or accept that with --allow-plain-http"
+        )
+    wrong += [
+        f"--{name.replace('_', '-')} names a file that cannot be read"
+        for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
+        if name in values and not os.access(values[name], os.R_OK)
+    ]
+    if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
+        wrong.append("--vault-client-cert and --vault-client-key go together")
+    if values.get("auth") == "approle":
+        wrong += [
+            f"VAULT_{name.upper()} is missing" for name in ("role_id", "secret_id") if name not in values
+        ]
+    elif "vault_token" not in values:
+        try:
+            token = _from_file(Path(environ.get("HOME", "/nonexistent"), ".vault-token"), "").strip()
+        except ValueError:
+            token = ""
+        if token:
+            values["vault_token"] = Secret(token)
+        else:
+            wrong.append("VAULT_TOKEN is missing, and there is no ~/.vault-token")
+    return wrong

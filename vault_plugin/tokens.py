@@ -1,0 +1,139 @@
+"""What is passed around: secrets that don't show themselves, and tokens that know when they die."""
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from math import floor
+from typing import Any, Never, final
+
+from vault_plugin.clock import MAX_DATE
+from vault_plugin.errors import TokenError
+
+_JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")  # RFC 7515, compact serialization
+
+
+@final
+class Secret:
+    """A string that only `reveal()` shows: not `repr`, `str`, `format`, `pickle`, `copy` or `dataclasses.asdict`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself. `grep -rn 'reveal()'` lists each place where a secret leaves."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a Secret cannot be pickled or copied")
+
+
+class Kind(StrEnum):
+    """The two tokens of an identity: the value of the JWT's claim `token_type`, and the end of its Vault path."""
+
+    ACCESS = "access"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One JWT and what it says of itself, unverified: we hold no key, we hand it on, and its receiver verifies it.
+
+    Dates are Unix seconds. A fraction of `exp` is dropped, so that no token is said to live longer than it does.
+    """
+
+    kind: Kind
+    value: Secret
+    expires_at: int
+    issued_at: int | None
+    jti: str
+    user_id: str
+
+    @classmethod
+    def from_jwt(cls, raw: object, kind: Kind) -> "Token":
+        """Read a JWT of this kind.
+
+        Raises TokenError, which never quotes the text, unless it is a compact JWS (RFC 7515) whose payload is a
+        JSON object with a number `exp` (RFC 7519, 4.1.4) and a `token_type` that fits.
+        """
+        try:
+            claims = _claims(raw)
+            if claims.get("token_type") != kind:
+                raise TokenError(f"The {kind} token's `token_type` says that it is another kind of token.")
+            return cls(
+                kind=kind,
+                value=Secret(str(raw)),
+                expires_at=_numeric_date(claims["exp"]),
+                issued_at=_numeric_date(claims["iat"]) if "iat" in claims else None,
+                jti=_text(claims.get("jti")),
+                user_id=_text(claims.get("user_id")),
+            )
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            # from None: the cause quotes what it could not read
+            raise TokenError(f"The {kind} token is no JWT with a readable `exp`.") from None
+
+    def ttl(self, now: float) -> int:
+        """Whole seconds left at `now` (Unix seconds), never below 0."""
+        return max(0, floor(self.expires_at - now))
+
+    def margin(self, min_ttl: float) -> float:
+        """`min_ttl` (seconds), but no more than half of the token's whole life, where the JWT tells that."""
+        return min_ttl if self.issued_at is None else min(min_ttl, (self.expires_at - self.issued_at) / 2)
+
+    def newer_than(self, other: "Token") -> bool:
+        """Whether it was issued later; at the same second, whether it lives longer."""
+        return (self.issued_at or 0, self.expires_at) > (other.issued_at or 0, other.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """What one minting gives: both tokens and the version of KlearStack that answered."""
+
+    access: Token
+    refresh: Token
+    release_version: str
+
+    @property
+    def tokens(self) -> tuple[Token, Token]:
+        """Both of them."""
+        return self.access, self.refresh
+
+
+def _claims(raw: object) -> dict[str, Any]:
+    match = _JWT.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise ValueError
+    header, claims = (
+        json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
+        for part in match.groups()
+    )
+    if not (isinstance(header, dict) and isinstance(claims, dict)):
+        raise TypeError
+    return claims
+
+
+def _numeric_date(value: object) -> int:
+    """RFC 7519, 2: a number of seconds, perhaps with a fraction; JSON's `true` is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    if not 0 <= (date := floor(value)) <= MAX_DATE:
+        raise OverflowError
+    return date
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else ""

@@ -1,0 +1,259 @@
+"""HTTP to Vault: one keep-alive connection per thread and node, verified TLS, no redirect but to a named node.
+
+Every request to Vault takes this way, hvac's included, so that its rules stand in one place. Proxies are not
+consulted and `~/.netrc` is not read: what is sent carries the Vault token.
+"""
+
+import http.client
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.retry import Deadline, full_jitter, retry_after
+
+MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored value is 1 MiB
+MAX_REFUSALS = (
+    8  # in a row: about 2 s. A cluster that changes its leader answers meanwhile, one that is down doesn't.
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of Vault; `sent` is when the request left (monotonic seconds)."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    sent: float
+
+
+class TransportError(Exception):
+    """No answer that stands.
+
+    `ambiguous`: the request may have been carried out. `final`: asking this node again cannot help.
+    """
+
+    def __init__(self, reason: str, hint: str = "", *, ambiguous: bool = False, final: bool = False) -> None:
+        super().__init__(reason)
+        self.hint = hint or "Check VAULT_ADDR, and that Vault is up there."
+        self.ambiguous = ambiguous
+        self.final = final
+
+
+class _RefusedError(TransportError):
+    """Nobody listens at that address."""
+
+
+class _BusyError(TransportError):
+    """The node asks for patience."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Transport:
+    """Requests to the nodes of one Vault cluster. Safe among threads."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        clock: ServerClock,
+        *,
+        timeout: float,
+        ca_file: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.index: str | None = None  # X-Vault-Index of the newest write: what later reads must have seen
+        self._addresses = tuple(addresses)
+        self._clock = clock
+        self._timeout = timeout
+        self._tls = (ca_file, client_cert, client_key)
+        self._sleep = sleep
+        self._node = 0
+        self._local = threading.local()
+        self._context: ssl.SSLContext | None = None
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        *,
+        repeatable: bool = True,
+    ) -> Answer:
+        """Ask until some node gives an answer that stands, or the deadline passes.
+
+        A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
+        repeated only if `repeatable` (a read, a check-and-set write, an idempotent one).
+
+        Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should.
+        """
+        pauses = full_jitter(0.1, 1.0)
+        refusals: Counter[str] = Counter()
+        while True:
+            node = self._addresses[self._node]
+            pause = next(pauses)
+            try:
+                answer = self.once(method, path, headers, body, deadline.left())
+                self._stand(answer)
+            except _BusyError as exc:
+                failure: TransportError = exc
+                pause = max(pause, 0.05, retry_after(answer.headers.get("Retry-After")))
+            except TransportError as exc:
+                failure = exc
+                self._turn_from(node)
+            else:
+                return answer
+            refusals[node] = (
+                MAX_REFUSALS if failure.final else refusals[node] + isinstance(failure, _RefusedError)
+            )
+            hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
+            if hopeless or pause >= deadline.left() or (failure.ambiguous and not repeatable):
+                error = StoreBusyError if isinstance(failure, _BusyError) else StoreError
+                raise error(
+                    f"Vault at {node} gives no answer: {failure}.",
+                    hint=failure.hint,
+                    retryable=not failure.final,
+                ) from None
+            _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
+            self._sleep(pause)
+
+    def once(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+    ) -> Answer:
+        """One request to the current node, without any retry. Raises TransportError if no answer comes."""
+        node = self._addresses[self._node]
+        all_headers = dict(headers)
+        if self.index and method == "GET":
+            # OpenBao's standbys answer reads from their own, older state unless told what must be in it.
+            all_headers |= {"X-Vault-Index": self.index, "X-Vault-Inconsistent": "forward-active-node"}
+        try:
+            answer = self._exchange(
+                node, method, path, all_headers, body, max(0.001, min(self._timeout, seconds))
+            )
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise _RefusedError("connection refused") from None
+        except ssl.SSLCertVerificationError as exc:
+            raise TransportError(
+                f"its TLS certificate does not verify ({exc.verify_message})",
+                "Name its CA's PEM file with VAULT_CACERT; verification cannot be turned off.",
+                final=True,
+            ) from None
+        except socket.gaierror:
+            raise TransportError("its name does not resolve", final=True) from None
+        except TimeoutError:
+            raise TransportError("no answer in time", ambiguous=True) from None
+        except (OSError, http.client.HTTPException) as exc:
+            raise TransportError(f"the connection broke ({type(exc).__name__})", ambiguous=True) from None
+        self._clock.observe_date(answer.headers.get("Date"), answer.sent)
+        if method != "GET" and (index := answer.headers.get("X-Vault-Index")):
+            self.index = index
+        return answer
+
+    def _exchange(
+        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None, seconds: float
+    ) -> Answer:
+        pool: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("pool", {})
+        connection = pool.pop(node, None)
+        reused = connection is not None
+        if connection is None:
+            connection = self._connect(node)
+        connection.timeout = seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(seconds)
+        sent = time.monotonic()
+        try:
+            connection.request(
+                method, path if node.startswith("unix:") else urlsplit(node).path + path, body, headers
+            )
+            response = connection.getresponse()
+            content = response.read(MAX_BODY + 1)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            connection.close()
+            if not reused or method != "GET":
+                raise
+            # The server had closed an idle connection; whoever reads may simply ask on a new one.
+            return self._exchange(node, method, path, headers, body, seconds)
+        except BaseException:
+            connection.close()
+            raise
+        if len(content) > MAX_BODY:
+            connection.close()
+            raise http.client.HTTPException
+        pool[node] = connection
+        return Answer(response.status, response.headers, content, sent)
+
+    def _connect(self, node: str) -> http.client.HTTPConnection:
+        if node.startswith("unix:"):
+            return _UnixConnection(node.removeprefix("unix://"), self._timeout)
+        url = urlsplit(node)
+        if url.scheme == "http":
+            return http.client.HTTPConnection(url.hostname or "", url.port)
+        return http.client.HTTPSConnection(url.hostname or "", url.port, context=self._verified())
+
+    def _verified(self) -> ssl.SSLContext:
+        if self._context is None:
+            ca_file, cert, key = self._tls
+            try:
+                context = ssl.create_default_context(cafile=ca_file)
+                if cert is not None:
+                    context.load_cert_chain(cert, key)
+            except (ssl.SSLError, OSError):
+                raise TransportError(
+                    "the CA or the client certificate is no PEM file that fits",
+                    "Check VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
+                    final=True,
+                ) from None
+            self._context = context
+        return self._context
+
+    def _stand(self, answer: Answer) -> None:
+        """Raise TransportError unless the answer is Vault's last word."""
+        status = answer.status
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PRECONDITION_FAILED):
+            raise _BusyError(
+                f"it is busy (status {status})", "Try again later, or ask for a higher rate limit quota."
+            )
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and b"sealed" in answer.body:
+            raise TransportError("it is sealed", "Have it unsealed.", final=True)
+        if status == HTTPStatus.NOT_IMPLEMENTED:
+            raise TransportError("it is not initialized", "Have it initialized.", final=True)
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            leader = urlsplit(answer.headers.get("Location") or "")[:2]
+            named = [urlsplit(address)[:2] for address in self._addresses]
+            if leader in named:
+                self._node = named.index(leader)
+            raise TransportError(
+                "it redirects, and redirects are not followed with a Vault token",
+                "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
+                ambiguous=True,  # seen: a standby whose forwarding broke sends 307 for what was carried out
+            )
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise TransportError(f"status {status}", "Vault's own log says more.", ambiguous=True)
+
+    def _turn_from(self, node: str) -> None:
+        """Go to the next node, unless a redirect or another thread has already moved us."""
+        if self._addresses[self._node] == node:
+            self._node = (self._node + 1) % len(self._addresses)

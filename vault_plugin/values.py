@@ -1,0 +1,68 @@
+"""How the text of a setting is read: durations, URLs, paths. Each raises ValueError that does not quote it."""
+
+import re
+from urllib.parse import urlsplit
+
+ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
+_SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `1.5`, `90s`, `15m` or `1h30m`. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip()) if text.strip() else None
+    if match is None:
+        raise ValueError("is no duration such as 90, 90s, 15m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def positive_duration(text: str) -> float:
+    """The same, more than 0. Raises ValueError."""
+    if not (seconds := duration(text)):
+        raise ValueError("must be more than 0 seconds")
+    return seconds
+
+
+def vault_path(text: str) -> str:
+    """A mount or prefix such as `secret` or `team/kv`, without outer slashes. Raises ValueError.
+
+    Only characters that mean themselves in a URL and in a policy; no segment that could lead elsewhere.
+    """
+    path = text.strip("/")
+    if not _SEGMENTS.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("may hold letters, digits and _@.~- in segments joined by single slashes")
+    return path
+
+
+def _url(text: str, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in schemes and parts.hostname and parts.port != 0 and parts.username is None
+    except ValueError:
+        sound = False
+    if not sound or re.search(r"[^!-~]|[?#\\]", text):
+        raise ValueError(
+            f"must look like {schemes[-1]}://host[:port], without user, password, query or fragment"
+        )
+    return text.rstrip("/")
+
+
+def is_plain_and_remote(url: str) -> bool:
+    """Whether what is sent there could be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or "")
+
+
+def endpoint_url(text: str) -> str:
+    """KlearStack's base URL. Raises ValueError."""
+    return _url(text, ("http", "https")).removesuffix(ENDPOINT_PATH)
+
+
+def vault_addresses(text: str) -> tuple[str, ...]:
+    """One or more nodes of one cluster, joined by commas; `unix:///path` is a socket. Raises ValueError."""
+    return tuple(
+        part if part.startswith("unix:///") else _url(part, ("http", "https"))
+        for part in map(str.strip, text.split(","))
+    )

@@ -1,0 +1,230 @@
+"""hvac on our own transport: logins and KV requests, with Vault's refusals told apart."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import urlencode
+
+import hvac
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
+
+from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.tokens import Secret
+from vault_plugin.transport import Answer, Transport
+
+_BASE = "http://vault"  # hvac wants some base URL; the transport knows the real ones
+_log = logging.getLogger(__name__)
+
+
+class CasMismatchError(Exception):
+    """Another version than the one expected is the newest."""
+
+
+class _Response:
+    """What hvac wants to see of an answer: the few members of requests.Response that it uses."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status_code = answer.status
+        self.ok = answer.status < 400
+        self.headers = answer.headers
+        self.text = answer.body.decode(errors="replace")
+        self._body = answer.body
+
+    def json(self) -> Any:
+        return json.loads(self._body)
+
+
+class _Session:
+    """What hvac takes for a requests.Session: the same call, carried out by our transport."""
+
+    cert = verify = proxies = None
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._local = threading.local()
+
+    @contextmanager
+    def within(self, deadline: Deadline, *, repeatable: bool = True) -> Iterator[None]:
+        """The limits of what this thread sends inside."""
+        self._local.limits = deadline, repeatable
+        yield
+
+    @property
+    def sent(self) -> float:
+        """When this thread's newest answered request left (monotonic seconds)."""
+        return float(self._local.sent)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        json: object = None,
+        params: Mapping[str, str] | None = None,
+        **_transports_own: object,  # timeout, TLS, proxies, redirects
+    ) -> _Response:
+        deadline, repeatable = self._local.limits
+        path = url.removeprefix(_BASE) + (f"?{urlencode(params)}" if params else "")
+        body = None if json is None else _encoded(json)
+        answer = self._transport.request(
+            method.upper(),
+            path,
+            {**headers, "Content-Type": "application/json"},
+            body,
+            deadline,
+            repeatable=repeatable,
+        )
+        self._local.sent = answer.sent
+        return _Response(answer)
+
+    def close(self) -> None:
+        """Nothing to do: connections end with their thread."""
+
+
+def _encoded(body: object) -> bytes:
+    return json.dumps(body).encode()
+
+
+class VaultClient:
+    """Logged-in access to the KV mounts of one Vault. Safe among threads.
+
+    Every method raises StoreRefusedError (403), SettingsError (what is asked for cannot be there), StoreBusyError or
+    StoreError; none of them quotes what Vault answered.
+    """
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        self._session = _Session(transport)
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._logged_in = settings.auth == "token"
+        token = settings.vault_token
+        self._client = hvac.Client(
+            url=_BASE,
+            token=token.reveal() if token is not None and self._logged_in else "",
+            session=cast(Any, self._session),
+            namespace=settings.vault_namespace,
+            verify=True,
+        )
+        self._kv: Any = self._client.secrets.kv
+
+    def kv_version(self, mount: str, deadline: Deadline) -> int:
+        """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""
+        with self._translated("look at the mount", deadline):
+            answer = self._client.read(f"sys/internal/ui/mounts/{mount}")
+        about = answer["data"] if isinstance(answer, dict) else {}
+        if about.get("type") not in ("kv", "generic") or str(about.get("path", "")).strip("/") != mount:
+            raise SettingsError(
+                "No KV secrets engine is mounted where --mount says.", hint="`vault secrets list`."
+            )
+        return int((about.get("options") or {}).get("version") or 1)
+
+    def read(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any] | None:
+        """The `data` of the answer, on KV v2 also that of a version that is gone; None if there is nothing."""
+        with self._translated("read", deadline):
+            try:
+                if version == 1:
+                    answer = self._kv.v1.read_secret(path, mount_point=mount)
+                else:
+                    answer = self._kv.v2.read_secret_version(
+                        path, mount_point=mount, raise_on_deleted_version=True
+                    )
+            except InvalidPath as exc:
+                answer = exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
+        return cast("dict[str, Any] | None", answer.get("data"))
+
+    def set_metadata(
+        self, mount: str, path: str, life: int, custom: dict[str, str], deadline: Deadline
+    ) -> None:
+        """KV v2: how long each version written from now on is to live (whole seconds), and whose path it is."""
+        with self._translated("write metadata", deadline):
+            self._kv.v2.update_metadata(
+                path,
+                mount_point=mount,
+                max_versions=1,
+                delete_version_after=f"{life}s",
+                custom_metadata=custom,
+            )
+
+    def write(
+        self, mount: str, path: str, data: dict[str, str], cas: int, deadline: Deadline
+    ) -> tuple[dict[str, Any], float]:
+        """KV v2: a new version on top of version `cas`; its metadata, and when the request left (monotonic seconds).
+
+        Raises CasMismatchError if another version is the newest, which after a lost answer may be this very one.
+        """
+        with self._translated("write", deadline):
+            answer = self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount)
+        if not isinstance(answer, dict):
+            raise StoreError(
+                "Vault took the write without telling a version: the mount is not KV v2 any more."
+            )
+        return dict(answer["data"]), self._session.sent
+
+    def write_v1(self, mount: str, path: str, data: dict[str, str], deadline: Deadline) -> None:
+        """KV v1: replace what is there."""
+        with self._translated("write", deadline):
+            self._kv.v1.create_or_update_secret(path, data, method="POST", mount_point=mount)
+
+    def close(self, deadline: Deadline) -> None:
+        """Revoke the Vault token if it was made by our login: they would pile up in Vault."""
+        if self._settings.auth == "token" or not self._logged_in:
+            return
+        try:
+            with self._session.within(deadline):
+                self._client.auth.token.revoke_self()
+        except (VaultError, StoreError) as exc:
+            _log.info("Vault's login token was not revoked (%s); it ends by its TTL", type(exc).__name__)
+
+    def _log_in(self, deadline: Deadline) -> None:
+        with self._lock:
+            if self._logged_in:
+                return
+            role_id, secret_id = self._settings.role_id, self._settings.secret_id
+            try:
+                # Not repeatable: a secret id may be good for a single use.
+                with self._session.within(deadline, repeatable=False):
+                    self._client.auth.approle.login(
+                        _revealed(role_id), _revealed(secret_id), mount_point=self._settings.auth_mount
+                    )
+            except VaultError:
+                raise StoreRefusedError(
+                    "Vault refused the AppRole login.",
+                    hint="Check VAULT_ROLE_ID, VAULT_SECRET_ID (expired, used up?) and --auth-mount.",
+                ) from None
+            self._logged_in = True
+
+    @contextmanager
+    def _translated(self, doing: str, deadline: Deadline) -> Iterator[None]:
+        """hvac's exceptions as ours. They hold Vault's answer, so that none may be a cause."""
+        self._log_in(deadline)
+        try:
+            with self._session.within(deadline):
+                yield
+        except InvalidRequest as exc:
+            if any("check-and-set" in str(error) for error in exc.errors or ()):
+                raise CasMismatchError from None
+            raise StoreError(f"Vault would not {doing}: it calls the request invalid (400).") from None
+        except Forbidden as exc:
+            # Vault says "1 error occurred: ..." if a policy denied it, and less if it does not know the token.
+            known = any(
+                "error occurred" in str(error) or "preflight" in str(error) for error in exc.errors or ()
+            )
+            hint = (
+                "Its policy lacks a capability here, or the mount does not exist; README shows the policy."
+                if known
+                else "The Vault token is wrong, expired or used up."
+            )
+            raise StoreRefusedError(f"Vault denied permission to {doing} (403).", hint=hint) from None
+        except VaultError as exc:
+            raise StoreError(
+                f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
+            ) from None
+
+
+def _revealed(secret: Secret | None) -> str:
+    return "" if secret is None else secret.reveal()

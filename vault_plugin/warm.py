@@ -1,0 +1,59 @@
+"""A fresh token in one GET, or nothing: the way that most calls take, kept free of hvac and requests."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.identity import Identity
+from vault_plugin.record import MANAGED_BY, Stored, VaultRef, from_data
+from vault_plugin.retry import Deadline
+from vault_plugin.tokens import Kind, Secret
+from vault_plugin.transport import Transport, TransportError
+
+
+class WarmReader:
+    """Reads what VaultStore wrote. Any surprise is None: the store is asked then, and all error rules live there."""
+
+    def __init__(
+        self, transport: Transport, token: Secret, namespace: str | None, mount: str, prefix: str
+    ) -> None:
+        self._transport = transport
+        self._token = token
+        self._namespace = namespace
+        self._mount = mount
+        self._prefix = prefix
+        # The mount's KV versions to try: one more GET on a miss spares asking which it is.
+        self._versions: tuple[int, ...] = (2, 1)
+
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
+        """The stored token, dead or alive, or None. Raises nothing but bugs."""
+        ref = VaultRef(self._mount, identity.path(self._prefix, kind))
+        headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
+        if self._namespace:
+            headers["X-Vault-Namespace"] = self._namespace
+        for version in self._versions:
+            path = f"/v1/{ref.mount}/data/{ref.path}" if version == 2 else f"/v1/{ref.mount}/{ref.path}"
+            try:
+                answer = self._transport.once("GET", path, headers, None, deadline.left())
+                if answer.status != 200:
+                    continue
+                stored = _parsed(json.loads(answer.body)["data"], version, ref, identity, kind)
+            except (TransportError, KlearstackVaultError, ValueError, KeyError, TypeError, RecursionError):
+                return None
+            self._versions = (version,)
+            return stored
+        return None
+
+
+def _parsed(
+    data: Mapping[str, Any], version: int, ref: VaultRef, identity: Identity, kind: Kind
+) -> Stored | None:
+    if version == 2:
+        metadata = data["metadata"]
+        if not MANAGED_BY.items() <= metadata["custom_metadata"].items():
+            return None
+        ref = VaultRef(ref.mount, ref.path, metadata["version"], metadata["deletion_time"] or None)
+        data = data["data"]
+    token = from_data(data, identity, kind)
+    return Stored(token, ref) if token else None
