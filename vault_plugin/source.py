@@ -43,6 +43,15 @@ _CHECKS = {
 _PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
 
 
+class _Session(requests.Session):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False  # no login from ~/.netrc, no CA from REQUESTS_CA_BUNDLE
+
+    def get_redirect_target(self, _response: requests.Response) -> None:
+        """Nowhere: even with `allow_redirects=False` requests would read the whole body of a redirect."""
+
+
 class EndpointSource:
     """The token source. Safe among threads."""
 
@@ -104,7 +113,7 @@ class EndpointSource:
     def _ask(self, identity: Identity, deadline: Deadline) -> TokenPair:
         sent = time.monotonic()
         try:
-            with self._session() as session, self._post(session, identity, deadline) as response:
+            with _Session() as session, self._post(session, identity, deadline) as response:
                 body = self._body(response, deadline)
         except requests.exceptions.SSLError:
             raise SourceError(
@@ -119,12 +128,6 @@ class EndpointSource:
         if response.status_code != 200:
             raise self._refusal(response, body)
         return self._pair(body, identity)
-
-    @staticmethod
-    def _session() -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False  # no login from ~/.netrc, no CA from REQUESTS_CA_BUNDLE
-        return session
 
     def _post(self, session: requests.Session, identity: Identity, deadline: Deadline) -> requests.Response:
         wait = max(0.001, min(self._timeout, deadline.left()))

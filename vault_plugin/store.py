@@ -67,7 +67,7 @@ class VaultStore:
         data = to_data(token, identity, release_version)
         ref = VaultRef(self._mount, identity.path(self._prefix, token.kind))
         if self._kv_version(deadline) == 1:
-            return self._write_v1(identity, Stored(token, ref), data, deadline)
+            return self._write_v1(identity, Stored(token, ref), data, slot, deadline)
         shortened = set()
         for _ in range(ATTEMPTS):
             slot = self._prepared(token, ref, slot, deadline)
@@ -126,11 +126,11 @@ class VaultStore:
         return Slot(slot.version, life)
 
     def _write_v1(
-        self, identity: Identity, stored: Stored, data: dict[str, str], deadline: Deadline
+        self, identity: Identity, stored: Stored, data: dict[str, str], slot: Slot, deadline: Deadline
     ) -> Stored:
-        # KV v1 has no check-and-set: what is left is to look right before.
+        # KV v1 has no check-and-set: all that can be done is to look right before.
         theirs = self.read(identity, stored.token.kind, deadline).stored
-        if theirs and theirs.token.newer_than(stored.token):
+        if theirs and theirs != slot.stored and not stored.token.newer_than(theirs.token):
             return theirs
         ttl = stored.token.ttl(self._clock.now())
         self._client.write_v1(stored.ref.mount, stored.ref.path, data | {"ttl": f"{ttl}s"}, deadline)

@@ -1,0 +1,134 @@
+"""Hand-written stand-ins for the ports, and tokens to put into them."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from vault_plugin.identity import Identity
+from vault_plugin.record import Slot, Stored, VaultRef, foreign, from_data, to_data
+from vault_plugin.retry import Deadline
+from vault_plugin.tokens import Kind, Token, TokenPair
+
+NOW = 1_790_000_000
+ACME = Identity("26", "Acme")
+
+
+def jwt(kind: str = "access", **claims: Any) -> str:
+    """A JWT of that kind, issued NOW for 900 s unless `claims` says otherwise; its signature is nobody's."""
+    payload = {"token_type": kind, "exp": NOW + 900, "iat": NOW, "jti": "j", "user_id": 26} | claims
+    parts = (
+        {"typ": "JWT", "alg": "HS256"},
+        {name: value for name, value in payload.items() if value is not None},
+    )
+    head = ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
+    )
+    return f"{head}.c2lnbmF0dXJl"
+
+
+def token(kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j") -> Token:
+    """A token issued at `at` (Unix seconds) that lives for `life` seconds."""
+    return Token.from_jwt(jwt(kind, iat=at, exp=at + life, jti=jti), kind)
+
+
+def pair(at: int = NOW, life: int = 900, jti: str = "j") -> TokenPair:
+    """Both tokens of one minting."""
+    return TokenPair(
+        token(Kind.ACCESS, at=at, life=life, jti=jti), token(Kind.REFRESH, at=at, life=86400, jti=jti), "1"
+    )
+
+
+@dataclass
+class FakeClock:
+    """A clock that goes when told; its `sleep` takes no time of ours."""
+
+    time: float = NOW
+    slept: list[float] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+class FakeStore:
+    """A store in memory which keeps the rules that the contract suite tests on a real Vault."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
+        self.reads = 0
+        self.error: Exception | None = None
+
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
+        self.reads += 1
+        if self.error:
+            raise self.error
+        version, data, deletion = self.data.get(identity.path("p", kind), (0, {}, 0.0))
+        if not version:
+            return Slot()
+        if "managed" not in data:
+            raise foreign()
+        stored = from_data(data, identity, kind) if deletion > self.now() else None
+        ref = VaultRef("fake", identity.path("p", kind), version)
+        return Slot(version, None, Stored(stored, ref) if stored else None)
+
+    def write(
+        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+    ) -> Stored:
+        if slot.stored and slot.stored.token.newer_than(token):
+            return slot.stored
+        newest = self.read(identity, token.kind, deadline)
+        if newest.version != slot.version and newest.stored and not token.newer_than(newest.stored.token):
+            return newest.stored
+        path = identity.path("p", token.kind)
+        data = to_data(token, identity, release_version) | {"managed": "yes"}
+        self.data[path] = newest.version + 1, data, token.expires_at
+        return Stored(token, VaultRef("fake", path, newest.version + 1))
+
+
+@dataclass
+class FakeSource:
+    """A source that mints what it is told to, or raises."""
+
+    pairs: list[TokenPair | Exception]
+    mints: int = 0
+    meanwhile: Callable[[], object] = lambda: None  # what happens elsewhere during a minting
+
+    def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
+        self.mints += 1
+        self.meanwhile()
+        made = self.pairs[min(self.mints, len(self.pairs)) - 1]
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+
+@dataclass
+class FakeReader:
+    """A warm reader over a store, or one that sees nothing."""
+
+    store: FakeStore | None = None
+
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
+        return self.store.read(identity, kind, deadline).stored if self.store else None
+
+
+class FakeFlight:
+    """A single flight that counts, and can let something happen while a caller waits for its turn."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+        self.turns += 1
+        self.meanwhile()
+        yield
+

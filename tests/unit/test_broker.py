@@ -1,0 +1,269 @@
+"""The read-through: when a stored token is used, when one is minted, and what happens when a side is down."""
+
+import logging
+from typing import Any
+
+import pytest
+from fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
+
+from vault_plugin.broker import Broker, Grant
+from vault_plugin.errors import (
+    BusyError,
+    ForeignSecretError,
+    SourceBusyError,
+    SourceError,
+    SourceRefusedError,
+    StoreError,
+    StoreRefusedError,
+    TokenError,
+)
+from vault_plugin.record import Slot
+from vault_plugin.retry import Deadline
+from vault_plugin.tokens import Kind
+
+DEADLINE = Deadline(10)
+
+
+class World:
+    """A broker and all that is around it."""
+
+    def __init__(self, *minted: Any, warm: bool = True, bypass: bool = False, min_ttl: float = 60) -> None:
+        self.clock = FakeClock()
+        self.store = FakeStore(self.clock.now)
+        self.source = FakeSource(list(minted) or [pair()])
+        self.flight = FakeFlight()
+        self.built: list[str] = []
+        self.broker = Broker(
+            reader=FakeReader(self.store if warm else None),
+            store=self._get_store,
+            source=lambda: self.source,
+            flight=self.flight,
+            now=self.clock.now,
+            min_ttl=min_ttl,
+            deadline=10,
+            bypass=bypass,
+        )
+
+    def _get_store(self) -> FakeStore:
+        self.built.append("store")
+        return self.store
+
+    def get(self, *kinds: Kind, renew: bool = False) -> Grant:
+        return self.broker.get(ACME, kinds or (Kind.ACCESS,), renew=renew)
+
+    def keep(self, *, at: int = NOW, life: int = 900, jti: str = "kept") -> None:
+        """Store both tokens as another process would."""
+        for kind in Kind:
+            slot = self.store.read(ACME, kind, DEADLINE)
+            self.store.write(ACME, token(kind, at=at, life=life, jti=jti), "1", slot, DEADLINE)
+
+
+def test_a_miss_mints_once_and_stores_both_tokens() -> None:
+    world = World()
+    grant = world.get()
+    assert (grant.source, grant.stale, world.source.mints, world.flight.turns) == ("endpoint", False, 1, 1)
+    assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
+
+
+def test_a_hit_needs_neither_store_nor_source_nor_lock() -> None:
+    world = World()
+    world.keep()
+    grant = world.get()
+    assert (grant.source, grant.access.token.jti) == ("vault", "kept")
+    assert (world.built, world.source.mints, world.flight.turns) == ([], 0, 0)
+
+
+def test_without_a_warm_reader_a_hit_still_needs_no_lock_and_no_minting() -> None:
+    world = World(warm=False)
+    world.keep()
+    assert world.get().source == "vault"
+    assert (world.source.mints, world.flight.turns) == (0, 0)
+
+
+@pytest.mark.parametrize(("left", "source"), [(60, "vault"), (59, "endpoint")])
+def test_a_token_is_used_down_to_min_ttl(left: int, source: str) -> None:
+    world = World(pair(at=NOW + 900))
+    world.keep()
+    world.clock.time = NOW + 900 - left
+    assert world.get().source == source
+
+
+@pytest.mark.parametrize(("left", "source"), [(15, "vault"), (14, "endpoint")])
+def test_min_ttl_is_never_more_than_half_of_a_short_life(left: int, source: str) -> None:
+    world = World(pair(at=NOW + 30))
+    world.keep(life=30)
+    world.clock.time = NOW + 30 - left
+    assert world.get().source == source
+
+
+def test_with_min_ttl_0_a_token_is_used_to_its_last_second_but_not_beyond() -> None:
+    world = World(pair(at=NOW + 900), min_ttl=0)
+    world.keep()
+    world.clock.time = NOW + 899
+    assert world.get().source == "vault"
+    world.clock.time = NOW + 900
+    assert world.get().source == "endpoint"
+
+
+def test_renew_mints_although_the_stored_token_is_good() -> None:
+    world = World(pair(at=NOW + 10, jti="new"))
+    world.keep()
+    grant = world.get(renew=True)
+    assert (grant.source, grant.access.token.jti, world.source.mints) == ("endpoint", "new", 1)
+
+
+def test_renew_takes_what_another_renewed_while_it_waited() -> None:
+    world = World()
+    world.keep()
+    world.flight.meanwhile = lambda: world.keep(at=NOW + 5, jti="renewed by another")
+    grant = world.get(renew=True)
+    assert (grant.source, grant.access.token.jti, world.source.mints) == ("vault", "renewed by another", 0)
+
+
+def test_whoever_waited_for_the_lock_looks_again_before_minting() -> None:
+    world = World()
+    world.flight.meanwhile = world.keep
+    assert (world.get().source, world.source.mints) == ("vault", 0)
+
+
+def test_the_loser_of_a_race_among_hosts_returns_the_winners_token() -> None:
+    world = World()
+    world.source.meanwhile = lambda: world.keep(at=NOW + 1, jti="winner")
+    grant = world.get()
+    assert (grant.source, grant.access.token.jti, world.source.mints) == ("vault", "winner", 1)
+
+
+def test_both_tokens_are_minted_together_if_one_of_them_is_missing() -> None:
+    world = World(pair(at=NOW + 1, jti="new"))
+    world.keep()
+    del world.store.data["p/Acme/26/refresh"]
+    grant = world.get(Kind.ACCESS, Kind.REFRESH)
+    assert {kind: held.token.jti for kind, held in grant.held.items()} == {
+        Kind.ACCESS: "new",
+        Kind.REFRESH: "new",
+    }
+
+
+def test_the_refresh_token_goes_by_its_own_life() -> None:
+    world = World()
+    world.keep(life=900)
+    world.clock.time = NOW + 500
+    world.store.data["p/Acme/26/access"] = (9, {}, 0)  # dead or not, nobody asks
+    assert world.get(Kind.REFRESH).source == "vault"
+
+
+@pytest.mark.parametrize(
+    "down", [SourceError("down", retryable=True), SourceBusyError("429")], ids=["down", "busy"]
+)
+def test_stale_if_error(down: SourceError, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(down)
+    world.keep()
+    world.clock.time = NOW + 850
+    grant = world.get()
+    assert (grant.source, grant.stale, grant.shortest_ttl) == ("vault", True, 50)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_lock_that_stays_taken_counts_as_the_endpoint_being_down() -> None:
+    world = World()
+    world.keep()
+    world.clock.time = NOW + 850
+
+    def taken() -> None:
+        raise BusyError("taken")
+
+    world.flight.meanwhile = taken
+    assert world.get().stale
+    world.clock.time = NOW + 900
+    with pytest.raises(BusyError):
+        world.get()
+
+
+@pytest.mark.parametrize(
+    "refusal", [SourceRefusedError("401"), TokenError("no JWT")], ids=["refused", "no JWT"]
+)
+def test_a_refusal_or_nonsense_is_raised_although_the_stored_token_still_lives(refusal: Exception) -> None:
+    world = World(refusal)
+    world.keep()
+    world.clock.time = NOW + 850
+    with pytest.raises(type(refusal)):
+        world.get()
+
+
+def test_an_expired_token_is_never_returned_even_if_the_endpoint_is_down() -> None:
+    world = World(SourceError("down"))
+    world.keep()
+    world.clock.time = NOW + 900
+    with pytest.raises(SourceError):
+        world.get()
+
+
+def test_with_vault_down_nothing_is_minted() -> None:
+    world = World(warm=False)
+    world.store.error = StoreError("down")
+    with pytest.raises(StoreError):
+        world.get()
+    assert world.source.mints == 0
+
+
+def test_bypass_mints_without_storing_and_says_so_loudly(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(warm=False, bypass=True)
+    world.store.error = StoreError("down")
+    grant = world.get()
+    assert (grant.source, grant.access.ref, list(grant.held)) == ("endpoint", None, [Kind.ACCESS])
+    assert "WITHOUT being stored" in caplog.text
+
+
+def test_bypass_does_not_mint_twice_if_vault_goes_down_after_the_minting() -> None:
+    world = World(bypass=True)
+
+    def break_vault() -> None:
+        world.store.error = StoreError("down")
+
+    world.source.meanwhile = break_vault
+    assert world.get().access.ref is None
+    assert world.source.mints == 1
+
+
+def test_without_bypass_a_failing_write_is_an_error() -> None:
+    world = World()
+
+    def break_vault() -> None:
+        world.store.error = StoreError("down")
+
+    world.source.meanwhile = break_vault
+    with pytest.raises(StoreError):
+        world.get()
+
+
+@pytest.mark.parametrize(
+    "refusal", [StoreRefusedError("403"), ForeignSecretError("taken")], ids=["403", "taken"]
+)
+def test_bypass_is_no_way_round_a_refusal(refusal: StoreError) -> None:
+    world = World(warm=False, bypass=True)
+    world.store.error = refusal
+    with pytest.raises(type(refusal)):
+        world.get()
+    assert world.source.mints == 0
+
+
+def test_a_token_that_dies_while_it_is_stored_is_an_error_and_not_an_answer() -> None:
+    world = World(pair(life=5))
+
+    def time_passes() -> None:
+        world.clock.time += 10
+
+    world.source.meanwhile = time_passes
+    with pytest.raises(TokenError):
+        world.get()
+
+
+def test_a_grant_asked_for_a_kind_it_does_not_hold_says_so() -> None:
+    grant = World().get(Kind.REFRESH)
+    assert grant.refresh.token.kind is Kind.REFRESH
+    with pytest.raises(KeyError):
+        _ = grant.access
+
+
+def test_an_empty_slot_says_that_nothing_is_known() -> None:
+    assert Slot() == Slot(version=0, life=None, stored=None)
