@@ -46,6 +46,7 @@ def connect(settings: Settings) -> Iterator[Broker]:
         client_key=settings.vault_client_key,
     )
     with ExitStack() as closing:
+        closing.callback(transport.close)
 
         def make_store() -> TokenStore:
             from vault_plugin.store import VaultStore  # noqa: PLC0415  hvac, requests

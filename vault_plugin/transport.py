@@ -1,4 +1,4 @@
-"""HTTP to Vault: one keep-alive connection per thread and node, verified TLS, no redirect but to a named node.
+"""HTTP to Vault: keep-alive connections, as many as there are callers; verified TLS; no redirect but to a named node.
 
 Every request to Vault takes this way, hvac's included, so that its rules stand in one place. Proxies are not
 consulted and `~/.netrc` is not read: what is sent carries the Vault token.
@@ -8,7 +8,6 @@ import http.client
 import logging
 import socket
 import ssl
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +89,7 @@ class Transport:
         self._tls = (ca_file, client_cert, client_key)
         self._sleep = sleep
         self._node = 0
-        self._local = threading.local()
+        self._idle: dict[str, list[http.client.HTTPConnection]] = {address: [] for address in addresses}
         self._context: ssl.SSLContext | None = None
 
     def request(
@@ -172,14 +171,19 @@ class Transport:
             self.index = index
         return answer
 
+    def close(self) -> None:
+        """Close all connections that nobody uses at the moment."""
+        for connections in self._idle.values():
+            while connections:
+                connections.pop().close()
+
     def _exchange(
         self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None, seconds: float
     ) -> Answer:
-        pool: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("pool", {})
-        connection = pool.pop(node, None)
-        reused = connection is not None
-        if connection is None:
-            connection = self._connect(node)
+        try:
+            connection, reused = self._idle[node].pop(), True
+        except IndexError:
+            connection, reused = self._connect(node), False
         connection.timeout = seconds
         if connection.sock is not None:
             connection.sock.settimeout(seconds)
@@ -202,7 +206,7 @@ class Transport:
         if len(content) > MAX_BODY:
             connection.close()
             raise http.client.HTTPException
-        pool[node] = connection
+        self._idle[node].append(connection)
         return Answer(response.status, response.headers, content, sent)
 
     def _connect(self, node: str) -> http.client.HTTPConnection:

@@ -1,0 +1,220 @@
+"""What every store does, in memory and on a real Vault alike: so the fake that other tests trust cannot drift."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from fakes import ACME, FakeStore, token
+from vaults import Vault
+
+from vault_plugin.broker import TokenReader, TokenStore
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import ForeignSecretError
+from vault_plugin.identity import Identity
+from vault_plugin.record import Stored, to_data
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.store import VaultStore
+from vault_plugin.tokens import Kind, Secret, Token
+from vault_plugin.transport import Transport
+from vault_plugin.vault import VaultClient
+from vault_plugin.warm import WarmReader
+
+HOSTILE = [
+    "../../../cubbyhole",
+    "/",
+    "a/b",
+    "a%2Fb",
+    "%",
+    "+",
+    "*",
+    "..",
+    ".",
+    "~",
+    "a b",
+    "é@x.com",
+    "\U0001f98a",
+    "\x00\n\x7f",
+    "{{identity.entity.id}}",
+    "x" * 500,
+]
+
+
+def deadline() -> Deadline:
+    return Deadline(20)
+
+
+@dataclass
+class Room:
+    """A store, a warm reader beside it where there is one, and a way to put somebody else's secret into it."""
+
+    store: TokenStore
+    warm: TokenReader | None
+    intrude: Callable[[str, dict[str, str]], object]
+
+    def put(self, made: Token, identity: Identity = ACME) -> Stored:
+        slot = self.store.read(identity, made.kind, deadline())
+        return self.store.write(identity, made, "7.8.9", slot, deadline())
+
+    def read(self, kind: Kind = Kind.ACCESS, identity: Identity = ACME) -> Token | None:
+        stored = self.store.read(identity, kind, deadline()).stored
+        return stored.token if stored and stored.token.ttl(time.time()) else None
+
+
+@pytest.fixture(
+    params=["fake", "bao-v1", "bao-v2", pytest.param("container-v2", marks=pytest.mark.container)]
+)
+def room(request: pytest.FixtureRequest) -> Iterator[Room]:
+    """An empty store."""
+    if request.param == "fake":
+        fake = FakeStore(time.time)
+
+        def intrude(path: str, data: dict[str, str]) -> None:
+            fake.data[path] = 1, data, time.time() + 900
+
+        yield Room(fake, None, intrude)
+        return
+    server, version = request.param.split("-")
+    vault: Vault = request.getfixturevalue({"bao": "bao", "container": "vault_container"}[server])
+    mount = vault.mount(version)
+    clock = ServerClock()
+    transport = Transport([vault.address], clock, timeout=5)
+    settings = Settings.from_env(
+        {"VAULT_TOKEN": vault.root_token},
+        user_id="-",
+        company_name="-",
+        url="http://127.0.0.1:1",
+        vault_addr=vault.address,
+    )
+    beside = Transport([vault.address], ServerClock(), timeout=5)
+    yield Room(
+        VaultStore(VaultClient(transport, settings), clock, mount, "p"),
+        WarmReader(beside, Secret(vault.root_token), None, mount, "p"),
+        lambda path, data: vault.write(mount, path, data),
+    )
+    transport.close()
+    beside.close()
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def test_nothing_is_there_at_first(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert (slot.version, slot.stored) == (0, None)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_was_written_is_read_back(room: Room, kind: Kind) -> None:
+    made = token(kind, at=now())
+    assert room.put(made).token == made
+    assert room.read(kind) == made
+
+
+def test_the_two_kinds_and_two_identities_do_not_touch(room: Room) -> None:
+    made = token(at=now())
+    room.put(made)
+    assert room.read(Kind.REFRESH) is None
+    assert room.read(identity=Identity("26", "Acme2")) is None
+    assert room.read(identity=Identity("Acme", "26")) is None
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:24])
+def test_any_identity_gets_its_token_back_and_nobody_elses(room: Room, name: str) -> None:
+    mine, other = token(at=now(), jti="mine"), token(at=now(), jti="other")
+    room.put(other, Identity("26", "26"))
+    room.put(mine, Identity(name, name))
+    assert room.read(identity=Identity(name, name)) == mine
+    assert room.read(identity=Identity("26", "26")) == other
+
+
+def test_a_newer_token_takes_the_place_of_an_older_one(room: Room) -> None:
+    old, new = token(at=now() - 10), token(at=now())
+    room.put(old)
+    assert room.put(new).token == new
+    assert room.read() == new
+
+
+def test_a_renewal_within_the_same_second_is_stored_too(room: Room) -> None:
+    first, second = token(at=now(), jti="1"), token(at=now(), jti="2")
+    room.put(first)
+    assert room.put(second).token == second
+    assert room.read() == second
+
+
+def test_an_older_token_never_takes_the_place_of_a_newer_one(room: Room) -> None:
+    old, new = token(at=now() - 10), token(at=now())
+    room.put(new)
+    assert room.put(old).token == new
+    assert room.read() == new
+
+
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_the_loser_of_a_race_gets_the_winners_token(room: Room, ahead: int) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    winner, loser = token(at=now() + ahead, jti="winner"), token(at=now(), jti="loser")
+    room.put(winner)
+    assert room.store.write(ACME, loser, "7.8.9", slot, deadline()).token == winner
+    assert room.read() == winner
+
+
+def test_the_newer_token_wins_a_race_although_it_comes_second(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    first, newer = token(at=now() - 5), token(at=now())
+    room.put(first)
+    assert room.store.write(ACME, newer, "7.8.9", slot, deadline()).token == newer
+    assert room.read() == newer
+
+
+def test_a_token_is_gone_when_it_expires_and_its_place_can_be_taken(room: Room) -> None:
+    room.put(token(at=now(), life=4))
+    assert room.read() is not None
+    end = time.time() + 4
+    while room.read() and time.time() < end:
+        time.sleep(0.1)
+    assert room.read() is None
+    new = token(at=now())
+    assert room.put(new).token == new
+    assert room.read() == new
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"password": "theirs"}, {"access_token": "theirs", "user_id": "27", "company_name": "Acme"}],
+    ids=["other keys", "another identity"],
+)
+def test_somebody_elses_secret_is_refused_and_left_alone(room: Room, data: dict[str, str]) -> None:
+    room.intrude(ACME.path("p", Kind.ACCESS), data)
+    with pytest.raises(ForeignSecretError):
+        room.read()
+    with pytest.raises(ForeignSecretError):
+        room.put(token(at=now()))
+
+
+def test_a_secret_of_somebody_else_that_comes_in_between_is_refused_too(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    room.intrude(ACME.path("p", Kind.ACCESS), {"password": "theirs"})
+    with pytest.raises(ForeignSecretError):
+        room.store.write(ACME, token(at=now()), "7.8.9", slot, deadline())
+
+
+def test_the_warm_reader_reads_what_the_store_wrote(room: Room) -> None:
+    if room.warm is None:
+        return  # the fake has none
+    assert room.warm.read(ACME, Kind.ACCESS, deadline()) is None
+    written = room.put(token(at=now()))
+    for _ in range(2):  # the second time it knows the mount's version
+        assert room.warm.read(ACME, Kind.ACCESS, deadline()) == written
+    assert room.warm.read(ACME, Kind.REFRESH, deadline()) is None
+
+
+def test_the_warm_reader_sees_nothing_where_somebody_elses_secret_lies(room: Room) -> None:
+    if room.warm is None:
+        return
+    room.intrude(ACME.path("p", Kind.ACCESS), {"password": "theirs"})
+    assert room.warm.read(ACME, Kind.ACCESS, deadline()) is None
+    data = to_data(token(at=now()), Identity("27", "Acme"), "7.8.9")
+    room.intrude(ACME.path("p", Kind.REFRESH), data)
+    assert room.warm.read(ACME, Kind.REFRESH, deadline()) is None
