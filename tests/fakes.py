@@ -131,4 +131,3 @@ class FakeFlight:
         self.turns += 1
         self.meanwhile()
         yield
-

@@ -57,9 +57,10 @@ class ServerClock:
         """Learn from a `Date` header in an answer to a request sent at `sent` (monotonic seconds)."""
         try:
             date = parsedate_to_datetime(header or "")
-        except ValueError:
+        except (ValueError, OverflowError):
             return
-        self._learn(date.timestamp(), 1.0, sent)
+        if date.tzinfo is not None:
+            self._learn(date.timestamp(), 1.0, sent)
 
     def observe_instant(self, instant: float | None, sent: float) -> None:
         """Learn from an exact instant (Unix seconds) that the server put into that answer."""

@@ -73,6 +73,11 @@ def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token 
     return token
 
 
+def is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Whether KV v2's metadata says that we manage the path."""
+    return MANAGED_BY.items() <= (metadata.get("custom_metadata") or {}).items()
+
+
 def foreign() -> ForeignSecretError:
     """The error for a path at which somebody else's secret lies."""
     return ForeignSecretError(

@@ -166,7 +166,7 @@ class Simulator:
     def serve_forever(self) -> None:
         """Answer until interrupted, then close every connection."""
         try:
-            self._server.serve_forever(poll_interval=0.05)
+            self._server.serve_forever(poll_interval=0.02)
         finally:
             self.stopping.set()
             self._server.server_close()

@@ -14,7 +14,7 @@ from typing import Any
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.errors import StoreError, TokenError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Slot, Stored, VaultRef, foreign, from_data, to_data
+from vault_plugin.record import MANAGED_BY, Slot, Stored, VaultRef, foreign, from_data, is_ours, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token
 from vault_plugin.vault import CasMismatchError, VaultClient
@@ -50,7 +50,7 @@ class VaultStore:
             token = from_data(answer, identity, kind)
             return Slot(stored=Stored(token, ref) if token else None)
         metadata = answer["metadata"]
-        if not MANAGED_BY.items() <= (metadata.get("custom_metadata") or {}).items():
+        if not is_ours(metadata):
             raise foreign()
         return _slot(metadata, from_data(answer["data"], identity, kind) if answer["data"] else None, ref)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Stored, VaultRef, from_data
+from vault_plugin.record import Stored, VaultRef, from_data, is_ours
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Secret
 from vault_plugin.transport import Transport, TransportError
@@ -51,7 +51,7 @@ def _parsed(
 ) -> Stored | None:
     if version == 2:
         metadata = data["metadata"]
-        if not MANAGED_BY.items() <= metadata["custom_metadata"].items():
+        if not is_ours(metadata):
             return None
         ref = VaultRef(ref.mount, ref.path, metadata["version"], metadata["deletion_time"] or None)
         data = data["data"]

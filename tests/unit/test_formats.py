@@ -1,0 +1,223 @@
+"""What a grant looks like outside, and how it gets into a file."""
+
+import json
+import resource
+import subprocess
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fakes import NOW, jwt, token
+
+from vault_plugin.broker import Grant, Held
+from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError
+from vault_plugin.formats import FORMATS, render, render_error, write_file
+from vault_plugin.record import VaultRef
+from vault_plugin.tokens import Kind
+
+ACCESS, REFRESH, BOTH = (Kind.ACCESS,), (Kind.REFRESH,), (Kind.ACCESS, Kind.REFRESH)
+DELETION = "2026-09-21T14:28:19.5Z"
+
+
+def grant(kinds: Collection[Kind] = ACCESS, *, stored: bool = True, stale: bool = False) -> Grant:
+    """As after 100 s of a life of 900 s."""
+    held = {
+        kind: Held(
+            token(kind, life=900 if kind is Kind.ACCESS else 86400),
+            VaultRef("secret", f"klearstack/Acme/26/{kind}", 7, DELETION) if stored else None,
+        )
+        for kind in kinds
+    }
+    return Grant(held, "vault" if stored else "endpoint", stale, NOW + 100.5)
+
+
+ACCESS_JWT = grant().access.token.value.reveal()
+REFRESH_JWT = grant(REFRESH).refresh.token.value.reveal()
+
+
+def place(kind: str) -> dict[str, object]:
+    path = f"klearstack/Acme/26/{kind}"
+    return {"mount": "secret", "path": path, "version": 7, "deletion_time": DELETION}
+
+
+def test_raw_is_the_token_and_nothing_else() -> None:
+    assert render(grant(), "raw") == f"{ACCESS_JWT}\n"
+    assert render(grant(REFRESH), "raw") == f"{REFRESH_JWT}\n"
+    assert render(grant(BOTH), "raw") == f"{ACCESS_JWT}\n{REFRESH_JWT}\n"
+
+
+def test_json_tells_all_about_the_access_token() -> None:
+    assert json.loads(render(grant(), "json")) == {
+        "access_token": ACCESS_JWT,
+        "token_type": "Bearer",
+        "expires_at": "2026-09-21T14:28:20Z",
+        "expires_in": 799,
+        "source": "vault",
+        "stale": False,
+        "vault": place("access"),
+    }
+
+
+def test_json_tells_all_about_the_refresh_token_under_names_of_its_own() -> None:
+    assert json.loads(render(grant(REFRESH), "json")) == {
+        "refresh_token": REFRESH_JWT,
+        "token_type": "Bearer",
+        "refresh_expires_at": "2026-09-22T14:13:20Z",
+        "refresh_expires_in": 86299,
+        "source": "vault",
+        "stale": False,
+        "refresh_vault": place("refresh"),
+    }
+
+
+def test_json_of_both_is_the_two_together() -> None:
+    one, other = (json.loads(render(grant(kinds), "json")) for kinds in (ACCESS, REFRESH))
+    assert json.loads(render(grant(BOTH), "json")) == one | other
+
+
+def test_json_of_a_bypassed_vault_has_no_place() -> None:
+    answer = json.loads(render(grant(BOTH, stored=False), "json"))
+    assert (answer["vault"], answer["refresh_vault"], answer["source"]) == (None, None, "endpoint")
+
+
+def test_json_marks_what_is_stale() -> None:
+    assert json.loads(render(grant(stale=True), "json"))["stale"] is True
+
+
+def test_json_is_one_line() -> None:
+    assert render(grant(BOTH), "json").count("\n") == 1
+
+
+def test_header_is_the_line_that_a_request_wants() -> None:
+    assert render(grant(), "header") == f"Authorization: Bearer {ACCESS_JWT}\n"
+
+
+def test_curl_is_a_line_of_its_config_file() -> None:
+    assert render(grant(), "curl") == f'header = "Authorization: Bearer {ACCESS_JWT}"\n'
+
+
+@pytest.mark.parametrize("form", ["header", "curl"])
+@pytest.mark.parametrize("kinds", [REFRESH, BOTH])
+def test_a_refresh_token_never_goes_into_a_header(form: str, kinds: Collection[Kind]) -> None:
+    with pytest.raises(UsageError):
+        render(grant(kinds), form)
+
+
+def test_env_is_what_a_shell_can_eval() -> None:
+    script = (
+        'eval "$1"; printf "%s\\n" "$KLEARSTACK_ACCESS_TOKEN" "$KLEARSTACK_TOKEN_EXPIRATION"'
+        ' "$KLEARSTACK_REFRESH_TOKEN" "$KLEARSTACK_REFRESH_TOKEN_EXPIRATION"; env'
+    )
+    done = subprocess.run(
+        ["sh", "-euc", script, "sh", render(grant(BOTH), "env")],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stdout.splitlines()
+    assert said[:4] == [ACCESS_JWT, "2026-09-21T14:28:20Z", REFRESH_JWT, "2026-09-22T14:13:20Z"]
+    assert f"KLEARSTACK_ACCESS_TOKEN={ACCESS_JWT}" in said[4:]  # exported, too
+    assert done.stderr == ""
+
+
+def test_env_names_only_what_was_asked_for() -> None:
+    assert render(grant(), "env") == (
+        f"export KLEARSTACK_ACCESS_TOKEN={ACCESS_JWT}\nexport KLEARSTACK_TOKEN_EXPIRATION=2026-09-21T14:28:20Z\n"
+    )
+    assert "ACCESS" not in render(grant(REFRESH), "env")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_ends_in_one_newline_and_takes_a_bypassed_vault(form: str) -> None:
+    text = render(grant(stored=False), form)
+    assert jwt() in text
+    assert text == text.strip() + "\n"
+
+
+def test_the_formats_are_the_promised_ones() -> None:
+    assert list(FORMATS) == ["raw", "json", "env", "header", "curl"]
+
+
+def test_an_error_is_a_json_object_on_one_line() -> None:
+    text = render_error(SettingsError("What failed.", hint="What to do.", retryable=True))
+    assert json.loads(text) == {
+        "error": {"code": "settings", "message": "What failed.", "hint": "What to do.", "retryable": True}
+    }
+    assert text.count("\n") == 1
+
+
+def test_a_file_is_written_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
+    write_file(tmp_path / "token", "new\n")
+    assert (tmp_path / "token").read_text() == "new\n"
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["token"]
+
+
+def test_an_old_file_is_replaced_with_its_rights_and_not_written_into(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o644)
+    with path.open() as reading:
+        write_file(path, "new")
+        assert reading.read() == "old"  # whoever reads meanwhile sees the old one, whole
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_file(link, "new")
+    assert not link.is_symlink()
+    assert (link.read_text(), target.read_text()) == ("new", "old")
+
+
+def test_a_path_without_a_folder_is_one_of_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_file(Path("token"), "new")
+    assert (tmp_path / "token").read_text() == "new"
+
+
+@pytest.mark.parametrize("parent", ["missing", "file", "/proc"])
+def test_where_no_file_can_be_made_none_is(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError) as caught:
+        write_file(tmp_path / parent / "token", "CANARY")
+    assert type(caught.value) is OutputError
+    assert "CANARY" not in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_its_place_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "token").mkdir()
+    (tmp_path / "token" / "old").touch()
+    with pytest.raises(WriteError) as caught:
+        write_file(tmp_path / "token", "CANARY")
+    assert "CANARY" not in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["token"]
+    assert (tmp_path / "token" / "old").exists()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The kernel lets nobody write more than 10 bytes to a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_old_file_stays_whole_if_the_disk_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    with pytest.raises(WriteError), full_disk():
+        write_file(path, "CANARY" * 100)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["token"]

@@ -1,0 +1,93 @@
+"""The README's tables are made from the code; run this file to write them anew."""
+
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from vault_plugin import errors
+from vault_plugin.settings import Origin, Settings
+
+README = Path(__file__).parents[2] / "README.md"
+MEANINGS = {
+    0: ("done", ""),
+    64: ("the command line makes no sense", "no"),
+    65: (
+        "the endpoint's token is no JWT, has expired, is of the wrong type, or dies too soon to be stored",
+        "no",
+    ),
+    69: ("the endpoint or Vault cannot be reached, is sealed, or answers 5xx after retries", "yes"),
+    70: ("a bug of ours", "no"),
+    73: ("an output or lock file cannot be created", "no"),
+    74: ("an output file cannot be written", "no"),
+    75: ("429, or another process held the lock until the deadline", "yes"),
+    76: ("the endpoint's answer is not its contract: no JSON, a token missing, too long", "no"),
+    77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),
+    78: (
+        "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's",
+        "no",
+    ),
+    130: ("Ctrl-C", ""),
+}
+
+
+def settings_table() -> str:
+    rows = ["| flag | environment | default | |", "|---|---|---|---|"]
+    for one in fields(Settings):
+        origin: Origin = one.metadata["origin"]
+        flag = f"`--{one.name.replace('_', '-')}`" if origin.flag else ""
+        default = "required" if origin.required else ""
+        if isinstance(one.default, float):
+            default = f"`{one.default:g}`"
+        elif one.name == "lock_dir":
+            default = "`/tmp/klearstack-vault-UID`"
+        elif one.default not in (None, False, MISSING):
+            default = f"`{one.default}`"
+        choices = (
+            f" One of {', '.join(f'`{choice}`' for choice in origin.choices)}." if origin.choices else ""
+        )
+        rows.append(
+            f"| {flag} | {', '.join(f'`{name}`' for name in origin.env)} | {default} | {origin.help}{choices} |"
+        )
+    return "\n".join(rows)
+
+
+def exit_codes_table() -> str:
+    rows = ["| code | meaning | try again? |", "|---|---|---|"]
+    return "\n".join(
+        rows + [f"| {code} | {meaning} | {again} |" for code, (meaning, again) in MEANINGS.items()]
+    )
+
+
+def with_tables(text: str) -> str:
+    for name, table in (("settings", settings_table()), ("exit codes", exit_codes_table())):
+        pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- /{name} -->)"
+        text = re.sub(
+            pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL
+        )  # type: ignore[misc]
+    return text
+
+
+def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert with_tables(text) == text
+    assert settings_table() in text
+    assert exit_codes_table() in text
+
+
+def test_every_exit_code_of_the_code_is_in_the_readme() -> None:
+    codes = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.KlearstackVaultError)
+    }
+    assert codes == MEANINGS.keys() - {0, 130}
+
+
+def test_the_readme_calls_the_two_commands_as_they_are() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert "python -m pip install '.[demo]' && klearstack-vault demo" in text
+    assert "python -m pip install '.[test]' && python -m pytest" in text
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,137 @@
+"""How a token is written in Vault, and whose secret is taken for ours."""
+
+from typing import Any
+
+import pytest
+from fakes import ACME, NOW, jwt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.errors import ForeignSecretError
+from vault_plugin.identity import Identity
+from vault_plugin.record import MANAGED_BY, from_data, to_data
+from vault_plugin.tokens import Kind, Token
+
+NAMES = st.text(min_size=1)
+DATES = st.integers(0, 4_102_444_800)
+
+
+def read(kind: Kind = Kind.ACCESS, **claims: Any) -> Token:
+    return Token.from_jwt(jwt(kind, **claims), kind)
+
+
+def test_what_is_written_is_text_under_the_documented_names() -> None:
+    assert to_data(read(), ACME, "7.8.9") == {
+        "access_token": jwt(),
+        "token_type": "Bearer",
+        "expires_at": "2026-09-21T14:28:20Z",
+        "issued_at": "2026-09-21T14:13:20Z",
+        "jti": "j",
+        "user_id": "26",
+        "company_name": "Acme",
+        "release_version": "7.8.9",
+    }
+
+
+def test_a_refresh_token_is_written_under_its_own_name() -> None:
+    data = to_data(read(Kind.REFRESH), ACME, "")
+    assert data["refresh_token"] == jwt("refresh")
+    assert "access_token" not in data
+
+
+def test_an_unknown_date_of_issue_is_written_as_no_text() -> None:
+    assert to_data(read(iat=None), ACME, "")["issued_at"] == ""
+
+
+@given(NAMES, NAMES, st.sampled_from(Kind), DATES, st.none() | DATES, st.text())
+def test_what_was_written_is_read_back(
+    user: str, company: str, kind: Kind, expires_at: int, issued_at: int | None, jti: str
+) -> None:
+    identity = Identity(user, company)
+    token = read(kind, exp=expires_at, iat=issued_at, jti=jti)
+    data = to_data(token, identity, "1")
+    assert all(type(value) is str for value in data.values())
+    assert from_data(data, identity, kind) == token
+
+
+def test_a_date_of_issue_that_only_the_record_knows_is_taken_from_there() -> None:
+    data = to_data(read(iat=None), ACME, "") | {"issued_at": "2026-09-21T14:13:20Z"}
+    token = from_data(data, ACME, Kind.ACCESS)
+    assert token is not None
+    assert token.issued_at == NOW
+
+
+def test_the_jwts_own_date_of_issue_ranks_above_the_records() -> None:
+    data = to_data(read(), ACME, "") | {"issued_at": "2000-01-01T00:00:00Z"}
+    assert from_data(data, ACME, Kind.ACCESS) == read()
+
+
+@pytest.mark.parametrize("said", ["", "yesterday", "2026-09-21", None, 17, []], ids=repr)
+def test_a_record_without_a_readable_date_of_issue_leaves_it_unknown(said: object) -> None:
+    data: dict[str, Any] = to_data(read(iat=None), ACME, "") | {"issued_at": said}
+    assert from_data(data, ACME, Kind.ACCESS) == read(iat=None)
+
+
+def test_the_end_is_what_the_jwt_says_and_not_what_the_record_says() -> None:
+    data = to_data(read(), ACME, "") | {"expires_at": "2999-01-01T00:00:00Z"}
+    token = from_data(data, ACME, Kind.ACCESS)
+    assert token is not None
+    assert token.expires_at == NOW + 900
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user_id": "27"},
+        {"user_id": 26},
+        {"user_id": None},
+        {"company_name": "acme"},
+        {"company_name": ""},
+        {"user_id": "Acme", "company_name": "26"},
+    ],
+    ids=repr,
+)
+def test_a_secret_of_another_identity_is_foreign(change: dict[str, object]) -> None:
+    with pytest.raises(ForeignSecretError):
+        from_data(to_data(read(), ACME, "") | change, ACME, Kind.ACCESS)
+
+
+@pytest.mark.parametrize("missing", ["access_token", "user_id", "company_name"])
+def test_a_secret_without_what_we_write_is_foreign(missing: str) -> None:
+    data = to_data(read(), ACME, "")
+    del data[missing]
+    with pytest.raises(ForeignSecretError):
+        from_data(data, ACME, Kind.ACCESS)
+
+
+def test_an_empty_secret_is_foreign() -> None:
+    with pytest.raises(ForeignSecretError):
+        from_data({}, ACME, Kind.ACCESS)
+
+
+def test_the_other_kinds_secret_is_foreign() -> None:
+    with pytest.raises(ForeignSecretError):
+        from_data(to_data(read(Kind.REFRESH), ACME, ""), ACME, Kind.ACCESS)
+
+
+@pytest.mark.parametrize(
+    "raw", ["", "CANARY", jwt("refresh"), jwt(exp="soon"), None, 17, {}, ["x"]], ids=repr
+)
+def test_our_secret_with_a_token_that_cannot_be_read_counts_as_none(raw: object) -> None:
+    data: dict[str, Any] = to_data(read(), ACME, "") | {"access_token": raw}
+    assert from_data(data, ACME, Kind.ACCESS) is None
+
+
+def test_a_foreign_secret_is_not_quoted() -> None:
+    with pytest.raises(ForeignSecretError) as caught:
+        from_data({"user_id": "CANARY", "access_token": "CANARY", "CANARY": "x"}, ACME, Kind.ACCESS)
+    assert "CANARY" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_further_keys_are_nobodys_harm() -> None:
+    data = to_data(read(), ACME, "") | {"ttl": "900s"}  # as on KV v1
+    assert from_data(data, ACME, Kind.ACCESS) == read()
+
+
+def test_our_mark_stays_what_stored_secrets_carry() -> None:
+    assert MANAGED_BY == {"managed-by": "klearstack-vault"}

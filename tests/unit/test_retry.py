@@ -1,0 +1,85 @@
+"""How long to go on, and how long to wait in between."""
+
+import random
+from itertools import islice
+
+import pytest
+from fakes import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.retry import Deadline, full_jitter, retry_after
+
+
+def test_a_deadline_counts_down_to_zero_and_stays_there() -> None:
+    clock = FakeClock(100.0)
+    deadline = Deadline(10, clock.now)
+    assert deadline.left() == 10
+    clock.time = 104.0
+    assert deadline.left() == 6
+    clock.time = 110.0
+    assert deadline.left() == 0
+    clock.time = 1e9
+    assert deadline.left() == 0
+
+
+def test_half_a_deadline_leaves_the_other_half() -> None:
+    clock = FakeClock(0.0)
+    whole = Deadline(10, clock.now)
+    clock.time = 2.0
+    half = whole.half()
+    assert half.left() == 4
+    clock.time = 6.0
+    assert (half.left(), whole.left()) == (0, 4)
+
+
+def test_half_of_what_has_passed_has_passed() -> None:
+    clock = FakeClock(0.0)
+    whole = Deadline(1, clock.now)
+    clock.time = 5.0
+    assert whole.half().left() == 0
+
+
+def test_a_deadline_goes_by_a_real_clock_unless_told_otherwise() -> None:
+    assert 59 < Deadline(60).left() <= 60
+
+
+def test_the_bound_of_a_pause_doubles_up_to_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float] = []
+
+    def longest(low: float, high: float) -> float:
+        drawn.append(low)
+        return high
+
+    monkeypatch.setattr(random, "uniform", longest)
+    assert list(islice(full_jitter(0.5, 3.0), 6)) == [0.5, 1.0, 2.0, 3.0, 3.0, 3.0]
+    assert drawn == [0] * 6  # full jitter: each pause may be as short as none
+
+
+@given(st.floats(0.001, 10), st.floats(10, 100))
+def test_pauses_stay_within_their_bounds(base: float, cap: float) -> None:
+    for count, pause in enumerate(islice(full_jitter(base, cap), 10)):
+        assert 0 <= pause <= min(cap, base * 2**count)
+
+
+def test_callers_that_failed_together_do_not_return_together() -> None:
+    assert len({next(full_jitter(1.0, 1.0)) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("0", 0), ("1", 1), ("120", 120), ("007", 7)])
+def test_retry_after_is_read_in_seconds(header: str, seconds: float) -> None:
+    assert retry_after(header) == seconds
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", " ", "-1", "1.5", "1e9", "nan", "inf", "0x10", "\u00b2", "\u0663", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"],
+    ids=ascii,
+)  # fmt: skip
+def test_any_other_retry_after_asks_for_no_pause(header: str | None) -> None:
+    assert retry_after(header) == 0
+
+
+@given(st.text(st.characters(exclude_categories=())) | st.text("0123456789", min_size=1, max_size=500))
+def test_no_retry_after_crashes_or_is_negative(header: str) -> None:
+    assert retry_after(header) >= 0

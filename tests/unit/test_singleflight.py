@@ -1,0 +1,268 @@
+"""One caller per key, by the kernel's own lock: among threads, among processes, and after a sudden death."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+
+import pytest
+from fakes import FakeClock
+
+from vault_plugin.errors import BusyError, OutputError
+from vault_plugin.retry import Deadline
+from vault_plugin.singleflight import SingleFlight
+
+PATIENCE = 30  # seconds that a real wait may take before the test has failed
+
+HOLDER = """
+import sys, time
+from vault_plugin.retry import Deadline
+from vault_plugin.singleflight import SingleFlight
+
+with SingleFlight(sys.argv[1]).turn("key", Deadline(30)) as turn:
+    turn.leave("left-by-holder")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+WAITER = """
+import sys, time
+from vault_plugin.retry import Deadline
+from vault_plugin.singleflight import SingleFlight
+
+def sleep(seconds):
+    print("waiting", flush=True)
+    time.sleep(seconds)
+
+with SingleFlight(sys.argv[1], sleep).turn("key", Deadline(30)) as turn:
+    print("in", turn.memo, flush=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "locks"
+
+
+@contextmanager
+def process(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def is_busy(folder: Path, key: str) -> bool:
+    try:
+        with SingleFlight(str(folder)).turn(key, Deadline(0)):
+            return False
+    except BusyError:
+        return True
+
+
+def lock_file(key: str) -> str:
+    return sha256(key.encode()).hexdigest()[:3]
+
+
+def neighbour(key: str) -> str:
+    """Another key that lies in the same file."""
+    return next(other for n in count() if lock_file(other := f"other {n}") == lock_file(key))
+
+
+def test_only_one_thread_at_a_time_has_its_turn(folder: Path) -> None:
+    flights = SingleFlight(str(folder))
+    inside: list[int] = []
+    crowds: list[int] = []
+
+    def work(number: int) -> None:
+        with flights.turn("key", Deadline(PATIENCE)):
+            inside.append(number)
+            time.sleep(0.01)  # long enough for any other to come in if it could
+            crowds.append(len(inside))
+            inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert crowds == [1] * 8
+
+
+def test_a_key_is_free_again_after_a_turn(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        assert is_busy(folder, "key")
+    assert not is_busy(folder, "key")
+
+
+def test_a_key_is_free_again_after_a_turn_that_failed(folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError), SingleFlight(str(folder)).turn("key", Deadline(0)):
+        raise ZeroDivisionError
+    assert not is_busy(folder, "key")
+
+
+def test_other_keys_do_not_wait(folder: Path) -> None:
+    assert lock_file("key") != lock_file("other")
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        assert not is_busy(folder, "other")
+
+
+def test_another_process_waits_and_gets_in_when_the_holder_is_killed(folder: Path) -> None:
+    with process(HOLDER, folder) as holder:
+        assert line(holder) == "held"
+        with process(WAITER, folder) as waiter:
+            assert line(waiter) == "waiting"
+            assert is_busy(folder, "key")
+            holder.send_signal(signal.SIGKILL)
+            said = [line(waiter)]
+            while said[-1] == "waiting":
+                said.append(line(waiter))
+            assert said[-1] == "in left-by-holder"
+            assert waiter.wait(PATIENCE) == 0
+
+
+def test_a_wait_ends_with_the_deadline(folder: Path) -> None:
+    clock = FakeClock(0.0)
+    flights = SingleFlight(str(folder), clock.sleep)
+    with flights.turn("key", Deadline(0)):
+        with pytest.raises(BusyError) as caught, flights.turn("key", Deadline(5, clock.now)):
+            pytest.fail("two had the same turn")
+        assert 4 < clock.time <= 5
+        assert len(clock.slept) > 40  # it asked often: nobody waits much longer than the holder holds
+        assert caught.value.retryable
+
+
+def test_a_wait_ends_soon_after_the_holders_turn(folder: Path) -> None:
+    clock = FakeClock(0.0)
+    holding = SingleFlight(str(folder)).turn("key", Deadline(0))
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if len(clock.slept) == 20:
+            holding.__exit__(None, None, None)
+
+    holding.__enter__()
+    with SingleFlight(str(folder), sleep).turn("key", Deadline(PATIENCE, clock.now)):
+        assert len(clock.slept) == 20
+
+
+def test_a_memo_reaches_the_next_holder_and_all_after_it(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        assert turn.memo is None
+        turn.leave("a-rather-long-first-memo")
+        turn.leave("index-7")
+        assert turn.memo == "index-7"
+    for _ in range(2):
+        with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+            assert turn.memo == "index-7"
+
+
+def test_a_memo_is_for_nobody_but_its_own_key(folder: Path) -> None:
+    flights = SingleFlight(str(folder))
+    with flights.turn("key", Deadline(0)) as turn:
+        turn.leave("index-7")
+    with flights.turn(neighbour("key"), Deadline(0)) as turn:
+        assert turn.memo is None
+        turn.leave("index-8")
+    with flights.turn("key", Deadline(0)) as turn:
+        assert turn.memo is None
+
+
+def test_two_keys_of_one_file_wait_for_each_other(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        assert is_busy(folder, neighbour("key"))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 3000, b"0" * 64, b"0" * 64 + b" a\nb"])
+def test_a_file_that_holds_no_memo_tells_none(folder: Path, content: bytes) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / lock_file("key")).write_bytes(content)
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        assert turn.memo is None
+
+
+@pytest.mark.parametrize("memo", ["", "a b", "a\r\nX-Header: b", "\u00e9", "x" * 1025], ids=ascii)
+def test_a_memo_that_could_not_be_a_header_is_not_passed_on(folder: Path, memo: str) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        turn.leave(memo)
+        assert turn.memo is None
+
+
+def test_neither_folder_nor_files_are_open_to_others(folder: Path) -> None:
+    previous = os.umask(0)
+    try:
+        with SingleFlight(str(folder)).turn("key", Deadline(0)):
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert (folder / lock_file("key")).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(previous)
+
+
+def test_no_key_is_readable_in_the_folder(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("CANARY", Deadline(0)) as turn:
+        turn.leave("memo")
+    (file,) = folder.iterdir()
+    assert "CANARY" not in file.name + file.read_text()
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(OutputError) as caught, SingleFlight(str(folder)).turn("key", Deadline(0)):
+        pytest.fail("locked where nobody should")
+    assert "KLEARSTACK_LOCK_DIR" in caught.value.hint
+    return str(caught.value)
+
+
+def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(mode=0o700)
+    stranger = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: stranger)
+    assert "is not this user's own" in refused(folder)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_to_is_refused(folder: Path, mode: int) -> None:
+    folder.mkdir()
+    folder.chmod(mode)
+    assert "is not this user's own" in refused(folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_link_to_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+    assert "is not this user's own" in refused(folder)
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / lock_file("key")).symlink_to(tmp_path / "victim")
+    assert refused(folder).startswith("No lock file can be made")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "locks"):
+        assert refused(folder).startswith("No lock file can be made")
+
+
+def test_a_folder_where_no_file_can_be_made_is_refused(folder: Path) -> None:
+    (folder / lock_file("key")).mkdir(parents=True)
+    folder.chmod(0o700)
+    assert refused(folder).startswith("No lock file can be made")

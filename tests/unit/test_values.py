@@ -1,0 +1,188 @@
+"""How the text of a setting is read."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.values import (
+    ENDPOINT_PATH,
+    duration,
+    endpoint_url,
+    is_plain_and_remote,
+    positive_duration,
+    vault_addresses,
+    vault_path,
+)
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0), ("0s", 0), ("90", 90), ("90s", 90), ("1.5", 1.5), ("0.25s", 0.25), ("15m", 900), ("2h", 7200),
+        ("1h30m", 5400), ("1h30m15s", 5415), ("1h15s", 3615), (" 90s ", 90), ("90\n", 90),
+    ],
+)  # fmt: skip
+def test_durations_are_seconds_unless_they_say_otherwise(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "s", "h", "-1", "+1", "1d", "1 h", "1m1h", "1s1m", "1.5h", "1.", ".5", "nan", "inf", "1e3", "1,5", "soon", "90ss"],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [duration, positive_duration])
+def test_what_is_no_duration_is_refused(read: Callable[[str], float], text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is no duration such as 90, 90s, 15m or 1h30m$"):
+        read(text)
+
+
+@given(st.integers(0, 999), st.integers(0, 999), st.integers(0, 999))
+def test_hours_minutes_and_seconds_add_up(hours: int, minutes: int, seconds: int) -> None:
+    assert duration(f"{hours}h{minutes}m{seconds}s") == hours * 3600 + minutes * 60 + seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0h0m0s", "0.0"])
+def test_no_time_at_all_is_no_positive_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be more than 0 seconds$"):
+        positive_duration(text)
+
+
+def test_a_positive_duration_is_a_duration() -> None:
+    assert positive_duration("1.5") == 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("secret", "secret"), ("team/kv", "team/kv"), ("/secret/", "secret"), ("a.b-c_d@e~f", "a.b-c_d@e~f"), ("...", "...")],
+)  # fmt: skip
+def test_a_path_of_vault_is_taken_without_its_outer_slashes(text: str, path: str) -> None:
+    assert vault_path(text) == path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "/", "//", "a//b", ".", "..", "a/..", "../a", "a/./b", "a b", "a%2Fb", "a?b", "a#b", "a+b", "a*", "{{x}}",
+        "a\\b", "a\n", "a\x00b", "\u00e9", "a:b",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_path_that_could_lead_elsewhere_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^may hold letters, digits and "):
+        vault_path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://api.example", "https://api.example"),
+        ("https://api.example/", "https://api.example"),
+        ("https://api.example//", "https://api.example"),
+        ("https://api.example:8443/base/", "https://api.example:8443/base"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("HTTPS://API.example", "HTTPS://API.example"),
+        (f"https://api.example{ENDPOINT_PATH}", "https://api.example"),
+        (f"https://api.example{ENDPOINT_PATH}/", "https://api.example"),
+        (f"https://api.example/base{ENDPOINT_PATH}", "https://api.example/base"),
+    ],
+)
+def test_a_base_url_is_taken_with_or_without_the_endpoints_path(text: str, url: str) -> None:
+    assert endpoint_url(text) == url
+
+
+NO_URLS = [
+    "", "api.example", "//api.example", "ftp://api.example", "file:///etc/passwd", "unix:///run/x", "javascript:alert(1)",
+    "https://", "https:///path", "https://:443", "https://user@api.example", "https://user:pw@api.example",
+    "https://@api.example", "https://:@api.example", "https://api.example?x=1", "https://api.example?",
+    "https://api.example/#x", "https://api.example#", "https://api.example:0", "https://api.example:99999",
+    "https://api.example:x", "https://[::1", "https://api.example/\n", "https://api.example\r\nX: y",
+    "https://api.example/\x00", "\thttps://api.example", " https://api.example", "https://api.example /", "https://\u00e9.example",
+    "https://api.example\\@evil.example", "https://api.example/\x7f", "https://\uff41pi.example", "https://api.example\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_URLS, ids=ascii)
+def test_what_is_no_plain_base_url_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must look like https://host\[:port\], without user, password,"):
+        endpoint_url(text)
+
+
+@pytest.mark.parametrize(
+    "text", [text for text in NO_URLS if text.strip() == text and "unix:" not in text], ids=ascii
+)
+def test_what_is_no_plain_base_url_is_no_address_of_vault(text: str) -> None:
+    for addresses in (text, f"https://a.example,{text}"):
+        with pytest.raises(
+            ValueError, match=r"^must look like https://host\[:port\], without user, password,"
+        ):
+            vault_addresses(addresses)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost", "http://LOCALHOST:80", "http://127.0.0.1:8080/x", "http://127.8.9.10", "http://[::1]:8080",
+        "https://api.example", "https://10.0.0.1", "HTTPS://api.example", "",
+    ],
+)  # fmt: skip
+def test_loopback_and_tls_are_not_read_on_their_way(url: str) -> None:
+    assert not is_plain_and_remote(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.example", "HTTP://api.example", "http://10.0.0.1", "http://127.0.0.1.evil.example", "http://localhost.evil",
+        "http://xlocalhost", "http://[::2]", "http://[::ffff:10.0.0.1]", "http://0.0.0.0", "http://1127.0.0.1",
+    ],
+)  # fmt: skip
+def test_plain_http_to_any_other_host_is(url: str) -> None:
+    assert is_plain_and_remote(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("https://a.example:8200", ("https://a.example:8200",)),
+        ("https://a.example/", ("https://a.example",)),
+        ("https://a:8200, http://b:8200/ ,https://c", ("https://a:8200", "http://b:8200", "https://c")),
+        ("unix:///run/vault.sock", ("unix:///run/vault.sock",)),
+        ("unix:///run/a.sock,https://b", ("unix:///run/a.sock", "https://b")),
+        ("http://[::1]:8200", ("http://[::1]:8200",)),
+    ],
+)
+def test_vaults_addresses_are_told_apart_by_commas(text: str, addresses: tuple[str, ...]) -> None:
+    assert vault_addresses(text) == addresses
+
+
+@pytest.mark.parametrize(
+    "text", [",", "https://a,", ",https://a", "https://a,,https://b", "unix://run/x", "unix:/run/x", "unix:x"]
+)
+def test_a_gap_or_a_relative_socket_among_vaults_addresses_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^must look like https://host"):
+        vault_addresses(text)
+
+
+@pytest.mark.parametrize("read", [duration, positive_duration, vault_path, endpoint_url, vault_addresses])
+@given(text=ANY_TEXT)
+def test_no_text_crashes_a_reader_or_changes_what_it_says(read: Callable[[str], object], text: str) -> None:
+    assert complaint(read, text) in {
+        None,
+        "is no duration such as 90, 90s, 15m or 1h30m",
+        "must be more than 0 seconds",
+        "may hold letters, digits and _@.~- in segments joined by single slashes",
+        "must look like https://host[:port], without user, password, query or fragment",
+    }
+
+
+def complaint(read: Callable[[str], object], text: str) -> str | None:
+    try:
+        read(text)
+    except ValueError as exc:
+        return str(exc)
+    return None
