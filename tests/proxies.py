@@ -1,0 +1,149 @@
+"""A TCP proxy on loopback before a real server, which loses answers, gives others, or lets things happen before."""
+
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+Predicate = Callable[[str], bool]
+
+
+@dataclass
+class Rule:
+    """What becomes of the next `times` requests whose first line `matches`."""
+
+    matches: Predicate
+    times: int
+    when: str = "before"  # or "after" the request was forwarded and its answer received
+    act: Callable[[], object] = lambda: None
+    answer: bytes | None = None  # this one instead of the server's
+    reset: bool = False
+
+
+@dataclass
+class FaultProxy:
+    """Forwards HTTP/1.1 to `address` but where a rule says otherwise. `requests` are the request lines seen."""
+
+    target: str
+    requests: list[str] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        for connection in self._server.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._server.threads:
+            thread.join(5)
+
+    def before(self, matches: Predicate, act: Callable[[], object], *, times: int) -> None:
+        """Do something before the request is forwarded."""
+        self.rules.append(Rule(matches, times, act=act))
+
+    def reset(self, matches: Predicate, *, when: str, times: int) -> None:
+        """Reset the connection instead of answering."""
+        self.rules.append(Rule(matches, times, when, reset=True))
+
+    def answer(
+        self,
+        matches: Predicate,
+        status: int,
+        *,
+        when: str,
+        times: int,
+        body: bytes = b"{}",
+        location: str = "",
+    ) -> None:
+        """Answer this, whatever the server says."""
+        where = f"Location: {location}\r\n" if location else ""
+        head = f"HTTP/1.1 {status} Canned\r\nContent-Type: application/json\r\n{where}Content-Length: {len(body)}\r\n\r\n"
+        self.rules.append(Rule(matches, times, when, answer=head.encode() + body))
+
+    def all_happened(self) -> bool:
+        """Whether every rule was applied as often as it was to be."""
+        return all(rule.times == 0 for rule in self.rules)
+
+    def rule_for(self, line: str, when: str) -> Rule | None:
+        """The first rule with times left, used up by one."""
+        for rule in self.rules:
+            if rule.when == when and rule.times > 0 and rule.matches(line):
+                rule.times -= 1
+                return rule
+        return None
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+    proxy: FaultProxy
+
+    def __init__(self, *arguments: Any) -> None:
+        self.connections: list[socket.socket] = []
+        self.threads: list[threading.Thread] = []
+        super().__init__(*arguments)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        self.server.threads.append(threading.current_thread())
+        url = urlsplit(self.server.proxy.target)
+        with socket.create_connection((url.hostname or "", url.port or 80)) as upstream, suppress(OSError):
+            self.server.connections += [self.connection, upstream]
+            with upstream.makefile("rb") as answers:
+                while self._one(upstream, answers):
+                    pass
+
+    def _one(self, upstream: socket.socket, answers: Any) -> bool:
+        """Serve one request; whether another may follow."""
+        request = _message(self.rfile)
+        line = request.partition(b"\r\n")[0].decode()
+        if not line:
+            return False
+        proxy = self.server.proxy
+        proxy.requests.append(line)
+        rule = proxy.rule_for(line, "before")
+        if rule:
+            rule.act()
+        if not rule or not (rule.reset or rule.answer):
+            upstream.sendall(request)
+            answer = _message(answers, bodyless=line.startswith("HEAD"))
+            rule = proxy.rule_for(line, "after")
+            if not rule:
+                self.connection.sendall(answer)
+                return bool(answer)
+        if rule.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        self.connection.sendall(rule.answer or b"")
+        return True
+
+
+def _message(stream: Any, *, bodyless: bool = False) -> bytes:
+    """One HTTP message with a Content-Length, or none, to the byte."""
+    head, length = b"", 0
+    for line in stream:
+        head += line
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+        if line == b"\r\n":
+            break
+    return head + (b"" if bodyless else stream.read(length))

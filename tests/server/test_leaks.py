@@ -1,0 +1,123 @@
+"""No token, Vault token or identity where it does not belong, whatever goes wrong: looked for by its text."""
+
+import re
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from commands import COMMAND, World
+from proxies import FaultProxy
+from vaults import Vault
+
+from vault_plugin.app import connect
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.settings import Settings
+from vault_plugin.simulator import FAULTS, Simulator
+
+USER, COMPANY = "canaryuser7351", "canarycompany7351"
+VAULT_STATUSES = [400, 401, 403, 404, 405, 412, 413, 415, 429, 500, 501, 502, 503, 504, 301, 307, 200, 204]
+
+
+@pytest.fixture
+def world(bao: Vault, tmp_path: Path) -> Iterator[World]:
+    with Simulator() as endpoint:
+        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
+
+
+def leaked(world: World, endpoint: Simulator, text: str) -> list[str]:
+    """What of all secrets stands in this text: whole tokens, their parts, and the Vault token."""
+    parts = {part for token in endpoint.issued for part in (token, *token.split(".")[1:]) if len(part) > 20}
+    return [secret for secret in {*parts, world.vault.root_token} if secret in text]
+
+
+def test_no_fault_of_the_endpoint_makes_the_command_tell_a_secret(world: World) -> None:
+    def one(fault: str) -> tuple[str, int, list[str], list[str]]:
+        with Simulator(fault=fault) as endpoint:
+            done = world.run(
+                *("get", "-vv", "--deadline", "2.5", "--timeout", "1"),
+                KLEARSTACK_URL=endpoint.url,
+                KLEARSTACK_USER_ID=fault,
+                KLEARSTACK_COMPANY_NAME=COMPANY,
+            )
+            out = [] if done.returncode == 0 else leaked(world, endpoint, done.stdout)
+            return fault, done.returncode, leaked(world, endpoint, done.stderr), out
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(one, FAULTS))
+    assert [result for result in results if result[2] or result[3]] == []
+    good = {"float-exp", "no-jti"}
+    assert {fault for fault, code, _, _ in results if code == 0} == good
+    assert {code for _, code, _, _ in results} == {0, 65, 69, 75, 76, 77, 78}
+
+
+def test_no_answer_of_vault_makes_the_command_tell_a_secret(world: World) -> None:
+    token = world.get()["access_token"]
+    body = f'{{"errors": ["{token}", "{world.vault.root_token}"], "data": {{"data": "{token}"}}}}'.encode()
+
+    def one(status: int) -> tuple[int, int, str, str]:
+        with FaultProxy(world.vault.address) as proxy:
+            proxy.answer(lambda line: True, status, body=body, when="before", times=999)
+            done = world.run("get", "-vv", "--format", "json", "--deadline", "2", VAULT_ADDR=proxy.address)
+            return status, done.returncode, done.stderr, done.stdout
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(one, VAULT_STATUSES))
+    for status, code, stderr, stdout in results:
+        assert (leaked(world, world.endpoint, stderr + stdout), status) == ([], status)
+        assert "Traceback" not in stderr
+        assert (code in {69, 75, 77, 78}, status, stderr) == (True, status, stderr)
+
+
+def test_tracebacks_of_the_library_tell_no_secret(world: World) -> None:
+    for fault in FAULTS.keys() - {"float-exp", "no-jti", "hang", "drip-body", "drip-header"}:
+        with Simulator(fault=fault) as endpoint:
+            environ = world.environ | {"KLEARSTACK_URL": endpoint.url, "KLEARSTACK_DEADLINE": "2"}
+            settings = Settings.from_env(
+                environ | {"KLEARSTACK_USER_ID": USER, "KLEARSTACK_COMPANY_NAME": COMPANY}
+            )
+            with connect(settings) as broker, pytest.raises(KlearstackVaultError) as caught:
+                broker.get(settings.identity())
+            text = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(settings)
+            assert (leaked(world, endpoint, text), fault) == ([], fault)
+
+
+def test_the_identity_is_in_no_message_unless_asked_for(world: World) -> None:
+    world.endpoint.fault = "401"
+    identity = {"KLEARSTACK_USER_ID": USER, "KLEARSTACK_COMPANY_NAME": COMPANY}
+    quiet = world.run("get", **identity).stderr
+    assert quiet
+    assert not re.search(f"{USER}|{COMPANY}", quiet)
+    assert f"klearstack/{COMPANY}/{USER}/access" in world.run("get", "-v", **identity).stderr
+
+
+def test_no_process_list_shows_a_secret(world: World) -> None:
+    world.endpoint.latency = 1.5
+    process = subprocess.Popen([*COMMAND, "get"], env=world.environ, stdout=subprocess.PIPE, text=True)
+    lines = set()
+    while process.poll() is None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                lines.add(path.read_bytes())
+            except OSError:  # it has ended meanwhile
+                continue
+        time.sleep(0.05)
+    assert any(b"vault_plugin" in line for line in lines)
+    everything = b"\n".join(lines).decode(errors="replace")
+    assert leaked(world, world.endpoint, everything) == []
+
+
+def test_a_bug_shows_no_value(world: World, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import vault_plugin.broker\n"
+        "def broken(self, *_, **__):\n"
+        "    raise ValueError('hvs.SECRET')\n"
+        "vault_plugin.broker.Broker.get = broken\n"
+    )
+    done = world.run("get", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 70
+    assert "ValueError" in done.stderr
+    assert "SECRET" not in done.stderr

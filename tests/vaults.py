@@ -1,0 +1,91 @@
+"""Handles on real Vaults: what a test does to them as their administrator."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any, cast
+
+import hvac
+from hvac.exceptions import InvalidPath
+
+
+class Vault:
+    """A running Vault or OpenBao and its root token."""
+
+    def __init__(self, address: str, root_token: str, **client: Any) -> None:
+        self.address = address
+        self.root_token = root_token
+        self.admin: Any = hvac.Client(address, token=root_token, **client)
+
+    def mount(self, version: str, **config: str) -> str:
+        """Mount a fresh KV engine, `v1` or `v2`; its name. `config` is that of KV v2."""
+        name = f"kv-{uuid.uuid4().hex[:8]}"
+        self.admin.sys.enable_secrets_engine("kv", path=name, options={"version": version.removeprefix("v")})
+        if config:
+            self.admin.write_data(f"{name}/config", data=config)
+        return name
+
+    def namespace(self) -> str:
+        """Make a namespace with a KV v2 at `kv`; its name."""
+        name = f"ns-{uuid.uuid4().hex[:8]}"
+        self.admin.write_data(f"sys/namespaces/{name}", data={})
+        inside: Any = hvac.Client(self.address, token=self.root_token, namespace=name)
+        inside.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
+        inside.adapter.close()
+        return name
+
+    def policy_token(self, policy: str) -> str:
+        """A token that may do what this policy (HCL) says, and nothing else."""
+        name = f"policy-{uuid.uuid4().hex[:8]}"
+        self.admin.sys.create_or_update_policy(name, policy)
+        made = self.admin.auth.token.create(policies=[name], no_default_policy=True, ttl="1h")
+        return cast(str, made["auth"]["client_token"])
+
+    def approle(self, policy: str) -> tuple[str, str, Callable[[], set[str]]]:
+        """A role with this policy: its role id, a secret id, and what lists the accessors of all tokens."""
+        name = f"role-{uuid.uuid4().hex[:8]}"
+        if "approle/" not in self.admin.sys.list_auth_methods()["data"]:
+            self.admin.sys.enable_auth_method("approle")
+        self.admin.sys.create_or_update_policy(name, policy)
+        self.admin.auth.approle.create_or_update_approle(name, token_policies=[name])
+        role_id = self.admin.auth.approle.read_role_id(name)["data"]["role_id"]
+        secret_id = self.admin.auth.approle.generate_secret_id(name)["data"]["secret_id"]
+        return role_id, secret_id, lambda: set(self.admin.list("auth/token/accessors")["data"]["keys"])
+
+    def is_v2(self, mount: str) -> bool:
+        about = self.admin.read(f"sys/internal/ui/mounts/{mount}")["data"]
+        return bool(about["options"]["version"] == "2")
+
+    def read(self, mount: str, path: str) -> dict[str, Any] | None:
+        """The data of a secret; None if there is none."""
+        kv = self.admin.secrets.kv
+        try:
+            if self.is_v2(mount):
+                answer = kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)[
+                    "data"
+                ]
+            else:
+                answer = kv.v1.read_secret(path, mount_point=mount)
+        except InvalidPath:
+            return None
+        return cast("dict[str, Any]", answer["data"])
+
+    def write(self, mount: str, path: str, data: dict[str, str]) -> None:
+        """Write a secret as somebody who has never heard of us."""
+        kv = self.admin.secrets.kv
+        (kv.v2 if self.is_v2(mount) else kv.v1).create_or_update_secret(path, data, mount_point=mount)
+
+    def metadata(self, mount: str, path: str) -> dict[str, Any]:
+        """KV v2's metadata of a path."""
+        answer = self.admin.secrets.kv.v2.read_secret_metadata(path, mount_point=mount)
+        return cast("dict[str, Any]", answer["data"])
+
+    def set_life(self, mount: str, path: str, life: str) -> None:
+        """Change a path's `delete_version_after` as another writer would."""
+        self.admin.secrets.kv.v2.update_metadata(path, mount_point=mount, delete_version_after=life)
+
+    def destroy(self, mount: str, path: str, version: int) -> None:
+        """Destroy a version for good."""
+        self.admin.secrets.kv.v2.destroy_secret_versions(path, [version], mount_point=mount)
+
+    def close(self) -> None:
+        self.admin.adapter.close()
