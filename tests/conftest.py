@@ -7,12 +7,22 @@ testcontainers. KLEARSTACK_TEST_NO_SKIPS=1 makes a skipped test fail the run: CI
 import os
 from collections.abc import Iterator
 
+import containers
 import pytest
 from vaults import Vault
 
 from vault_plugin.embedded import openbao
 
-_FOREIGN = ("KLEARSTACK_", "VAULT_", "BAO_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC")
+_FOREIGN = (
+    "KLEARSTACK_",
+    "VAULT_",
+    "BAO_",
+    "XDG_",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_",
+    "NETRC",
+)
 _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
 
@@ -39,9 +49,7 @@ def bao() -> Iterator[Vault]:
 @pytest.fixture(scope="session")
 def vault_container() -> Iterator[Vault]:
     """Vault in a container; skips where no Docker engine answers."""
-    from containers import vault_in_a_container  # noqa: PLC0415  testcontainers reads its settings at import
-
-    with vault_in_a_container() as (address, root_token):
+    with containers.vault_in_a_container() as (address, root_token):
         vault = Vault(address, root_token)
         yield vault
         vault.close()
@@ -59,12 +67,19 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _skipped.append(report.nodeid)
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:  # a whole module, by importorskip
+        _skipped.append(report.nodeid)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if _NO_SKIPS and _skipped and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name in containers.used:
+        terminalreporter.write_line(f"In the container ran {name}.")
     if _NO_SKIPS and _skipped:
         terminalreporter.write_line(
             f"{len(_skipped)} skipped, where nothing may: KLEARSTACK_TEST_NO_SKIPS=1", red=True

@@ -31,9 +31,11 @@ class FaultProxy:
 
     target: str
     requests: list[str] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -45,9 +47,7 @@ class FaultProxy:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        for connection in self._server.connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self.close_connections()
         for thread in self._server.threads:
             thread.join(5)
 
@@ -68,11 +68,26 @@ class FaultProxy:
         times: int,
         body: bytes = b"{}",
         location: str = "",
+        retry_after: int | None = None,
     ) -> None:
         """Answer this, whatever the server says."""
-        where = f"Location: {location}\r\n" if location else ""
-        head = f"HTTP/1.1 {status} Canned\r\nContent-Type: application/json\r\n{where}Content-Length: {len(body)}\r\n\r\n"
-        self.rules.append(Rule(matches, times, when, answer=head.encode() + body))
+        fields = {"Content-Type": "application/json", "Content-Length": len(body)}
+        fields |= {"Location": location} if location else {}
+        fields |= {} if retry_after is None else {"Retry-After": retry_after}
+        head = "\r\n".join(
+            [f"HTTP/1.1 {status} Canned", *(f"{name}: {value}" for name, value in fields.items())]
+        )
+        self.rules.append(Rule(matches, times, when, answer=f"{head}\r\n\r\n".encode() + body))
+
+    def connections(self) -> int:
+        """How many clients have connected so far."""
+        return len(self._server.threads)
+
+    def close_connections(self) -> None:
+        """Close all connections, as a server does with idle ones."""
+        for connection in self._server.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def all_happened(self) -> bool:
         """Whether every rule was applied as often as it was to be."""
@@ -80,11 +95,12 @@ class FaultProxy:
 
     def rule_for(self, line: str, when: str) -> Rule | None:
         """The first rule with times left, used up by one."""
-        for rule in self.rules:
-            if rule.when == when and rule.times > 0 and rule.matches(line):
-                rule.times -= 1
-                return rule
-        return None
+        with self._lock:
+            for rule in self.rules:
+                if rule.when == when and rule.times > 0 and rule.matches(line):
+                    rule.times -= 1
+                    return rule
+            return None
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -97,6 +113,9 @@ class _Server(socketserver.ThreadingTCPServer):
         self.connections: list[socket.socket] = []
         self.threads: list[threading.Thread] = []
         super().__init__(*arguments)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.close_request(request)  # without a FIN before it, so that a reset is one
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -119,6 +138,7 @@ class _Handler(socketserver.StreamRequestHandler):
             return False
         proxy = self.server.proxy
         proxy.requests.append(line)
+        proxy.heads.append(request.partition(b"\r\n\r\n")[0])
         rule = proxy.rule_for(line, "before")
         if rule:
             rule.act()
@@ -137,13 +157,21 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 def _message(stream: Any, *, bodyless: bool = False) -> bytes:
-    """One HTTP message with a Content-Length, or none, to the byte."""
-    head, length = b"", 0
+    """One HTTP message, to the byte; empty at the end of the stream."""
+    message, length, chunked = b"", 0, False
     for line in stream:
-        head += line
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
+        message += line
+        name, _, value = line.lower().partition(b":")
+        if name == b"content-length":
             length = int(value)
+        chunked |= name == b"transfer-encoding" and value.strip() == b"chunked"
         if line == b"\r\n":
             break
-    return head + (b"" if bodyless else stream.read(length))
+    if bodyless:
+        return message
+    while chunked:  # as the server sends what is longer than 2 KB
+        size = stream.readline()
+        chunk = stream.read(int(size, 16) + 2)
+        message += size + chunk
+        chunked = int(size, 16) > 0
+    return message + bytes(stream.read(length))

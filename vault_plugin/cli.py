@@ -11,7 +11,7 @@ import click
 
 from vault_plugin import formats
 from vault_plugin.app import connect
-from vault_plugin.errors import KlearstackVaultError, UsageError
+from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
@@ -80,19 +80,26 @@ def get(
     try:
         for name in ("user_id", "company_name"):  # in this order, a line each
             if flags[name] == "-":
-                flags[name] = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+                flags[name] = _line_of_stdin()
         settings = Settings.from_env(**flags)
         with connect(settings) as broker:
             grant = broker.get(settings.identity(), _KINDS[wanted], renew=renew)
         text = formats.render(grant, form)
+        if output is not None:
+            formats.write_file(Path(output), text)
+            return
     except KlearstackVaultError as exc:
         if form == "json":
             click.echo(formats.render_error(exc), nl=False)
         raise
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        formats.write_file(Path(output), text)
+    click.echo(text, nl=False)
+
+
+def _line_of_stdin() -> str:
+    try:
+        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    except (AttributeError, OSError, ValueError):  # closed, broken, or no UTF-8
+        raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
 
 
 @cli.command()
@@ -169,9 +176,9 @@ def _fail(exc: KlearstackVaultError) -> NoReturn:
 def _without_values(exc: click.ClickException) -> str:
     """What is wrong with the command line, without what was typed: it may have been a token."""
     if isinstance(exc, click.NoSuchOption):
-        return f"There is no option {exc.option_name}."
+        return "There is no option of that name."
     if isinstance(exc, click.BadOptionUsage):
-        return f"The option {exc.option_name} takes a value."
+        return f"{exc.option_name} takes {'a' if 'requires' in exc.message else 'no'} value."
     if isinstance(exc, click.BadParameter) and exc.param is not None:
         choices = getattr(exc.param.type, "choices", ())
         return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."

@@ -12,7 +12,6 @@ from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError, WriteError
 from vault_plugin.tokens import Kind
 
-
 _JSON_KEYS = (
     *("access_token", "token_type", "expires_at", "expires_in", "source", "stale", "vault"),
     *("refresh_token", "refresh_expires_at", "refresh_expires_in", "refresh_vault"),

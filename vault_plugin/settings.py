@@ -39,7 +39,11 @@ class Origin:
 
 def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  # noqa: A002  click's word too
     metadata = {"origin": Origin(env, help, required=default is MISSING, **how)}
-    return field(default=None if default is MISSING else default, metadata=metadata)
+    shown = env[:1] not in (
+        ("KLEARSTACK_USER_ID",),
+        ("KLEARSTACK_COMPANY_NAME",),
+    )  # all it takes to mint a token
+    return field(default=None if default is MISSING else default, repr=shown, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +157,8 @@ class Settings:
                 text = _from_environment(origin, environ) if given is None else given
                 if isinstance(text, bool):
                     values[one.name] = text
-                elif text:
-                    values[one.name] = _read(origin, text)
+                elif text and (value := _read(origin, text)) is not None:
+                    values[one.name] = value
                 elif origin.required:
                     wrong.append(f"{_name(one.name, origin)} is missing")
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
@@ -188,11 +192,14 @@ def _from_file(path: Path, complaint: str) -> str:
 def _read(origin: Origin, text: str) -> Any:
     if origin.choices and text not in origin.choices:
         raise ValueError(f"must be one of {', '.join(origin.choices)}")
-    if origin.read is Secret:
-        text = text.strip()  # a trailing newline would end up in a header
-        if not (text.isascii() and text.isprintable()):
-            raise ValueError("holds characters that no such credential has")
-    return origin.read(text)
+    return _secret(text) if origin.read is Secret else origin.read(text)
+
+
+def _secret(text: str) -> Secret | None:
+    text = text.strip()  # a trailing newline would end up in a header
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("holds characters that no such credential has")
+    return Secret(text) if text else None
 
 
 def _name(name: str, origin: Origin) -> str:
@@ -212,7 +219,7 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
     wrong += [
         f"--{name.replace('_', '-')} names a file that cannot be read"
         for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
-        if name in values and not os.access(values[name], os.R_OK)
+        if name in values and not _is_readable(values[name])
     ]
     if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
         wrong.append("--vault-client-cert and --vault-client-key go together")
@@ -221,12 +228,24 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
             f"VAULT_{name.upper()} is missing" for name in ("role_id", "secret_id") if name not in values
         ]
     elif "vault_token" not in values:
-        try:
-            token = _from_file(Path(environ.get("HOME", "/nonexistent"), ".vault-token"), "").strip()
-        except ValueError:
-            token = ""
-        if token:
-            values["vault_token"] = Secret(token)
-        else:
-            wrong.append("VAULT_TOKEN is missing, and there is no ~/.vault-token")
+        wrong += _token_helpers_file(Path(environ.get("HOME", "/nonexistent"), ".vault-token"), values)
     return wrong
+
+
+def _token_helpers_file(path: Path, values: dict[str, Any]) -> list[str]:
+    """Take the Vault token from where `vault login` leaves it."""
+    try:
+        token = _secret(_from_file(path, ""))
+    except ValueError:
+        token = None
+    if token is None:
+        return ["VAULT_TOKEN is missing, and ~/.vault-token holds none"]
+    values["vault_token"] = token
+    return []
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        return os.access(path, os.R_OK)
+    except ValueError:  # a NUL, which only a file can hold
+        return False

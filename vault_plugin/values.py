@@ -39,7 +39,10 @@ def vault_path(text: str) -> str:
 def _url(text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
-        sound = parts.scheme in schemes and parts.hostname and parts.port != 0 and parts.username is None
+        sound = parts.scheme in schemes and parts.port != 0 and parts.username is None
+        sound = sound and bool(
+            (parts.hostname or "").encode("idna")
+        )  # or getaddrinfo would raise UnicodeError
     except ValueError:
         sound = False
     if not sound or re.search(r"[^!-~]|[?#\\]", text):

@@ -96,15 +96,15 @@ def test_the_identity_is_in_no_message_unless_asked_for(world: World) -> None:
 
 def test_no_process_list_shows_a_secret(world: World) -> None:
     world.endpoint.latency = 1.5
-    process = subprocess.Popen([*COMMAND, "get"], env=world.environ, stdout=subprocess.PIPE, text=True)
     lines = set()
-    while process.poll() is None:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                lines.add(path.read_bytes())
-            except OSError:  # it has ended meanwhile
-                continue
-        time.sleep(0.05)
+    with subprocess.Popen([*COMMAND, "get"], env=world.environ, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    lines.add(path.read_bytes())
+                except OSError:  # it has ended meanwhile
+                    continue
+            time.sleep(0.05)
     assert any(b"vault_plugin" in line for line in lines)
     everything = b"\n".join(lines).decode(errors="replace")
     assert leaked(world, world.endpoint, everything) == []

