@@ -40,11 +40,9 @@ class World:
             "VAULT_TOKEN": self.vault.root_token,
         }
 
-    def run(
-        self, *arguments: str, stdin: str = "", **environ: str | None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **environ: str | None) -> subprocess.CompletedProcess[str]:
         """`klearstack-vault` with these arguments; a variable that is None is taken out of the environment."""
-        return run(*arguments, environ=self.environ | environ, stdin=stdin)
+        return run(*arguments, environ=self.environ | environ)
 
     def get(self, *arguments: str, **environ: str | None) -> dict[str, Any]:
         """The JSON that `get` answers. Asserts that it succeeds in silence."""

@@ -74,7 +74,7 @@ def connect(settings: Settings) -> Iterator[Broker]:
                 finally:
                     if transport.index and transport.index != turn.memo:
                         turn.leave(transport.index)
-                    _tell_skew(vault_clock, endpoint_clock)
+                    tell_skew(vault_clock, endpoint_clock)
 
         flights = SingleFlight(settings.lock_dir)
         yield Broker(
@@ -111,7 +111,8 @@ def _once(make: Callable[[], T]) -> Callable[[], T]:
     return get
 
 
-def _tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
+def tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
+    """Warn if the two servers' clocks, as far as they have been measured, are more than MAX_SKEW apart."""
     if not (vault_clock.measured and endpoint_clock.measured):
         return
     skew = vault_clock.now() - endpoint_clock.now()

@@ -11,7 +11,7 @@ import click
 
 from vault_plugin import formats
 from vault_plugin.app import connect
-from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError
+from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
@@ -125,14 +125,18 @@ def demo() -> None:
 @click.option("--fault-count", type=click.IntRange(min=1), help="Only that many times.  [default: always]")
 def simulate(**options: Any) -> None:
     """Serve KlearStack's endpoint on loopback. Prints its URL; GET /simulator/stats counts the mints."""
-    from vault_plugin.simulator import FAULTS, Simulator  # noqa: PLC0415  as above
+    from vault_plugin.faults import FAULTS  # noqa: PLC0415  as above
+    from vault_plugin.simulator import Simulator  # noqa: PLC0415  as above
 
     if options["fault"] == "list":
         click.echo("\n".join(f"{name:24} {fault.does}" for name, fault in sorted(FAULTS.items())))
         return
     if options["fault"] and options["fault"] not in FAULTS:
         raise UsageError("There is no such fault.", hint="`--fault list` lists them.")
-    simulator = Simulator(**options)
+    try:
+        simulator = Simulator(**options)
+    except OSError as exc:
+        raise OutputError(f"Port {options['port']} cannot be listened on ({exc.strerror}).") from None
     click.echo(simulator.url)
     simulator.serve_forever()
 

@@ -1,7 +1,7 @@
 """A simulated KlearStack endpoint, for trials and tests: nobody should have to try things out in production.
 
 with Simulator(access_ttl=5, fault="503", fault_count=2) as endpoint:
-    ...  # POST to endpoint.url + PATH: two failures, then real HS256 JWTs
+    ...  # POST to endpoint.url + ENDPOINT_PATH: two failures, then real HS256 JWTs
 """
 
 import base64
@@ -17,103 +17,18 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import parse_qsl
 
-PATH = "/access/klearstack/getaccesstokenfromuserid"
+from vault_plugin.faults import ELSEWHERE, FAULTS, NONE, PARAMETERS, Claims, Fault, Pair, missing_parameters
+from vault_plugin.values import ENDPOINT_PATH
+
 _STATS = "/simulator/stats"
-_ELSEWHERE = "/simulator/elsewhere"  # where the fault "redirect" points: it mints for whoever follows
-_METHODS = {PATH: ("POST",), _STATS: ("GET",), _ELSEWHERE: ("GET", "POST")}
-_PARAMETERS = {"user_id": "User Id", "company_name": "Company Name"}
-
-# As the endpoint's page prints them: neither token decodes, and its curly quotes are no JSON.
-_DOCUMENTED = {
-    "refresh_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCIsImV4cCI6MTY1NjU3NjA5OCwiaWF0IjoxNjU2NTcdGkiOiI1ZmEzNGM4YjUyOGI0OWM3OWQzNjk5ZWJlNDRlYzUwZiIsInVzZXJfaWQiOjI2fQ.kvpMWPuxenw2c55nucfQCxHLipiO4DhK2TC5NKpJZEk",
-    "access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoiYWNjZXNzIiwiZXhwIjoxNjU2NTc2MDM4LCJpYTY1NzU5MTgsImp0aSI6IjQwMWZlYmJhODg4NDQ1MmRhN2Q3ZTA5ZjEwZmYwOWFkIiwidXNlcl9pZCI6MjZ9.sjU6iVbRRp7dTDt-l4rj7K7tKpPpaL7yskjstAUn2Zs",
-    "release_version": "7.8.9",
-}
-_NOT_JSON = json.dumps(_DOCUMENTED, indent=0).replace('"7.8.9"', "“7.8.9”").encode()
-_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n"
-
-Claims = dict[str, Any]
-Pair = dict[str, str]  # the body of a good answer
-
-
-class Fault(NamedTuple):
-    """One way to go wrong. `does` is for people; whatever is left out is as in a good answer."""
-
-    does: str
-    status: int = 200
-    headers: Mapping[str, str] = {}
-    body: Callable[[Pair], object] = lambda pair: pair  # bytes go out as they are, anything else as JSON
-    spoil: Callable[[Claims], object] = lambda claims: claims  # changes the claims of each token, in place
-    drip: tuple[bytes, bytes] | None = None  # no answer, but the one at once and the other every 0.2 seconds
-    reset: bool = False  # no answer at all
-
-
-_NONE = Fault("nothing")
-
-
-def _error(status: int, message: str = "", headers: Mapping[str, str] = _NONE.headers) -> Fault:
-    # Errors hold fresh tokens, too: a client that quotes a body in a message or a log is found out.
-    phrase = HTTPStatus(status).phrase
-    return Fault(f"{status} {phrase}", status, headers, lambda pair: {"error": message or phrase, **pair})
-
-
-def _missing(names: Iterable[str]) -> str:
-    titles = ", ".join(f"“{_PARAMETERS[name]}”" for name in names)
-    return f"One or Many Required parameters from {titles.lower()} must be missing, E.g error {titles}"
-
-
-def _without(name: str) -> Callable[[Pair], Pair]:
-    return lambda pair: {key: value for key, value in pair.items() if key != name}
-
-
-def _swap(claims: Claims) -> None:
-    claims["token_type"] = {"access": "refresh", "refresh": "access"}[claims["token_type"]]
-
-
-def _fraction(claims: Claims) -> None:
-    claims.update(exp=claims["exp"] + 0.5, iat=claims["iat"] + 0.0)
-
-
-def _age(claims: Claims) -> None:
-    age = claims["exp"] - claims["iat"] + 60
-    claims.update(exp=claims["exp"] - age, iat=claims["iat"] - age)
-
-
-FAULTS: Mapping[str, Fault] = {
-    **{str(status): _error(status) for status in (400, 401, 403, 404, 502, 503, 504)},
-    "429": _error(429, headers={"Retry-After": "1"}),
-    "500": _error(500, "Something went wrong. Please try again later."),
-    "array": Fault("JSON, but a list", body=lambda pair: [pair]),
-    "bad-exp": Fault("exp is a string", spoil=lambda claims: claims.update(exp=str(claims["exp"]))),
-    "documented": Fault("the documentation's tokens, which do not decode", body=lambda _: _DOCUMENTED),
-    "drip-body": Fault("a body that comes byte by byte, for ever", drip=(_OK + b"\r\n", b" ")),
-    "drip-header": Fault("a header that comes byte by byte, for ever", drip=(_OK + b"X-Drip: ", b".")),
-    "empty-access-token": Fault("access_token is empty", body=lambda pair: {**pair, "access_token": ""}),
-    "empty-refresh-token": Fault("refresh_token is empty", body=lambda pair: {**pair, "refresh_token": ""}),
-    "expired": Fault("exp was a minute ago", spoil=_age),
-    "float-exp": Fault("exp and iat have a fraction (valid)", spoil=_fraction),
-    "hang": Fault("no answer, for ever", drip=(b"", b"")),
-    "html": Fault("a web page", 200, {"Content-Type": "text/html"}, lambda pair: f"<p>{pair}</p>".encode()),
-    "nan-exp": Fault("exp is NaN", spoil=lambda claims: claims.update(exp=float("nan"))),
-    "no-access-token": Fault("access_token is missing", body=_without("access_token")),
-    "no-exp": Fault("exp is missing", spoil=lambda claims: claims.pop("exp")),
-    "no-jti": Fault("jti is missing (valid)", spoil=lambda claims: claims.pop("jti")),
-    "no-refresh-token": Fault("refresh_token is missing", body=_without("refresh_token")),
-    "not-json": Fault("the documentation's sample, which is no JSON", body=lambda _: _NOT_JSON),
-    "oversized": Fault("2 MiB of JSON", body=lambda pair: {**pair, "padding": "." * 2**21}),
-    "parameter-missing": _error(500, _missing(["company_name"])),
-    "redirect": Fault("302 to a path that mints", 302, {"Location": _ELSEWHERE}),
-    "reset": Fault("the connection is reset", reset=True),
-    "truncated": Fault("a body cut short", 200, {"Content-Length": "65536", "Connection": "close"}),
-    "wrong-type": Fault("token_type is swapped", spoil=_swap),
-}
+_METHODS = {ENDPOINT_PATH: ("POST",), _STATS: ("GET",), ELSEWHERE: ("GET", "POST")}
 
 
 class Simulator:
@@ -174,14 +89,14 @@ class Simulator:
     def next_fault(self) -> Fault:
         """Take what the next request meets; when the last of `fault_count` requests is hit, all is well again."""
         with self.lock:
-            fault = FAULTS.get(self.fault, _NONE) if self.fault_count != 0 else _NONE
+            fault = FAULTS.get(self.fault, NONE) if self.fault_count != 0 else NONE
             if self.fault_count is not None:
                 self.fault_count -= 1
                 if self.fault_count <= 0:
                     self.fault, self.fault_count = "", None
             return fault
 
-    def mint(self, user_id: str, spoil: Callable[[Claims], object] = _NONE.spoil) -> Pair:
+    def mint(self, user_id: str, spoil: Callable[[Claims], object] = NONE.spoil) -> Pair:
         """Sign a fresh pair: the body of a good answer."""
         now = time.time()
 
@@ -268,8 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(405, {"error": "Method not allowed."}, {"Allow": ", ".join(_METHODS[path])})
         elif path == _STATS:
             self._send(200, {"mints": simulator.mints, "requests": simulator.requests})
-        elif path == _ELSEWHERE:
-            self._send_pair("elsewhere", _NONE)
+        elif path == ELSEWHERE:
+            self._send_pair("elsewhere", NONE)
         else:
             self._login(_form(self.headers.get("Content-Type", ""), body))
 
@@ -279,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         simulator = self.server.simulator
         simulator.stopping.wait(simulator.latency)
         fault = simulator.next_fault()
-        missing = [name for name in _PARAMETERS if not form.get(name)]
+        missing = [name for name in PARAMETERS if not form.get(name)]
         if fault.reset:
             self.close_connection = True
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -291,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
             while not simulator.stopping.wait(0.2):
                 self.connection.sendall(fault.drip[1])
         elif missing and fault.status == 200:
-            self._send(500, {"error": _missing(missing)})
+            self._send(500, {"error": missing_parameters(missing)})
         else:
             self._send_pair(form.get("user_id", ""), fault)
 
@@ -301,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             simulator.mints += fault.status == 200
         self._send(fault.status, fault.body(simulator.mint(user_id, fault.spoil)), fault.headers)
 
-    def _send(self, status: int, body: object, headers: Mapping[str, str] = _NONE.headers) -> None:
+    def _send(self, status: int, body: object, headers: Mapping[str, str] = NONE.headers) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         with self.server.simulator.lock:
             self.server.simulator.issued += re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", content.decode())

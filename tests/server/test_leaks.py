@@ -15,8 +15,9 @@ from vaults import Vault
 
 from vault_plugin.app import connect
 from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.faults import FAULTS
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import FAULTS, Simulator
+from vault_plugin.simulator import Simulator
 
 USER, COMPANY = "canaryuser7351", "canarycompany7351"
 VAULT_STATUSES = [400, 401, 403, 404, 405, 412, 413, 415, 429, 500, 501, 502, 503, 504, 301, 307, 200, 204]

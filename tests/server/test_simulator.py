@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vault_plugin.simulator import FAULTS, PATH, Simulator
+from vault_plugin.faults import FAULTS
+from vault_plugin.simulator import Simulator
+from vault_plugin.values import ENDPOINT_PATH as PATH
 
 # --- The code samples of the endpoint's page -----------------------------------------------------------------------
 # https://klearstack.gitbook.io/klearstack-api-documentation, "Get Access Token From UserID". The page has five: Shell,

@@ -26,12 +26,12 @@ class Asker:
         self.slept: list[float] = []
 
     def transport(self, *addresses: str, **options: str | None) -> Transport:
-        made = Transport(addresses, ServerClock(), timeout=2, sleep=self.slept.append, **options)  # type: ignore[arg-type]
+        made = Transport(addresses, ServerClock(), timeout=2, sleep=self.slept.append, **options)
         self._closing.callback(made.close)
         return made
 
-    def ask(self, *addresses: str, seconds: float = 5, **options: str | None) -> Answer:
-        return self.transport(*addresses, **options).request(
+    def ask(self, *addresses: str, seconds: float = 5, tls: dict[str, str] | None = None) -> Answer:
+        return self.transport(*addresses, **(tls or {})).request(
             "GET", "/v1/sys/seal-status", {}, None, Deadline(seconds)
         )
 
@@ -89,7 +89,7 @@ def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 def test_tls_is_verified_against_the_named_ca(
     asker: Asker, doors: dict[str, str], files: dict[str, str]
 ) -> None:
-    assert asker.ask(doors["tls"], ca_file=files["ca"]).status == 200
+    assert asker.ask(doors["tls"], tls={"ca_file": files["ca"]}).status == 200
 
 
 @pytest.mark.parametrize("ca", ["other", None])
@@ -97,7 +97,7 @@ def test_an_unknown_ca_ends_the_call_at_once(
     asker: Asker, doors: dict[str, str], files: dict[str, str], ca: str | None
 ) -> None:
     with pytest.raises(StoreError, match="does not verify") as caught:
-        asker.ask(doors["tls"], ca_file=ca and files[ca])
+        asker.ask(doors["tls"], tls={"ca_file": files[ca]} if ca else None)
     assert (asker.slept, caught.value.retryable) == ([], False)
     assert "VAULT_CACERT" in caught.value.hint
 
@@ -105,10 +105,10 @@ def test_an_unknown_ca_ends_the_call_at_once(
 def test_a_client_certificate_is_shown_if_there_is_one(
     asker: Asker, doors: dict[str, str], files: dict[str, str]
 ) -> None:
-    own = {"client_cert": files["client"], "client_key": files["client-key"]}
-    assert asker.ask(doors["mutual"], ca_file=files["ca"], **own).status == 200
+    own = {"ca_file": files["ca"], "client_cert": files["client"], "client_key": files["client-key"]}
+    assert asker.ask(doors["mutual"], tls=own).status == 200
     with pytest.raises(StoreError):
-        asker.ask(doors["mutual"], ca_file=files["ca"], seconds=0.5)
+        asker.ask(doors["mutual"], tls={"ca_file": files["ca"]}, seconds=0.5)
 
 
 def test_a_certificate_file_that_is_none_is_named(
@@ -116,7 +116,7 @@ def test_a_certificate_file_that_is_none_is_named(
 ) -> None:
     (tmp_path / "no.pem").write_text("no certificate")
     with pytest.raises(StoreError, match="PEM") as caught:
-        asker.ask(doors["tls"], ca_file=str(tmp_path / "no.pem"))
+        asker.ask(doors["tls"], tls={"ca_file": str(tmp_path / "no.pem")})
     assert not caught.value.retryable
 
 

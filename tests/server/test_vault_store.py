@@ -13,7 +13,7 @@ from proxies import FaultProxy
 from vaults import Vault
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
-from vault_plugin.errors import SettingsError, StoreRefusedError, TokenError
+from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, TokenError
 from vault_plugin.identity import Identity
 from vault_plugin.record import Stored
 from vault_plugin.retry import Deadline
@@ -223,3 +223,25 @@ def test_a_destroyed_version_leaves_a_place_that_can_be_taken(bench: Bench) -> N
     made = token(at=int(time.time()))
     stored = put(bench.store(), made)
     assert (stored.token, stored.ref.version) == (made, 2)
+
+
+def test_a_life_that_cannot_be_set_right_is_an_error(bench: Bench) -> None:
+    path = ACME.path("p", Kind.ACCESS)
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.before(
+            lambda line: line.startswith(f"POST /v1/{bench.mount}/data/"),
+            lambda: bench.vault.set_life(bench.mount, path, "10h"),
+            times=99,
+        )
+        with pytest.raises(StoreError, match="longer than its JWT lives") as caught:
+            put(bench.store(proxy.address), token(at=int(time.time()), life=60))
+    assert caught.value.retryable
+
+
+def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
+    store = bench.store()
+    store.read(ACME, Kind.ACCESS, Deadline(20))  # from now on it takes the mount for KV v2
+    bench.vault.admin.sys.disable_secrets_engine(bench.mount)
+    bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
+    with pytest.raises(StoreError, match="not KV v2"):
+        put(store, token(at=int(time.time())))

@@ -268,4 +268,4 @@ def test_the_latest_of_the_measured_clocks_counts() -> None:
 
 
 def test_our_own_clock_counts_where_none_has_been_measured() -> None:
-    assert latest(World(wall=7.0).clock(), World(wall=7.0).clock()) == 7.0
+    assert latest(World(wall=7.0).clock(), World(wall=9.0).clock()) == 7.0

@@ -1,6 +1,7 @@
 """What a grant looks like outside, and how it gets into a file."""
 
 import json
+import os
 import resource
 import subprocess
 from collections.abc import Collection, Iterator
@@ -181,6 +182,17 @@ def test_a_path_without_a_folder_is_one_of_this_folder(
     monkeypatch.chdir(tmp_path)
     write_file(Path("token"), "new")
     assert (tmp_path / "token").read_text() == "new"
+
+
+def test_the_text_is_on_the_disk_before_the_old_file_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    synced: list[tuple[int, str]] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.read_text())))
+    write_file(path, "newer")
+    assert synced == [(5, "old")]
 
 
 @pytest.mark.parametrize("parent", ["missing", "file", "/proc"])

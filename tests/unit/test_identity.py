@@ -3,6 +3,7 @@
 import posixpath
 import re
 import unicodedata
+from dataclasses import FrozenInstanceError
 from urllib.parse import quote
 
 import pytest
@@ -157,6 +158,14 @@ def test_an_empty_or_undecodable_name_is_refused_without_being_quoted(
     with pytest.raises(SettingsError) as caught:
         Identity(user, company)
     assert str(caught.value) == complaint
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_an_identity_cannot_be_changed() -> None:
+    identity = Identity("26", "Acme")
+    with pytest.raises(FrozenInstanceError):
+        identity.user_id = "27"  # type: ignore[misc]
 
 
 @given(NAMES, NAMES)

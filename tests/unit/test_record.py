@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, from_data, to_data
+from vault_plugin.record import MANAGED_BY, from_data, is_ours, to_data
 from vault_plugin.tokens import Kind, Token
 
 NAMES = st.text(min_size=1)
@@ -131,6 +131,26 @@ def test_a_foreign_secret_is_not_quoted() -> None:
 def test_further_keys_are_nobodys_harm() -> None:
     data = to_data(read(), ACME, "") | {"ttl": "900s"}  # as on KV v1
     assert from_data(data, ACME, Kind.ACCESS) == read()
+
+
+def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None:
+    assert is_ours({"custom_metadata": MANAGED_BY})
+    assert is_ours({"custom_metadata": MANAGED_BY | {"team": "billing"}})
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"custom_metadata": None},
+        {"custom_metadata": {}},
+        {"custom_metadata": {"managed-by": "hand"}},
+        {"custom_metadata": {"team": "billing", "x": "y"}},
+    ],
+    ids=repr,
+)
+def test_a_path_without_our_mark_is_not_ours(metadata: dict[str, Any]) -> None:
+    assert not is_ours(metadata)
 
 
 def test_our_mark_stays_what_stored_secrets_carry() -> None:

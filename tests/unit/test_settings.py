@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
@@ -309,7 +309,9 @@ def test_plain_http_to_another_host_must_be_allowed(url: str) -> None:
     assert "--allow-plain-http" in complaint(ENOUGH | {"KLEARSTACK_URL": url})
     assert "--allow-plain-http" in complaint(ENOUGH, url=url)
     assert "--allow-plain-http" in complaint(ENOUGH, url=url, allow_plain_http=False)
-    assert Settings.from_env(ENOUGH, url=url, allow_plain_http=True).url == url
+    settings = Settings.from_env(ENOUGH, url=url, allow_plain_http=True)
+    assert settings.url == url
+    assert settings.allow_plain_http is True
 
 
 @pytest.mark.parametrize(
@@ -357,7 +359,20 @@ def test_approle_does_not_take_the_token_of_the_home_folder(tmp_path: Path) -> N
 
 def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
     assert {name for name, origin in ORIGINS.items() if origin.read is Secret} == set(SECRETS)
-    assert not [name for name in SECRETS if ORIGINS[name].flag]
+    assert {name for name, origin in ORIGINS.items() if not origin.flag} == {*SECRETS, "lock_dir"}
+
+
+def test_choices_are_the_promised_ones() -> None:
+    assert {name: origin.choices for name, origin in ORIGINS.items() if origin.choices} == {
+        "auth": ("token", "approle"),
+        "on_vault_error": ("fail", "bypass"),
+    }
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = Settings.from_env(ENOUGH)
+    with pytest.raises(FrozenInstanceError):
+        settings.mount = "kv"  # type: ignore[misc]
 
 
 def test_every_setting_has_a_help_text_that_is_a_sentence() -> None:

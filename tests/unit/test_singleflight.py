@@ -245,6 +245,13 @@ def test_a_folder_that_others_may_write_to_is_refused(folder: Path, mode: int) -
     assert not list(folder.iterdir())
 
 
+def test_a_folder_that_others_may_only_look_into_is_taken(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        assert list(folder.iterdir())
+
+
 def test_a_link_to_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)

@@ -286,6 +286,9 @@ def test_no_traceback_of_a_refused_token_quotes_it(raw: str) -> None:
     with pytest.raises(TokenError) as caught:
         Token.from_jwt(raw, Kind.ACCESS)
     text = "".join(traceback.format_exception(caught.value))
+    # The cause, JSONDecodeError, holds the whole text as its `doc`: nobody shall find it by chance.
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert "CANARY" not in text
     assert not any(part in text for part in raw.split(".") if len(part) > 4)
 
@@ -328,6 +331,13 @@ def test_newer_is_who_was_issued_later_then_who_lives_longer() -> None:
     assert dated(900, 200).newer_than(dated(5000, 100))
     assert dated(901, 200).newer_than(dated(900, 200))
     assert dated(900, 1).newer_than(dated(900, None))
+
+
+def test_neither_a_token_nor_a_pair_can_be_changed() -> None:
+    token = dated(1)
+    for one, name in ((token, "expires_at"), (TokenPair(token, token, ""), "access")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(one, name, 2)
 
 
 def test_a_pair_lists_both_its_tokens() -> None:

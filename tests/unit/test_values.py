@@ -123,6 +123,10 @@ def test_what_is_no_plain_base_url_is_no_address_of_vault(text: str) -> None:
             vault_addresses(addresses)
 
 
+def test_the_endpoints_path_is_the_documented_one() -> None:
+    assert ENDPOINT_PATH == "/access/klearstack/getaccesstokenfromuserid"
+
+
 @pytest.mark.parametrize(
     "url",
     [

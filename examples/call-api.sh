@@ -1,0 +1,7 @@
+#!/bin/sh
+# Call the KlearStack API: examples/call-api.sh /PATH [more for curl]
+# The token goes from one process to the other through a pipe; no argument, file or log ever holds it.
+set -eu
+path=$1
+shift
+klearstack-vault get --format curl | curl -fsS -K - "$KLEARSTACK_URL$path" "$@"
