@@ -88,17 +88,17 @@ def raft_cluster(size: int = 3) -> Iterator[Cluster]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raft-")))
         first, *others = nodes = [_start(stack, home / f"node{number}") for number in range(size)]
-        made = _insist(first.admin.sys.initialize, 1, 1)
+        made = insist(first.admin.sys.initialize, 1, 1)
         for node in nodes:
             node.admin.token = made["root_token"]
-        _insist(first.admin.sys.submit_unseal_key, made["keys"][0])
+        insist(first.admin.sys.submit_unseal_key, made["keys"][0])
         until(first.leads)
         for node in others:
             # By hand, for `retry_join` would look for a leader but every two seconds.
-            _insist(node.admin.sys.join_raft_cluster, first.address)
-            _insist(node.admin.sys.submit_unseal_key, made["keys"][0])
+            insist(node.admin.sys.join_raft_cluster, first.address)
+            insist(node.admin.sys.submit_unseal_key, made["keys"][0])
         until(lambda: _voters(first) == size)
-        _insist(first.admin.sys.enable_secrets_engine, "kv", "secret", options={"version": "2"})
+        insist(first.admin.sys.enable_secrets_engine, "kv", "secret", options={"version": "2"})
         yield Cluster(nodes, made["root_token"])
 
 
@@ -135,7 +135,7 @@ def _start(stack: ExitStack, home: Path) -> Node:
     return Node(address, process, admin)
 
 
-def _insist(call: Callable[..., Any], *arguments: object, **options: object) -> Any:
+def insist(call: Callable[..., Any], *arguments: object, **options: object) -> Any:
     """Call until it succeeds: the server may not be there yet, or have no leader."""
 
     def attempt() -> Any:
@@ -147,5 +147,5 @@ def _insist(call: Callable[..., Any], *arguments: object, **options: object) -> 
 
 
 def _voters(node: Node) -> int:
-    servers = _insist(node.admin.sys.read_raft_config)["data"]["config"]["servers"]
+    servers = insist(node.admin.sys.read_raft_config)["data"]["config"]["servers"]
     return sum(server["voter"] for server in servers)

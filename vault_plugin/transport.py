@@ -240,6 +240,10 @@ class Transport:
             raise _BusyError(
                 f"it is busy (status {status})", "Try again later, or ask for a higher rate limit quota."
             )
+        if status == HTTPStatus.BAD_REQUEST and b"from non-versioned to versioned" in answer.body:
+            raise _BusyError(
+                "its KV engine is just being set up", "Try again in a moment."
+            )  # a standby takes 1 s
         if status == HTTPStatus.SERVICE_UNAVAILABLE and b"sealed" in answer.body:
             raise TransportError("it is sealed", "Have it unsealed.", final=True)
         if status == HTTPStatus.NOT_IMPLEMENTED:
