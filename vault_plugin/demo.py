@@ -38,8 +38,7 @@ class Narrator:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise KlearstackVaultError(f"The demo's own command failed with exit code {done.returncode}.")
+        insist(done.returncode == 0, f"`klearstack-vault get` failed with exit code {done.returncode}")
         answer: dict[str, Any] = json.loads(done.stdout)
         shown = answer | {"access_token": answer["access_token"][:12] + "..."}
         for line in json.dumps(shown, indent=2).splitlines():
@@ -87,8 +86,11 @@ def _tell_of_reuse(narrator: Narrator, endpoint: Simulator, say: Callable[[str],
     early = (parse_rfc3339(second["expires_at"]) or 0) - (parse_rfc3339(deletion) or 0)
     say(f"   the JWT's exp           {second['expires_at']}")
     say(f"   Vault's deletion_time   {deletion[:-1][:23]}Z, {early:.1f} s earlier")
-    if (first["source"], second["source"], endpoint.mints) != ("endpoint", "vault", 1) or not 0 <= early <= 3:
-        raise KlearstackVaultError("The demo did not go as it should.")
+    insist(
+        (first["source"], second["source"], endpoint.mints) == ("endpoint", "vault", 1),
+        "it was not minted once",
+    )
+    insist(0 <= early <= 3, "Vault would not drop the token in time")
 
 
 def _tell_of_the_end(narrator: Narrator, hasty: Simulator, say: Callable[[str], object]) -> None:
@@ -106,8 +108,13 @@ def _tell_of_the_end(narrator: Narrator, hasty: Simulator, say: Callable[[str], 
     say(
         f"   {'it is still there' if there else 'gone'}, {expires_at - time.time():.1f} s before its JWT expires"
     )
-    if there:
-        raise KlearstackVaultError("The demo's token outlived its JWT in Vault.")
+    insist(not there, "the token outlived its JWT in Vault")
+
+
+def insist(holds: bool, complaint: str) -> None:
+    """The demo is a check, too. Raises KlearstackVaultError."""
+    if not holds:
+        raise KlearstackVaultError(f"The demo did not go as it should: {complaint}.")
 
 
 def _times(count: int) -> str:

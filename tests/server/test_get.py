@@ -255,6 +255,19 @@ def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> 
     assert "AppRole" in done.stderr
 
 
+def test_a_login_that_may_not_be_revoked_is_no_failure(kv2: World) -> None:
+    role_id, secret_id, _ = kv2.vault.approle(
+        f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+        token_no_default_policy=True,
+    )
+    login = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
+    assert kv2.get(**login)["source"] == "endpoint"
+    assert "was not revoked" in kv2.run("get", "-v", **login).stderr
+
+
 def test_a_namespace_is_one_of_its_own(bao: Vault, tmp_path: Path) -> None:
     namespace = bao.namespace()
     with Simulator() as endpoint:

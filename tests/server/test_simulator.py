@@ -535,6 +535,7 @@ SPOILT_ANSWERS: dict[str, Callable[[Answer], bool]] = {
     "oversized": lambda answer: len(answer.body) > 2**21 and answer.json()["access_token"] != "",
 }
 SPOILT_CLAIMS: dict[str, Callable[[dict[str, Any], str], bool]] = {
+    "another-user": lambda claims, _: claims["user_id"] == -1,
     "bad-exp": lambda claims, _: isinstance(claims["exp"], str),
     "expired": lambda claims, _: claims["iat"] < claims["exp"] == pytest.approx(time.time() - 60, abs=5),
     "float-exp": lambda claims, _: (

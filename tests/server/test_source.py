@@ -57,6 +57,22 @@ def test_what_the_rfc_allows_is_accepted(fault: str) -> None:
         assert obtain(simulator.url).access.expires_at > time.time()
 
 
+def test_tokens_of_another_user_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with endpoint("another-user") as simulator:
+        obtain(simulator.url)
+    assert [record.message.split(" names ")[1] for record in caplog.records] == [
+        "another user id than the one asked for"
+    ] * 2
+
+
+def test_an_access_token_that_outlives_its_refresh_token_is_taken_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Simulator(access_ttl=100, refresh_ttl=50) as simulator:
+        obtain(simulator.url)
+    assert "outlives its refresh token" in caplog.text
+
+
 AT_ONCE = {
     "parameter-missing": ParameterMissingError,
     "400": SourceRefusedError,
