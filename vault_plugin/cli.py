@@ -11,7 +11,7 @@ import click
 
 from vault_plugin import formats
 from vault_plugin.app import connect
-from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
+from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError, WriteError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
@@ -92,7 +92,14 @@ def get(
         if form == "json":
             click.echo(formats.render_error(exc), nl=False)
         raise
-    click.echo(text, nl=False)
+    _print(text)
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text, nl=False)  # and flush
+    except OSError as exc:
+        raise WriteError(f"Standard output cannot be written ({exc.strerror}).") from None
 
 
 def _line_of_stdin() -> str:

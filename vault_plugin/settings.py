@@ -1,7 +1,7 @@
 """Every setting, declared once; the only reader of the environment.
 
-A value comes from a flag, else from the first environment variable that is set and not empty, else from the file
-named by that variable with `_FILE` appended, else from the default. Secrets have no flag: `ps` would show them.
+A value comes from a flag, else from its environment variables in their order, each of which may instead name a file
+(the same name with `_FILE` appended), else from the default. Empty is unset. Secrets have no flag: `ps` would show them.
 The command line, README's table and the checks on both are made from these declarations.
 """
 
@@ -147,6 +147,8 @@ class Settings:
 
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
+        if unknown := flags.keys() - {one.name for one in fields(cls)}:
+            raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
@@ -154,7 +156,9 @@ class Settings:
             origin: Origin = one.metadata["origin"]
             given = flags.get(one.name)
             try:
-                text = _from_environment(origin, environ) if given is None else given
+                # An identity given as an empty text is wrong; it must not become another one from the environment.
+                asked = given is not None and (given != "" or origin.required)
+                text = given if asked else _from_environment(origin, environ)
                 if isinstance(text, bool):
                     values[one.name] = text
                 elif text and (value := _read(origin, text)) is not None:
@@ -184,7 +188,7 @@ def _from_environment(origin: Origin, environ: Mapping[str, str]) -> str | None:
 
 def _from_file(path: Path, complaint: str) -> str:
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError):
         raise ValueError(complaint) from None
 

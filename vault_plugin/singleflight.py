@@ -50,7 +50,7 @@ class SingleFlight:
     @contextmanager
     def turn(self, key: str, deadline: Deadline) -> Iterator[Turn]:
         """Hold the lock of `key`. Raises BusyError if another holds it until the deadline."""
-        digest = sha256(key.encode()).hexdigest()
+        digest = sha256(key.encode(errors="surrogateescape")).hexdigest()
         descriptor = self._open(digest[:3])
         try:
             pauses = full_jitter(0.01, 0.1)

@@ -60,7 +60,7 @@ def is_plain_and_remote(url: str) -> bool:
 
 def endpoint_url(text: str) -> str:
     """KlearStack's base URL. Raises ValueError."""
-    return _url(text, ("http", "https")).removesuffix(ENDPOINT_PATH)
+    return _url(text, ("http", "https")).removesuffix(ENDPOINT_PATH).rstrip("/")
 
 
 def vault_addresses(text: str) -> tuple[str, ...]:

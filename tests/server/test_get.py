@@ -282,3 +282,13 @@ def test_the_module_runs_as_the_command_does() -> None:
         [sys.executable, "-m", "vault_plugin", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("klearstack-vault ")
+
+
+def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: World) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "get"], env=world.environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 74
+    assert "Standard output" in done.stderr
+    assert world.get()["source"] == "vault"

@@ -433,3 +433,13 @@ def test_no_environment_gives_anything_but_settings_or_a_settings_error(environ:
         Settings.from_env(ENOUGH | environ)
     except SettingsError as exc:
         assert str(exc).endswith(".")  # noqa: PT017  what is tested is that nothing else is raised
+
+
+def test_an_empty_flag_leaves_the_word_to_the_environment_but_an_identity_must_not_become_another() -> None:
+    assert Settings.from_env(ENOUGH | {"KLEARSTACK_VAULT_MOUNT": "kv"}, mount="").mount == "kv"
+    assert "--user-id" in complaint(ENOUGH | {"KLEARSTACK_USER_ID": "27"}, user_id="")
+
+
+def test_a_setting_that_there_is_not_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="minttl"):
+        Settings.from_env(ENOUGH, minttl="5")

@@ -190,3 +190,7 @@ def complaint(read: Callable[[str], object], text: str) -> str | None:
     except ValueError as exc:
         return str(exc)
     return None
+
+
+def test_no_slash_is_left_before_the_endpoints_path() -> None:
+    assert endpoint_url(f"https://api.example//{ENDPOINT_PATH.strip('/')}/") == "https://api.example"
