@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Only `main` turns errors into text and exit codes."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -99,6 +100,8 @@ def _print(text: str) -> None:
     try:
         click.echo(text, nl=False)  # and flush
     except OSError as exc:
+        # What is left in the buffer must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise WriteError(f"Standard output cannot be written ({exc.strerror}).") from None
 
 
