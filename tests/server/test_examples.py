@@ -1,15 +1,18 @@
 """The examples run as they stand."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import World
+from commands import World, kept
 from vaults import Vault
 
+from vault_plugin.embedded import binary
 from vault_plugin.simulator import Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,14 +36,51 @@ def test_library(world: World) -> None:
     assert done.stdout.endswith(" s, from endpoint\n")
 
 
-def test_call_api(world: World, tmp_path: Path) -> None:
-    command = tmp_path / "bin" / "klearstack-vault"  # this interpreter's, wherever its scripts lie
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vault_plugin "$@"\n')
-    command.chmod(0o755)
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH with the command of this interpreter, wherever its scripts lie, and `bao` by the name of `vault`."""
+    commands = {"klearstack-vault": f'"{sys.executable}" -m vault_plugin', "vault": binary()}
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, command in commands.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"```sh\n(export .*?)```", text, flags=re.DOTALL)[0]
+    assert len(example.splitlines()) - example.splitlines().count("") <= 8
+    (tmp_path / "token").write_text(bao.root_token)
+    with Simulator() as endpoint:
+        for theirs, ours in {
+            "https://api.example.com": endpoint.url,
+            "https://vault.example.com:8200": bao.address,
+            "/run/secrets/vault-token": str(tmp_path / "token"),
+            '"$KLEARSTACK_URL/..."': f"-sS {endpoint.url}/simulator/stats",
+            "vault kv get": f"VAULT_TOKEN={bao.root_token} vault kv get",
+        }.items():
+            example = example.replace(theirs, ours)
+        done = subprocess.run(
+            ["/bin/sh", "-eu"],
+            input=example,
+            env=kept() | {"PATH": path, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+    answer, _, rest = done.stdout.partition("\n")
+    assert json.loads(answer)["access_token"] == endpoint.issued[1]
+    assert rest.startswith('{"mints": 1, "requests": 1}')  # what curl got
+    assert endpoint.issued[1] in rest  # what Vault's own command shows
+
+
+def test_call_api(world: World, path: str) -> None:
     done = subprocess.run(
         [str(EXAMPLES / "call-api.sh"), "/simulator/stats", "-v"],
-        env=world.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}"},
+        env=world.environ | {"PATH": path},
         capture_output=True,
         text=True,
         check=True,
