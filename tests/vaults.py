@@ -48,15 +48,18 @@ class Vault:
         made = self.admin.auth.token.create(policies=[name], no_default_policy=True, ttl="1h")
         return cast(str, made["auth"]["client_token"])
 
-    def approle(self, policy: str, **role: Any) -> tuple[str, str, Callable[[], set[str]]]:
+    def approle(
+        self, policy: str, mount: str = "approle", **role: Any
+    ) -> tuple[str, str, Callable[[], set[str]]]:
         """A role with this policy: its role id, a secret id, and what lists the accessors of all tokens."""
         name = f"role-{uuid.uuid4().hex[:8]}"
-        if "approle/" not in self.admin.sys.list_auth_methods()["data"]:
-            self.admin.sys.enable_auth_method("approle")
+        if f"{mount}/" not in self.admin.sys.list_auth_methods()["data"]:
+            self.admin.sys.enable_auth_method("approle", path=mount)
         self.admin.sys.create_or_update_policy(name, policy)
-        self.admin.auth.approle.create_or_update_approle(name, token_policies=[name], **role)
-        role_id = self.admin.auth.approle.read_role_id(name)["data"]["role_id"]
-        secret_id = self.admin.auth.approle.generate_secret_id(name)["data"]["secret_id"]
+        roles = self.admin.auth.approle
+        roles.create_or_update_approle(name, token_policies=[name], mount_point=mount, **role)
+        role_id = roles.read_role_id(name, mount_point=mount)["data"]["role_id"]
+        secret_id = roles.generate_secret_id(name, mount_point=mount)["data"]["secret_id"]
         return role_id, secret_id, lambda: set(self.admin.list("auth/token/accessors")["data"]["keys"])
 
     def is_v2(self, mount: str) -> bool:

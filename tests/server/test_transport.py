@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import trustme
+from doors import Doors, doors_of_openbao, pki
 from proxies import FaultProxy
 from vaults import Vault
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.embedded import free_port, openbao
+from vault_plugin.embedded import free_port
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.retry import Deadline
 from vault_plugin.transport import Answer, Transport, TransportError
@@ -44,57 +44,22 @@ def asker() -> Iterator[Asker]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """PEM files of a CA, a server and a client."""
-    folder, authority = tmp_path_factory.mktemp("pki"), trustme.CA()
-    paths = {
-        name: folder / f"{name}.pem"
-        for name in ("ca", "server", "server-key", "client", "client-key", "other")
-    }
-    authority.cert_pem.write_to_path(paths["ca"])
-    trustme.CA().cert_pem.write_to_path(paths["other"])
-    for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
-        made = authority.issue_cert(identity)
-        made.private_key_pem.write_to_path(paths[f"{name}-key"])
-        for number, pem in enumerate(made.cert_chain_pems):
-            pem.write_to_path(paths[name], append=bool(number))
-    return {name: str(path) for name, path in paths.items()}
+    return pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="module")
-def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One OpenBao that listens with TLS, with TLS and client certificates, and on a unix socket."""
-    ports = {"tls": free_port(), "mutual": free_port()}
-    path = tmp_path_factory.mktemp("socket") / "bao.sock"
-    tls = f'tls_cert_file = "{files["server"]}"\ntls_key_file = "{files["server-key"]}"'
-    config = f"""
-        listener "tcp" {{
-          address = "127.0.0.1:{ports["tls"]}"
-          {tls}
-        }}
-        listener "tcp" {{
-          address = "127.0.0.1:{ports["mutual"]}"
-          {tls}
-          tls_require_and_verify_client_cert = true
-          tls_client_ca_file = "{files["ca"]}"
-        }}
-        listener "unix" {{
-          address = "{path}"
-        }}
-    """
-    with openbao(config) as server:
-        addresses = {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
-        yield addresses | {"unix": f"unix://{path}", "http": server.address}
+def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    with doors_of_openbao(files, tmp_path_factory.mktemp("socket")) as made:
+        yield made
 
 
-def test_tls_is_verified_against_the_named_ca(
-    asker: Asker, doors: dict[str, str], files: dict[str, str]
-) -> None:
+def test_tls_is_verified_against_the_named_ca(asker: Asker, doors: Doors, files: dict[str, str]) -> None:
     assert asker.ask(doors["tls"], tls={"ca_file": files["ca"]}).status == 200
 
 
 @pytest.mark.parametrize("ca", ["other", None])
 def test_an_unknown_ca_ends_the_call_at_once(
-    asker: Asker, doors: dict[str, str], files: dict[str, str], ca: str | None
+    asker: Asker, doors: Doors, files: dict[str, str], ca: str | None
 ) -> None:
     with pytest.raises(StoreError, match="does not verify") as caught:
         asker.ask(doors["tls"], tls={"ca_file": files[ca]} if ca else None)
@@ -103,7 +68,7 @@ def test_an_unknown_ca_ends_the_call_at_once(
 
 
 def test_a_client_certificate_is_shown_if_there_is_one(
-    asker: Asker, doors: dict[str, str], files: dict[str, str]
+    asker: Asker, doors: Doors, files: dict[str, str]
 ) -> None:
     own = {"ca_file": files["ca"], "client_cert": files["client"], "client_key": files["client-key"]}
     assert asker.ask(doors["mutual"], tls=own).status == 200
@@ -111,16 +76,14 @@ def test_a_client_certificate_is_shown_if_there_is_one(
         asker.ask(doors["mutual"], tls={"ca_file": files["ca"]}, seconds=0.5)
 
 
-def test_a_certificate_file_that_is_none_is_named(
-    asker: Asker, doors: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_certificate_file_that_is_none_is_named(asker: Asker, doors: Doors, tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("no certificate")
     with pytest.raises(StoreError, match="PEM") as caught:
         asker.ask(doors["tls"], tls={"ca_file": str(tmp_path / "no.pem")})
     assert not caught.value.retryable
 
 
-def test_a_unix_socket_is_an_address_too(asker: Asker, doors: dict[str, str], tmp_path: Path) -> None:
+def test_a_unix_socket_is_an_address_too(asker: Asker, doors: Doors, tmp_path: Path) -> None:
     assert asker.ask(doors["unix"]).status == 200
     with pytest.raises(StoreError, match="refused"):
         asker.ask(f"unix://{tmp_path}/nobody.sock")

@@ -1,0 +1,64 @@
+"""One OpenBao behind several doors: TLS, TLS with client certificates, a unix socket."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+from vault_plugin.embedded import free_port, openbao
+
+
+def pki(folder: Path) -> dict[str, str]:
+    """PEM files of a CA, a server and a client."""
+    authority = trustme.CA()
+    paths = {
+        name: folder / f"{name}.pem"
+        for name in ("ca", "server", "server-key", "client", "client-key", "other")
+    }
+    authority.cert_pem.write_to_path(paths["ca"])
+    trustme.CA().cert_pem.write_to_path(paths["other"])
+    for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
+        made = authority.issue_cert(identity)
+        made.private_key_pem.write_to_path(paths[f"{name}-key"])
+        for number, pem in enumerate(made.cert_chain_pems):
+            pem.write_to_path(paths[name], append=bool(number))
+    return {name: str(path) for name, path in paths.items()}
+
+
+@dataclass
+class Doors:
+    """Addresses, and the root token behind them."""
+
+    addresses: dict[str, str]
+    root_token: str
+
+    def __getitem__(self, name: str) -> str:
+        return self.addresses[name]
+
+
+@contextmanager
+def doors_of_openbao(files: dict[str, str], folder: Path) -> Iterator[Doors]:
+    """Run it with the certificates that `pki` made; the socket lies in that folder."""
+    ports = {"tls": free_port(), "mutual": free_port()}
+    path = folder / "bao.sock"
+    tls = f'tls_cert_file = "{files["server"]}"\ntls_key_file = "{files["server-key"]}"'
+    config = f"""
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["tls"]}"
+          {tls}
+        }}
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["mutual"]}"
+          {tls}
+          tls_require_and_verify_client_cert = true
+          tls_client_ca_file = "{files["ca"]}"
+        }}
+        listener "unix" {{
+          address = "{path}"
+        }}
+    """
+    with openbao(config) as server:
+        addresses = {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
+        yield Doors(addresses | {"unix": f"unix://{path}"}, server.root_token)
