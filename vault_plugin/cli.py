@@ -14,6 +14,7 @@ from vault_plugin import formats
 from vault_plugin.app import connect
 from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError, WriteError
 from vault_plugin.settings import Origin, Settings
+from vault_plugin.terraform import MAX_QUERY, respond
 from vault_plugin.tokens import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,6 +111,19 @@ def _line_of_stdin() -> str:
         return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
     except (AttributeError, OSError, ValueError):  # closed, broken, or no UTF-8
         raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
+
+
+@cli.command()
+@click.option(
+    "--with-tokens", is_flag=True, help='Answer the tokens, too: for `ephemeral "local_command"` only.'
+)
+def terraform(with_tokens: bool) -> None:
+    """The program of Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
+
+    With --with-tokens, `data "external"` would write the tokens into Terraform's state in plain text.
+    """
+    logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
+    _print(respond(sys.stdin.buffer.read(MAX_QUERY + 1), with_tokens=with_tokens))
 
 
 @cli.command()

@@ -4,6 +4,7 @@ Exit codes are sysexits.h's where they fit. 2 is not used: it means usage to cli
 
     KlearstackVaultError      70   a bug of ours
     ├── UsageError            64   the command line makes no sense
+    ├── QueryError            76   what another program sent on standard input is not what was agreed
     ├── SettingsError         78   something is missing or wrong in the configuration; nothing was contacted
     ├── TokenError            65   the endpoint's answer holds no token that lives
     ├── OutputError           73   a file cannot be created
@@ -43,6 +44,11 @@ class KlearstackVaultError(Exception):
 class UsageError(KlearstackVaultError):
     exit_code = 64
     code = "usage"
+
+
+class QueryError(KlearstackVaultError):
+    exit_code = 76
+    code = "query_invalid"
 
 
 class SettingsError(KlearstackVaultError):

@@ -11,6 +11,7 @@ from vault_plugin.errors import KlearstackVaultError
 PROMISED = {
     "KlearstackVaultError": (70, "internal"),
     "UsageError": (64, "usage"),
+    "QueryError": (76, "query_invalid"),
     "SettingsError": (78, "settings"),
     "TokenError": (65, "token_invalid"),
     "OutputError": (73, "output_not_created"),

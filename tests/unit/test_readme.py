@@ -19,7 +19,10 @@ MEANINGS = {
     73: ("an output or lock file cannot be created", "no"),
     74: ("an output file cannot be written", "no"),
     75: ("429, or another process held the lock until the deadline", "yes"),
-    76: ("the endpoint's answer is not its contract: no JSON, a token missing, too long", "no"),
+    76: (
+        "the endpoint's answer is not its contract: no JSON, a token missing, too long; likewise a query of Terraform",
+        "no",
+    ),
     77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),
     78: (
         "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's",

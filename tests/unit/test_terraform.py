@@ -1,0 +1,101 @@
+"""What the program for Terraform takes as a query, and what it calls wrong with one."""
+
+import json
+from typing import Any
+
+import pytest
+from fakes import jwt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.errors import QueryError, SettingsError
+from vault_plugin.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
+
+GOOD = {"user_id": "26", "company_name": "Acme"}
+
+
+def complaint(query: object) -> str:
+    """What is said about a query; a good one is stopped by the empty environment."""
+    text = query if isinstance(query, bytes) else json.dumps(query).encode()
+    with pytest.raises((QueryError, SettingsError)) as caught:
+        respond(text, {"HOME": "/nonexistent"})
+    message = f"{caught.value} {caught.value.hint}"
+    assert message.isascii()
+    assert "\n" not in message
+    return message if isinstance(caught.value, QueryError) else ""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [b"", b"{", b"\xff\xfe\xfa", b"nonsense", b"[" * 50_000, b'{"user_id": "' + b"x" * MAX_QUERY + b'"}'],
+)
+def test_what_is_no_json_is_said_to_be_none(query: bytes) -> None:
+    assert "not JSON" in complaint(query)
+
+
+@pytest.mark.parametrize("query", [None, [], "text", 5, True])
+def test_what_is_no_object_is_said_to_be_none(query: object) -> None:
+    assert "no JSON object" in complaint(query)
+
+
+@pytest.mark.parametrize("value", [5, True, None, {}, ["26"], 1.5])
+@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
+def test_a_value_that_is_no_string_is_named(name: str, value: object) -> None:
+    assert f"`{name}` is no string" in complaint(GOOD | {name: value})
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("query", [{}, {"user_id": "", "company_name": ""}])
+def test_a_required_key_that_is_missing_or_empty_is_named(name: str, query: dict[str, str]) -> None:
+    assert f"`{name}`" in complaint(query)
+
+
+@pytest.mark.parametrize("name", ["usr_id", "vault_token", "VAULT_TOKEN", "password", "secret_id", "url"])
+def test_an_unknown_key_is_named_with_those_that_there_are(name: str) -> None:
+    message = complaint(GOOD | {name: "x"})
+    assert f"`{name}`" in message
+    assert "min_ttl" in message
+    assert "environment" in message
+
+
+@pytest.mark.parametrize("secret", ["hvs.CAESI" + "x" * 30, "s." + "A1b2" * 6, "hvb." + "x" * 90, jwt()])
+@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
+def test_a_value_that_is_a_credential_is_refused_unquoted(name: str, secret: str) -> None:
+    message = complaint(GOOD | {name: f" {secret}\n"})
+    assert secret[:12] not in message
+    assert "credential" in message or "renew" in message
+
+
+def test_a_key_that_is_a_credential_is_not_quoted() -> None:
+    assert "hvs" not in complaint(GOOD | {"hvs." + "x" * 30: ""})
+
+
+@pytest.mark.parametrize("user_id", ["s.somebody.with.a.very.long.name@example.com", "eyJust.a.name", "r.x"])
+def test_an_id_that_only_begins_like_a_credential_is_taken(user_id: str) -> None:
+    assert complaint(GOOD | {"user_id": user_id}) == ""
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "TRUE", "no"])
+def test_renew_is_true_or_false(value: str) -> None:
+    assert "`renew`" in complaint(GOOD | {"renew": value})
+
+
+@pytest.mark.parametrize("value", ["", "true", "false"])
+def test_renew_may_be_empty_true_or_false(value: str) -> None:
+    assert complaint(GOOD | {"renew": value}) == ""
+
+
+def test_a_bad_duration_is_a_setting_gone_wrong() -> None:
+    with pytest.raises(SettingsError, match="--min-ttl"):
+        respond(json.dumps(GOOD | {"min_ttl": "soon"}).encode(), {})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*REQUIRED, *OPTIONAL]) | st.text(), JSON) | JSON)
+def test_no_query_gives_anything_but_a_complaint_in_one_ascii_line(query: Any) -> None:
+    complaint(query)
