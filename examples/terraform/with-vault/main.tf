@@ -40,13 +40,16 @@ module "klearstack_token" {
 ephemeral "vault_kv_secret_v2" "access" {
   mount = module.klearstack_token.access.mount
   name  = module.klearstack_token.access.name
+}
 
-  lifecycle {
-    postcondition {
-      condition     = self.data != null
-      error_message = "The access token is gone from Vault (it expired at ${module.klearstack_token.access.expires_at}): plan again."
-    }
-  }
+locals {
+  # Null is what Vault has after the token's life. (A postcondition in the block above would say so more plainly, but
+  # Terraform 1.11's `show -json` crashes on one in an ephemeral block.)
+  token = (
+    ephemeral.vault_kv_secret_v2.access.data != null
+    ? ephemeral.vault_kv_secret_v2.access.data.access_token
+    : tobool("The access token is gone from Vault (expired ${module.klearstack_token.access.expires_at}): plan again.")
+  )
 }
 
 # In a provider block. This one sends it to Vault, or to a proxy before it, as a header of each request; a provider for
@@ -56,7 +59,7 @@ provider "vault" {
 
   headers {
     name  = "X-Klearstack-Authorization"
-    value = "Bearer ${ephemeral.vault_kv_secret_v2.access.data.access_token}"
+    value = "Bearer ${local.token}"
   }
 }
 
@@ -67,7 +70,7 @@ resource "vault_kv_secret_v2" "copy" {
   mount = module.klearstack_token.access.mount
   name  = "teams/scanning/klearstack"
 
-  data_json_wo         = jsonencode({ token = ephemeral.vault_kv_secret_v2.access.data.access_token })
+  data_json_wo         = jsonencode({ token = local.token })
   data_json_wo_version = module.klearstack_token.access.version
 }
 
