@@ -1,6 +1,7 @@
 """The module and the two root examples by the real `terraform`: what they do, how often they mint, what they leave."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -90,6 +91,7 @@ def examples(world: World, tmp_path: Path, terraform: Any) -> Root:
         "PYTHONPATH": str(EXAMPLES.parents[1]),
         "TF_VAR_user_id": "26",
         "TF_VAR_company_name": "Acme",
+        "TF_VAR_klearstack_user": '{ user_id = "26", company_name = "Acme" }',
     }
     del environ["KLEARSTACK_COMPANY_NAME"]
     return Root(terraform, world, copy, environ)
@@ -216,6 +218,33 @@ def test_no_token_is_in_state_plan_output_or_trace(root: Root, name: str) -> Non
         outputs += [done.stdout, done.stderr]
     assert (place.folder / "trace.log").stat().st_size > 100_000
     assert leaks(place, *outputs) == []
+
+
+def test_with_vault_alone_and_four_variables_make_a_plan(examples: Root, tmp_path: Path) -> None:
+    world = examples.world
+    limited = world.vault.policy_token(f"""
+        path "{world.mount}/data/klearstack/*"     {{ capabilities = ["update", "read"] }}
+        path "{world.mount}/metadata/klearstack/*" {{ capabilities = ["create", "update"] }}
+        path "{world.mount}/data/teams/*"          {{ capabilities = ["create", "update", "read"] }}
+        path "{world.mount}/metadata/teams/*"      {{ capabilities = ["read"] }}
+    """)
+    folder = tmp_path / "newcomer"
+    shutil.copytree(EXAMPLES / "with-vault", folder)
+    text = (folder / "main.tf").read_text()
+    values = {
+        "VAULT_ADDR": world.vault.address,
+        "VAULT_TOKEN": limited,
+        "KLEARSTACK_URL": world.endpoint.url,
+        "TF_VAR_klearstack_user": '{ user_id = "26", company_name = "Acme" }',
+    }
+    assert re.findall(r"#   export (\w+)=", text) == list(values)
+    given = {name: examples.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "KLEARSTACK_LOCK_DIR")}
+    given["KLEARSTACK_VAULT_MOUNT"] = world.mount  # the test's own; everybody else's is `secret`
+    newcomer = Root(examples.terraform, world, folder, given | values)
+    newcomer.run("init")
+    assert "1 to add, 0 to change, 0 to destroy" in newcomer.run("plan").stdout
+    newcomer.run("apply", "-auto-approve")
+    assert newcomer.is_up_to_date()
 
 
 def test_with_vault_hands_the_token_to_a_provider_and_to_a_write_only_argument(examples: Root) -> None:

@@ -1,11 +1,10 @@
-# A KlearStack token for a provider and for a resource, without Terraform ever writing it down: the module says where in
-# Vault it lies, an ephemeral resource reads it there, in the plan and again in the apply.
+# A KlearStack token for a provider and for a resource, without Terraform ever writing it down: the data source says where
+# in Vault it lies, an ephemeral resource reads it there, in the plan and again in the apply. Copy this folder, and:
 #
-#   vault login                                   # or VAULT_TOKEN
 #   export VAULT_ADDR=https://vault.example.com:8200
+#   export VAULT_TOKEN=...
 #   export KLEARSTACK_URL=https://api.example.com
-#   export TF_VAR_user_id=26
-#   export TF_VAR_company_name=Acme
+#   export TF_VAR_klearstack_user='{ user_id = "26", company_name = "Acme" }'
 #   terraform init && terraform plan
 
 terraform {
@@ -23,23 +22,28 @@ terraform {
   }
 }
 
-variable "user_id" {
-  type = string
+variable "klearstack_user" {
+  description = "Whose token: the user's id, and the company as KlearStack writes it."
+  type = object({
+    user_id      = string
+    company_name = string
+  })
 }
 
-variable "company_name" {
-  type = string
+# The module klearstack-token wraps this block, with more to choose from.
+data "external" "klearstack" {
+  program = ["klearstack-vault", "terraform"]
+  query   = var.klearstack_user
 }
 
-module "klearstack_token" {
-  source       = "../modules/klearstack-token"
-  user_id      = var.user_id
-  company_name = var.company_name
+# The Vault token is used as it is; without this, the provider makes a child of it, which a token of few rights may not.
+provider "vault" {
+  skip_child_token = true
 }
 
 ephemeral "vault_kv_secret_v2" "access" {
-  mount = module.klearstack_token.access.mount
-  name  = module.klearstack_token.access.name
+  mount = data.external.klearstack.result.mount
+  name  = data.external.klearstack.result.access_name
 }
 
 locals {
@@ -48,14 +52,15 @@ locals {
   token = (
     ephemeral.vault_kv_secret_v2.access.data != null
     ? ephemeral.vault_kv_secret_v2.access.data.access_token
-    : tobool("The access token is gone from Vault (expired ${module.klearstack_token.access.expires_at}): plan again.")
+    : tobool("The access token is gone from Vault (expired ${data.external.klearstack.result.access_expires_at}): plan again.")
   )
 }
 
 # In a provider block. This one sends it to Vault, or to a proxy before it, as a header of each request; a provider for
 # KlearStack's API would take it as its token.
 provider "vault" {
-  alias = "with_klearstack_token"
+  alias            = "with_klearstack_token"
+  skip_child_token = true
 
   headers {
     name  = "X-Klearstack-Authorization"
@@ -67,13 +72,14 @@ provider "vault" {
 resource "vault_kv_secret_v2" "copy" {
   provider = vault.with_klearstack_token
 
-  mount = module.klearstack_token.access.mount
+  mount = data.external.klearstack.result.mount
   name  = "teams/scanning/klearstack"
 
   data_json_wo         = jsonencode({ token = local.token })
-  data_json_wo_version = module.klearstack_token.access.version
+  data_json_wo_version = data.external.klearstack.result.access_version
 }
 
-output "access" {
-  value = module.klearstack_token.access # a reference
+output "klearstack" {
+  description = "References to both tokens."
+  value       = data.external.klearstack.result
 }
