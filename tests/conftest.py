@@ -6,12 +6,15 @@ testcontainers. KLEARSTACK_TEST_NO_SKIPS=1 makes a skipped test fail the run: CI
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import containers
 import pytest
+from commands import World
 from vaults import Vault
 
 from vault_plugin.embedded import openbao
+from vault_plugin.simulator import Simulator
 
 _FOREIGN = (
     "KLEARSTACK_",
@@ -60,6 +63,20 @@ def vault_server(request: pytest.FixtureRequest) -> Vault:
     """Vault, in both ways."""
     vault: Vault = request.getfixturevalue(request.param)
     return vault
+
+
+@pytest.fixture
+def kv2(bao: Vault, tmp_path: Path) -> Iterator[World]:
+    """An endpoint, and a fresh KV v2 mount for it."""
+    with Simulator() as endpoint:
+        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
+
+
+@pytest.fixture(params=["v2", "v1"])
+def world(request: pytest.FixtureRequest, bao: Vault, tmp_path: Path) -> Iterator[World]:
+    """The same on both versions of KV."""
+    with Simulator() as endpoint:
+        yield World(endpoint, bao, bao.mount(request.param), tmp_path)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

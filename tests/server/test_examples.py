@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from vault_plugin.simulator import Simulator
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture
-def world(bao: Vault, tmp_path: Path) -> Iterator[World]:
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
-
-
-def test_library(world: World) -> None:
+def test_library(kv2: World) -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "library.py")],
-        env=world.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+        env=kv2.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
         capture_output=True,
         text=True,
         check=True,
@@ -77,13 +70,13 @@ def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
     assert endpoint.issued[1] in rest  # what Vault's own command shows
 
 
-def test_call_api(world: World, path: str) -> None:
+def test_call_api(kv2: World, path: str) -> None:
     done = subprocess.run(
         [str(EXAMPLES / "call-api.sh"), "/simulator/stats", "-v"],
-        env=world.environ | {"PATH": path},
+        env=kv2.environ | {"PATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
     assert done.stdout == '{"mints": 1, "requests": 1}'
-    assert f"Authorization: Bearer {world.endpoint.issued[1]}" in done.stderr  # curl -v, not we
+    assert f"Authorization: Bearer {kv2.endpoint.issued[1]}" in done.stderr  # curl -v, not we

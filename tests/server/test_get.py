@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,6 @@ from vaults import Vault
 
 from vault_plugin.clock import parse_rfc3339
 from vault_plugin.simulator import Simulator
-
-
-@pytest.fixture(params=["v2", "v1"])
-def world(request: pytest.FixtureRequest, bao: Vault, tmp_path: Path) -> Iterator[World]:
-    """Everything, on both versions of KV."""
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount(request.param), tmp_path)
-
-
-@pytest.fixture
-def kv2(bao: Vault, tmp_path: Path) -> Iterator[World]:
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
 
 
 def claims(jwt: str) -> dict[str, int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from commands import World
 from proxies import FaultProxy
-from vaults import Vault
 
 from vault_plugin.app import connect
 from vault_plugin.errors import KlearstackVaultError
@@ -23,16 +22,10 @@ USER, COMPANY = "canaryuser7351", "canarycompany7351"
 VAULT_STATUSES = [400, 401, 403, 404, 405, 412, 413, 415, 429, 500, 501, 502, 503, 504, 301, 307, 200, 204]
 
 
-@pytest.fixture
-def world(bao: Vault, tmp_path: Path) -> Iterator[World]:
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
-
-
-def leaked(world: World, endpoint: Simulator, text: str) -> list[str]:
+def leaked(kv2: World, endpoint: Simulator, text: str) -> list[str]:
     """What of all secrets stands in this text: whole tokens, their parts, and the Vault token."""
     parts = {part for token in endpoint.issued for part in (token, *token.split(".")[1:]) if len(part) > 20}
-    return [secret for secret in {*parts, world.vault.root_token} if secret in text]
+    return [secret for secret in {*parts, kv2.vault.root_token} if secret in text]
 
 
 @contextmanager
@@ -54,80 +47,80 @@ def watched_processes() -> Iterator[set[bytes]]:
     watcher.join()
 
 
-def test_no_fault_of_the_endpoint_makes_the_command_tell_a_secret(world: World) -> None:
+def test_no_fault_of_the_endpoint_makes_the_command_tell_a_secret(kv2: World) -> None:
     issued: list[str] = []
 
     def one(fault: str) -> tuple[str, int, list[str], list[str]]:
         with Simulator(fault=fault) as endpoint:
-            done = world.run(
+            done = kv2.run(
                 *("get", "-vv", "--deadline", "2.5", "--timeout", "1"),
                 KLEARSTACK_URL=endpoint.url,
                 KLEARSTACK_USER_ID=fault,
                 KLEARSTACK_COMPANY_NAME=COMPANY,
             )
             issued.extend(endpoint.issued)
-            out = [] if done.returncode == 0 else leaked(world, endpoint, done.stdout)
-            return fault, done.returncode, leaked(world, endpoint, done.stderr), out
+            out = [] if done.returncode == 0 else leaked(kv2, endpoint, done.stdout)
+            return fault, done.returncode, leaked(kv2, endpoint, done.stderr), out
 
     with watched_processes() as lines, ThreadPoolExecutor(4) as pool:
         results = list(pool.map(one, FAULTS))
     assert any(b"vault_plugin" in line for line in lines)
     listed = b"\n".join(lines).decode(errors="replace")
-    assert [secret for secret in (*issued, world.vault.root_token) if secret in listed] == []
+    assert [secret for secret in (*issued, kv2.vault.root_token) if secret in listed] == []
     assert [result for result in results if result[2] or result[3]] == []
     good = {"another-user", "float-exp", "no-jti"}
     assert {fault for fault, code, _, _ in results if code == 0} == good
     assert {code for _, code, _, _ in results} == {0, 65, 69, 75, 76, 77, 78}
 
 
-def test_no_answer_of_vault_makes_the_command_tell_a_secret(world: World) -> None:
-    token = world.get()["access_token"]
-    body = f'{{"errors": ["{token}", "{world.vault.root_token}"], "data": {{"data": "{token}"}}}}'.encode()
+def test_no_answer_of_vault_makes_the_command_tell_a_secret(kv2: World) -> None:
+    token = kv2.get()["access_token"]
+    body = f'{{"errors": ["{token}", "{kv2.vault.root_token}"], "data": {{"data": "{token}"}}}}'.encode()
 
     def one(status: int) -> tuple[int, int, str, str]:
-        with FaultProxy(world.vault.address) as proxy:
+        with FaultProxy(kv2.vault.address) as proxy:
             proxy.answer(lambda line: True, status, body=body, when="before", times=999)
-            done = world.run("get", "-vv", "--format", "json", "--deadline", "2", VAULT_ADDR=proxy.address)
+            done = kv2.run("get", "-vv", "--format", "json", "--deadline", "2", VAULT_ADDR=proxy.address)
             return status, done.returncode, done.stderr, done.stdout
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(one, VAULT_STATUSES))
     for status, code, stderr, stdout in results:
-        assert (leaked(world, world.endpoint, stderr + stdout), status) == ([], status)
+        assert (leaked(kv2, kv2.endpoint, stderr + stdout), status) == ([], status)
         assert "Traceback" not in stderr
         assert (code in {69, 75, 77, 78}, status, stderr) == (True, status, stderr)
 
 
-def test_tracebacks_of_the_library_tell_no_secret(world: World) -> None:
+def test_tracebacks_of_the_library_tell_no_secret(kv2: World) -> None:
     for fault in FAULTS.keys() - {"another-user", "float-exp", "no-jti", "hang", "drip-body", "drip-header"}:
         with Simulator(fault=fault) as endpoint:
-            environ = world.environ | {"KLEARSTACK_URL": endpoint.url, "KLEARSTACK_DEADLINE": "2"}
+            environ = kv2.environ | {"KLEARSTACK_URL": endpoint.url, "KLEARSTACK_DEADLINE": "2"}
             settings = Settings.from_env(
                 environ | {"KLEARSTACK_USER_ID": USER, "KLEARSTACK_COMPANY_NAME": COMPANY}
             )
             with connect(settings) as broker, pytest.raises(KlearstackVaultError) as caught:
                 broker.get(settings.identity())
             text = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(settings)
-            assert (leaked(world, endpoint, text), fault) == ([], fault)
+            assert (leaked(kv2, endpoint, text), fault) == ([], fault)
 
 
-def test_the_identity_is_in_no_message_unless_asked_for(world: World) -> None:
-    world.endpoint.fault = "401"
+def test_the_identity_is_in_no_message_unless_asked_for(kv2: World) -> None:
+    kv2.endpoint.fault = "401"
     identity = {"KLEARSTACK_USER_ID": USER, "KLEARSTACK_COMPANY_NAME": COMPANY}
-    quiet = world.run("get", **identity).stderr
+    quiet = kv2.run("get", **identity).stderr
     assert quiet
     assert not re.search(f"{USER}|{COMPANY}", quiet)
-    assert f"klearstack/{COMPANY}/{USER}/access" in world.run("get", "-v", **identity).stderr
+    assert f"klearstack/{COMPANY}/{USER}/access" in kv2.run("get", "-v", **identity).stderr
 
 
-def test_a_bug_shows_no_value(world: World, tmp_path: Path) -> None:
+def test_a_bug_shows_no_value(kv2: World, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import vault_plugin.broker\n"
         "def broken(self, *_, **__):\n"
         "    raise ValueError('hvs.SECRET')\n"
         "vault_plugin.broker.Broker.get = broken\n"
     )
-    done = world.run("get", PYTHONPATH=str(tmp_path))
+    done = kv2.run("get", PYTHONPATH=str(tmp_path))
     assert done.returncode == 70
     assert "ValueError" in done.stderr
     assert "SECRET" not in done.stderr

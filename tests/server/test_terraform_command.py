@@ -4,14 +4,9 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from commands import COMMAND, World, run
-from vaults import Vault
-
-from vault_plugin.simulator import Simulator
 
 QUERY = {"user_id": "26", "company_name": "Acme"}
 REFERENCE = {
@@ -24,18 +19,6 @@ REFERENCE = {
     "refresh_version",
     "refresh_expires_at",
 }
-
-
-@pytest.fixture(params=["v2", "v1"])
-def world(request: pytest.FixtureRequest, bao: Vault, tmp_path: Path) -> Iterator[World]:
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount(request.param), tmp_path)
-
-
-@pytest.fixture
-def kv2(bao: Vault, tmp_path: Path) -> Iterator[World]:
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount("v2"), tmp_path)
 
 
 def ask(
