@@ -57,8 +57,9 @@ class Narrator:
 
 
 def run(say: Callable[[str], object]) -> None:
-    """Tell the story, a line at a time, in under 20 seconds; leave nothing behind, also on Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Tell the story, a line at a time, in under 20 seconds; leave nothing behind, also on Ctrl-C, SIGTERM or SIGHUP."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # of which the second says that the terminal is gone
+        signal.signal(ending, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory(prefix="klearstack-vault-demo-") as folder,
         openbao() as vault,

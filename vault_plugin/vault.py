@@ -135,7 +135,11 @@ class VaultClient:
                     )
             except InvalidPath as exc:
                 answer = exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
-        return cast("dict[str, Any] | None", answer.get("data"))
+        if not isinstance(answer, dict):
+            raise StoreError(
+                "Vault's answer to a read is not JSON.", hint="Is VAULT_ADDR Vault's own address?"
+            )
+        return answer.get("data")
 
     def set_metadata(
         self, mount: str, path: str, life: int, custom: dict[str, str], deadline: Deadline

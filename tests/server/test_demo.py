@@ -61,7 +61,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing(tmp_path: Path) -> No
     assert time.monotonic() - started < 60  # it takes 8 s; README promises 20 on a machine that is not busy
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("after", ["1. ", "4. "])
 def test_the_demo_ends_cleanly_when_interrupted(tmp_path: Path, ending: signal.Signals, after: str) -> None:
     with subprocess.Popen(

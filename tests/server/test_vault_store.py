@@ -245,3 +245,10 @@ def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
     bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
     with pytest.raises(StoreError, match="not KV v2"):
         put(store, token(at=int(time.time())))
+
+
+def test_a_page_where_vaults_answer_should_be_is_told_of(bench: Bench) -> None:
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.answer(lambda line: "/data/" in line, 200, body=b"<html>", when="before", times=1)
+        with pytest.raises(StoreError, match="not JSON"):
+            bench.store(proxy.address).read(ACME, Kind.ACCESS, Deadline(20))
