@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from vault_plugin.identity import Identity
@@ -84,8 +85,10 @@ class FakeStore:
         if slot.stored and slot.stored.token.newer_than(token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)
-        if newest.version != slot.version and newest.stored and not token.newer_than(newest.stored.token):
-            return newest.stored
+        if newest.version != slot.version and newest.stored:
+            theirs = newest.stored.token
+            if not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf):
+                return newest.stored
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
         self.data[path] = newest.version + 1, data, token.expires_at

@@ -8,7 +8,7 @@ reader goes by `expires_at`.
 
 import logging
 from dataclasses import replace
-from math import floor
+from math import floor, inf
 from typing import Any
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
@@ -59,7 +59,7 @@ class VaultStore:
     ) -> Stored:
         """Store a token where `slot` was read before it was minted; what is stored at the end.
 
-        That is somebody else's token if theirs is newer, or came first. Raises ForeignSecretError; TokenError if the
+        That is somebody else's token if theirs came first, or is newer. Raises ForeignSecretError; TokenError if the
         token's life is too short to be stored; StoreError and its branches if Vault fails or lets it live too long.
         """
         if slot.stored and slot.stored.token.newer_than(token):
@@ -72,7 +72,7 @@ class VaultStore:
         for _ in range(ATTEMPTS):
             slot = self._prepared(token, ref, slot, deadline)
             landed = self._attempt(identity, token, ref, data, slot, deadline)
-            if landed.stored is None or token.newer_than(landed.stored.token):
+            if landed.stored is None or not self._stands(landed.stored.token, token):
                 slot = landed
                 continue
             if landed.stored.token.value != token.value or _on_time(landed.stored):
@@ -130,11 +130,16 @@ class VaultStore:
     ) -> Stored:
         # KV v1 has no check-and-set: all that can be done is to look right before.
         theirs = self.read(identity, stored.token.kind, deadline).stored
-        if theirs and theirs != slot.stored and not stored.token.newer_than(theirs.token):
+        if theirs and theirs != slot.stored and self._stands(theirs.token, stored.token):
             return theirs
         ttl = stored.token.ttl(self._clock.now())
         self._client.write_v1(stored.ref.mount, stored.ref.path, data | {"ttl": f"{ttl}s"}, deadline)
         return stored
+
+    def _stands(self, theirs: Token, ours: Token) -> bool:
+        """Whether what came first stays: so that all who race get one token, unless it has grown old meanwhile."""
+        left = theirs.expires_at - self._clock.now()
+        return left > 0 and (not ours.newer_than(theirs) or left >= theirs.margin(inf))
 
     def _kv_version(self, deadline: Deadline) -> int:
         if self._version is None:

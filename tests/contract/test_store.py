@@ -160,10 +160,18 @@ def test_the_loser_of_a_race_gets_the_winners_token(room: Room, ahead: int) -> N
     assert room.read() == winner
 
 
-def test_the_newer_token_wins_a_race_although_it_comes_second(room: Room) -> None:
+def test_what_came_first_stays_although_the_loser_of_the_race_minted_later(room: Room) -> None:
     slot = room.store.read(ACME, Kind.ACCESS, deadline())
-    first, newer = token(at=now() - 5), token(at=now())
-    room.put(first)
+    winner, newer = token(at=now() - 5), token(at=now())
+    room.put(winner)
+    assert room.store.write(ACME, newer, "7.8.9", slot, deadline()).token == winner
+    assert room.read() == winner
+
+
+def test_what_came_first_but_is_old_by_now_gives_way_to_a_newer_token(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    old, newer = token(at=now() - 500), token(at=now())
+    room.put(old)
     assert room.store.write(ACME, newer, "7.8.9", slot, deadline()).token == newer
     assert room.read() == newer
 

@@ -118,6 +118,7 @@ def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path
     kv2.endpoint.latency = 5.0  # within which the second one is at it, too
     processes = []
     for requests, host in enumerate(("one", "two"), start=1):  # that don't share a lock folder
+        time.sleep(requests - 1)  # so that the second token is the newer one
         environ = kv2.environ | {"KLEARSTACK_LOCK_DIR": str(tmp_path / host)}
         processes.append(subprocess.Popen([*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, text=True))
         while kv2.endpoint.requests < requests:
