@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, StoreError, TokenError
 from vault_plugin.identity import Identity
@@ -43,16 +42,14 @@ class Flight(Protocol):
     def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A token and where it lies, unless Vault was bypassed."""
 
     token: Token
     ref: VaultRef | None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """What the caller gets. `now` (Unix seconds) is what lifetimes are reckoned from; see clock.py."""
 
     held: Mapping[Kind, Held]
@@ -132,6 +129,15 @@ class Broker:
                 "%s The stored token is used, which lives for another %d s.", exc, stale.shortest_ttl
             )
             return stale
+
+    def stored(self, identity: Identity, kinds: Collection[Kind] = (Kind.ACCESS,)) -> Grant | None:
+        """What `get` would find in Vault, by its rules of freshness; None where it would mint.
+
+        Nothing is minted or written. Raises StoreError and its branches.
+        """
+        deadline = Deadline(self._deadline)
+        quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
+        return quick or self._fresh(self._seen(identity, kinds, deadline))
 
     def _minted(
         self,

@@ -12,7 +12,7 @@ import click
 
 from vault_plugin import formats
 from vault_plugin.app import connect
-from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError, WriteError
+from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError, WriteError, bug
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.terraform import MAX_QUERY, respond
 from vault_plugin.tokens import Kind
@@ -187,13 +187,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
-        where = exc.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-        _fail(
-            KlearstackVaultError(f"A bug of ours: {type(exc).__name__} at {place}.", hint="Please report it.")
-        )
+        _fail(bug(exc))
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:

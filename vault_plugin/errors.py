@@ -41,6 +41,15 @@ class KlearstackVaultError(Exception):
         self.retryable = retryable
 
 
+def bug(exc: Exception) -> KlearstackVaultError:
+    """What to say of an exception that nobody foresaw: its type and place, since its text might quote a secret."""
+    where = exc.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
+    return KlearstackVaultError(f"A bug of ours: {type(exc).__name__} at {place}.", hint="Please report it.")
+
+
 class UsageError(KlearstackVaultError):
     exit_code = 64
     code = "usage"

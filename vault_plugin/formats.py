@@ -22,7 +22,8 @@ def _raw(grant: Grant) -> str:
     return "\n".join(held.token.value.reveal() for held in grant.held.values())
 
 
-def _json(grant: Grant) -> str:
+def describe(grant: Grant) -> dict[str, Any]:
+    """The grant as plain strings, numbers and booleans, under the names of README's JSON."""
     answer: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
     for kind, held in grant.held.items():
         prefix = "refresh_" if kind is Kind.REFRESH else ""
@@ -32,7 +33,7 @@ def _json(grant: Grant) -> str:
             f"{prefix}expires_in": held.token.ttl(grant.now),
             f"{prefix}vault": _place(held),
         }
-    return json.dumps({name: answer[name] for name in _JSON_KEYS if name in answer})
+    return {name: answer[name] for name in _JSON_KEYS if name in answer}
 
 
 def _place(held: Held) -> dict[str, Any] | None:
@@ -40,6 +41,10 @@ def _place(held: Held) -> dict[str, Any] | None:
     if ref is None:
         return None
     return {"mount": ref.mount, "path": ref.path, "version": ref.version, "deletion_time": ref.deletion_time}
+
+
+def _json(grant: Grant) -> str:
+    return json.dumps(describe(grant))
 
 
 def _env(grant: Grant) -> str:
@@ -72,10 +77,14 @@ def render(grant: Grant, form: str) -> str:
     return FORMATS[form](grant) + "\n"
 
 
+def describe_error(exc: KlearstackVaultError) -> dict[str, Any]:
+    """The error as plain strings and booleans."""
+    return {"code": exc.code, "message": str(exc), "hint": exc.hint, "retryable": exc.retryable}
+
+
 def render_error(exc: KlearstackVaultError) -> str:
     """The JSON that stands for an answer that failed."""
-    about = {"code": exc.code, "message": str(exc), "hint": exc.hint, "retryable": exc.retryable}
-    return json.dumps({"error": about}) + "\n"
+    return json.dumps({"error": describe_error(exc)}) + "\n"
 
 
 def write_file(path: Path, text: str) -> None:

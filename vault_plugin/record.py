@@ -1,8 +1,7 @@
 """How a token is written in Vault: strings only, under names that say whose it is and how long it lives."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.clock import format_rfc3339, parse_rfc3339
 from vault_plugin.errors import ForeignSecretError, TokenError
@@ -12,8 +11,7 @@ from vault_plugin.tokens import Kind, Token
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
 
 
-@dataclass(frozen=True, slots=True)
-class VaultRef:
+class VaultRef(NamedTuple):
     """Where a token lies: `path` below the mount; KV v2's `version` and `deletion_time` (RFC 3339, as Vault says)."""
 
     mount: str
@@ -22,16 +20,14 @@ class VaultRef:
     deletion_time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A token that lies in Vault."""
 
     token: Token
     ref: VaultRef
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
     gave to that version, and the token in it, if there still is one.
     """
@@ -69,7 +65,7 @@ def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token 
     except TokenError:
         return None
     if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
-        return replace(token, issued_at=int(minted))
+        return token._replace(issued_at=int(minted))
     return token
 
 

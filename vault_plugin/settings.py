@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
@@ -25,8 +25,7 @@ from vault_plugin.values import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a setting comes from: environment variables, first wins; a flag unless it is a secret; how to read it."""
 
     env: tuple[str, ...]

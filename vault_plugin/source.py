@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import requests
@@ -192,7 +191,7 @@ class EndpointSource:
                 f"The {kind} token of {self._url} has already expired.",
                 hint="Compare the endpoint's clock with its tokens.",
             )
-        return token if token.issued_at is not None else replace(token, issued_at=int(now))
+        return token if token.issued_at is not None else token._replace(issued_at=int(now))
 
     def _refusal(self, response: requests.Response, body: bytes) -> SourceError:
         """What a status other than 200 means; the body is looked at, but not shown."""

@@ -7,7 +7,6 @@ reader goes by `expires_at`.
 """
 
 import logging
-from dataclasses import replace
 from math import floor, inf
 from typing import Any
 
@@ -150,7 +149,7 @@ class VaultStore:
 def _slot(metadata: dict[str, Any], token: Token | None, ref: VaultRef) -> Slot:
     """What KV v2's version metadata tells."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
-    ref = replace(ref, version=metadata["version"], deletion_time=metadata["deletion_time"] or None)
+    ref = ref._replace(version=metadata["version"], deletion_time=metadata["deletion_time"] or None)
     return Slot(
         version=metadata["version"],
         life=round(deletion - created) if deletion and created else None,

@@ -3,10 +3,9 @@
 import base64
 import json
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from math import floor
-from typing import Any, Never, final
+from typing import Any, NamedTuple, Never, final
 
 from vault_plugin.clock import MAX_DATE
 from vault_plugin.errors import TokenError
@@ -49,8 +48,7 @@ class Kind(StrEnum):
     REFRESH = "refresh"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One JWT and what it says of itself, unverified: we hold no key, we hand it on, and its receiver verifies it.
 
     Dates are Unix seconds. A fraction of `exp` is dropped, so that no token is said to live longer than it does.
@@ -99,8 +97,7 @@ class Token:
         return (self.issued_at or 0, self.expires_at) > (other.issued_at or 0, other.expires_at)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPair:
+class TokenPair(NamedTuple):
     """What one minting gives: both tokens and the version of KlearStack that answered."""
 
     access: Token

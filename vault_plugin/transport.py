@@ -11,8 +11,8 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from vault_plugin.clock import ServerClock
@@ -26,8 +26,7 @@ MAX_REFUSALS = (
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One answer of Vault; `sent` is when the request left (monotonic seconds)."""
 
     status: int

@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import dataclasses
 import json
 import logging
 import math
@@ -87,8 +86,7 @@ def shown(secret: Secret) -> list[str]:
         lambda: copy.copy(secret),
         lambda: copy.deepcopy(secret),
         lambda: copy.deepcopy(token),
-        lambda: dataclasses.asdict(token),
-        lambda: dataclasses.astuple(token),
+        lambda: json.dumps(token),
         lambda: json.dumps(secret),
         lambda: format(secret, "200"),
         lambda: vars(secret),
@@ -336,7 +334,7 @@ def test_newer_is_who_was_issued_later_then_who_lives_longer() -> None:
 def test_neither_a_token_nor_a_pair_can_be_changed() -> None:
     token = dated(1)
     for one, name in ((token, "expires_at"), (TokenPair(token, token, ""), "access")):
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(one, name, 2)
 
 
