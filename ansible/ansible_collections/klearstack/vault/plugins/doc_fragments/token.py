@@ -1,0 +1,268 @@
+# Copyright: (c) 2026, The klearstack-vault authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options that the lookup and the task share."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """DOCUMENTATION for both, PLUGINS with the further sources of the lookup's options."""
+
+    DOCUMENTATION = r"""
+options:
+  user_id:
+    description: "The user's id; `-` reads a line of standard input."
+    type: str
+  company_name:
+    description: "The user's company; `-` reads the next line."
+    type: str
+  url:
+    description: "KlearStack's base URL, as you were given it."
+    type: str
+  ca_cert:
+    description: "PEM file of the endpoint's CA, if it is not a public one."
+    type: str
+  allow_plain_http:
+    description: 'Mint over plain http to another host: whoever listens gets the token.'
+    type: bool
+    default: false
+  vault_addr:
+    description: "Vault's address; several nodes of a cluster with commas, a socket as unix:///path."
+    type: str
+  vault_namespace:
+    description: "Vault's namespace."
+    type: str
+  vault_cacert:
+    description: "PEM file of Vault's CA, if it is not a public one."
+    type: str
+  vault_client_cert:
+    description: 'PEM file of a TLS client certificate.'
+    type: str
+  vault_client_key:
+    description: 'PEM file of its key.'
+    type: str
+  auth:
+    description: 'How to log in to Vault.'
+    type: str
+    choices: [token, approle]
+    default: token
+  auth_mount:
+    description: 'Where that auth method is mounted.'
+    type: str
+    default: approle
+  vault_token:
+    description: 'The Vault token; else ~/.vault-token.'
+    type: str
+  role_id:
+    description: "AppRole's role id."
+    type: str
+  secret_id:
+    description: "AppRole's secret id."
+    type: str
+  mount:
+    description: 'The KV mount (v1 or v2).'
+    type: str
+    default: secret
+  path_prefix:
+    description: 'The folder below it.'
+    type: str
+    default: klearstack
+  min_ttl:
+    description: "Mint if less is left; never more than half of a token's life."
+    type: str
+    default: 60.0
+  timeout:
+    description: 'For each connection, and each wait for an answer.'
+    type: str
+    default: 10.0
+  deadline:
+    description: 'For everything together.'
+    type: str
+    default: 60.0
+  on_vault_error:
+    description: 'With Vault down: fail, or bypass it: mint and store nothing.'
+    type: str
+    choices: [fail, bypass]
+    default: fail
+  kind:
+    description: Which.
+    type: str
+    choices: [access, refresh, both]
+    default: access
+  renew:
+    description: Mint, even if the stored one is still good.
+    type: bool
+    default: false
+"""
+
+    PLUGINS = r"""
+options:
+  user_id:
+    vars:
+      - name: ansible_klearstack_user_id
+    env:
+      - name: KLEARSTACK_USER_ID
+    ini:
+      - section: klearstack
+        key: user_id
+  company_name:
+    vars:
+      - name: ansible_klearstack_company_name
+    env:
+      - name: KLEARSTACK_COMPANY_NAME
+    ini:
+      - section: klearstack
+        key: company_name
+  url:
+    vars:
+      - name: ansible_klearstack_url
+    env:
+      - name: KLEARSTACK_URL
+    ini:
+      - section: klearstack
+        key: url
+  ca_cert:
+    vars:
+      - name: ansible_klearstack_ca_cert
+    env:
+      - name: KLEARSTACK_CACERT
+    ini:
+      - section: klearstack
+        key: ca_cert
+  allow_plain_http:
+    vars:
+      - name: ansible_klearstack_allow_plain_http
+    ini:
+      - section: klearstack
+        key: allow_plain_http
+  vault_addr:
+    vars:
+      - name: ansible_hashi_vault_addr
+      - name: ansible_hashi_vault_url
+      - name: ansible_klearstack_vault_addr
+    env:
+      - name: ANSIBLE_HASHI_VAULT_ADDR
+    ini:
+      - section: klearstack
+        key: vault_addr
+  vault_namespace:
+    vars:
+      - name: ansible_hashi_vault_namespace
+      - name: ansible_klearstack_vault_namespace
+    env:
+      - name: ANSIBLE_HASHI_VAULT_NAMESPACE
+    ini:
+      - section: klearstack
+        key: vault_namespace
+  vault_cacert:
+    vars:
+      - name: ansible_hashi_vault_ca_cert
+      - name: ansible_klearstack_vault_cacert
+    env:
+      - name: ANSIBLE_HASHI_VAULT_CA_CERT
+    ini:
+      - section: klearstack
+        key: vault_cacert
+  vault_client_cert:
+    vars:
+      - name: ansible_klearstack_vault_client_cert
+    ini:
+      - section: klearstack
+        key: vault_client_cert
+  vault_client_key:
+    vars:
+      - name: ansible_klearstack_vault_client_key
+    ini:
+      - section: klearstack
+        key: vault_client_key
+  auth:
+    vars:
+      - name: ansible_hashi_vault_auth_method
+      - name: ansible_klearstack_auth
+    env:
+      - name: ANSIBLE_HASHI_VAULT_AUTH_METHOD
+      - name: KLEARSTACK_VAULT_AUTH
+    ini:
+      - section: klearstack
+        key: auth
+  auth_mount:
+    vars:
+      - name: ansible_hashi_vault_mount_point
+      - name: ansible_klearstack_auth_mount
+    env:
+      - name: ANSIBLE_HASHI_VAULT_MOUNT_POINT
+      - name: KLEARSTACK_VAULT_AUTH_MOUNT
+    ini:
+      - section: klearstack
+        key: auth_mount
+  vault_token:
+    vars:
+      - name: ansible_hashi_vault_token
+      - name: ansible_klearstack_vault_token
+    env:
+      - name: ANSIBLE_HASHI_VAULT_TOKEN
+  role_id:
+    vars:
+      - name: ansible_hashi_vault_role_id
+      - name: ansible_klearstack_role_id
+    env:
+      - name: ANSIBLE_HASHI_VAULT_ROLE_ID
+  secret_id:
+    vars:
+      - name: ansible_hashi_vault_secret_id
+      - name: ansible_klearstack_secret_id
+    env:
+      - name: ANSIBLE_HASHI_VAULT_SECRET_ID
+  mount:
+    vars:
+      - name: ansible_klearstack_mount
+    env:
+      - name: KLEARSTACK_VAULT_MOUNT
+    ini:
+      - section: klearstack
+        key: mount
+  path_prefix:
+    vars:
+      - name: ansible_klearstack_path_prefix
+    env:
+      - name: KLEARSTACK_VAULT_PATH_PREFIX
+    ini:
+      - section: klearstack
+        key: path_prefix
+  min_ttl:
+    vars:
+      - name: ansible_klearstack_min_ttl
+    env:
+      - name: KLEARSTACK_MIN_TTL
+    ini:
+      - section: klearstack
+        key: min_ttl
+  timeout:
+    vars:
+      - name: ansible_hashi_vault_timeout
+      - name: ansible_klearstack_timeout
+    env:
+      - name: ANSIBLE_HASHI_VAULT_TIMEOUT
+      - name: KLEARSTACK_TIMEOUT
+    ini:
+      - section: klearstack
+        key: timeout
+  deadline:
+    vars:
+      - name: ansible_klearstack_deadline
+    env:
+      - name: KLEARSTACK_DEADLINE
+    ini:
+      - section: klearstack
+        key: deadline
+  on_vault_error:
+    vars:
+      - name: ansible_klearstack_on_vault_error
+    env:
+      - name: KLEARSTACK_ON_VAULT_ERROR
+    ini:
+      - section: klearstack
+        key: on_vault_error
+"""

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, The klearstack-vault authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Internal use only: the border between Ansible's plugins and the Python package klearstack-vault.
+
+Options come in as Ansible resolves them and go out as plain text; the package knows nothing of Ansible.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.utils.display import Display
+
+try:
+    from vault_plugin.app import connect
+    from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+    from vault_plugin.formats import describe, describe_error
+    from vault_plugin.settings import Settings
+    from vault_plugin.tokens import Kind
+except ImportError:
+    connect = None
+
+KINDS = {"access": ("access",), "refresh": ("refresh",), "both": ("access", "refresh")}
+IDENTITY = ("user_id", "company_name")
+MISSING = (
+    "klearstack.vault needs the Python package klearstack-vault in the Python that runs Ansible: "
+    f"{sys.executable} -m pip install klearstack-vault"
+)
+_HINT = "`ansible-doc -t lookup klearstack.vault.token` explains each option."
+_display = Display()
+
+
+class EngineError(Exception):
+    """What failed and what to do, in one line without any secret; `about` is the same for machines."""
+
+    def __init__(self, exc):
+        hint = _HINT if "--help" in exc.hint else exc.hint
+        super().__init__(_in_options(f"{exc} {hint}".rstrip()))
+        self.about = {**describe_error(exc), "message": _in_options(str(exc)), "hint": _in_options(hint)}
+
+
+def _in_options(text):
+    """The package speaks of its command line; here the same settings are options."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text)
+
+
+class _ToDisplay(logging.Handler):
+    """The package's warnings as Ansible's; with -v what it does."""
+
+    def emit(self, record):
+        show = _display.warning if record.levelno >= logging.WARNING else _display.v
+        show(f"klearstack.vault: {record.getMessage()}")
+
+
+def _listen():
+    """Once per process, and of nobody else's messages: other libraries log what they send."""
+    ours = logging.getLogger("vault_plugin")
+    if not ours.handlers:
+        ours.addHandler(_ToDisplay())
+        ours.propagate = False
+        ours.setLevel(logging.INFO if _display.verbosity else logging.WARNING)
+
+
+def tokens(lookup, templar, variables, direct, terms=(), mint=True):
+    """The answers for all terms, each a dict of plain values, or None where a token would have to be minted and may not.
+
+    Raises EngineError, and AnsibleError for what core itself finds wrong, such as an undefined variable.
+    """
+    _listen()
+    try:
+        options = _options(lookup, templar, variables, direct)
+        kinds = tuple(Kind(kind) for kind in KINDS[options.pop("kind")])
+        renew = options.pop("renew")
+        asked = [_identity(term, options) for term in terms] or [{}]
+        # All of them, before anything is asked for.
+        settings = [Settings.from_env(**{**options, **one}) for one in asked]
+
+        with connect(settings[0]) as broker:
+
+            def answer(identity):
+                if mint:
+                    return describe(broker.get(identity, kinds, renew=renew))
+                grant = None if renew else broker.stored(identity, kinds)
+                return grant and describe(grant)
+
+            return [answer(one.identity()) for one in settings]
+    except KlearstackVaultError as exc:
+        raise EngineError(exc) from None
+    except AnsibleError:
+        raise
+    except Exception as exc:  # noqa: BLE001  its text might quote a secret
+        raise EngineError(bug(exc)) from None
+
+
+def _options(lookup, templar, variables, direct):
+    """By keyword, else variable, environment, ini; a default is left to the package, which knows further sources."""
+    definitions = {
+        name: about for name, about in lookup.option_definitions.items() if name not in ("_terms", "field")
+    }
+    if unknown := sorted(str(name) for name in direct if name not in definitions):
+        raise UsageError(f"There is no option {unknown[0]}.", hint=_HINT)
+    options = {"kind": "access", "renew": False}
+    for name, about in definitions.items():
+        # Core takes variables as they stand there, also those that are templates.
+        names = () if direct.get(name) is not None else (one["name"] for one in about.get("vars", ()))
+        said = {one: templar.template(variables[one]) for one in names if one in variables}
+        try:
+            value, origin = constants.config.get_config_value_and_origin(
+                name,
+                plugin_type=lookup.plugin_type,
+                plugin_name=lookup._load_name,  # noqa: SLF001  there is no public way
+                variables=said,
+                direct=direct,
+            )
+        except AnsibleError:  # quotes the value
+            raise UsageError(f"The option {name} has a value that it cannot take.", hint=_HINT) from None
+        if value is not None and origin != "default":
+            options[name] = value if isinstance(value, bool) else str(value)  # str: core's strings carry tags
+    return options
+
+
+def _identity(term, options):
+    """The user and the company of one term. What a term leaves out comes from the options."""
+    if not isinstance(term, Mapping) or not term or set(term) - set(IDENTITY):
+        raise UsageError("Each term must be a dict of user_id and company_name.", hint=_HINT)
+    if any(isinstance(value, bool) or not isinstance(value, (str, int)) for value in term.values()):
+        raise UsageError("The user_id and the company_name of a term must be strings.", hint=_HINT)
+    return {name: str(value) for name, value in {**options, **term}.items() if name in IDENTITY}

@@ -1,0 +1,29 @@
+"""ansible-core in several versions, once per run each."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from playbooks.tool import CORES, Ansible, install, wheel
+
+
+@pytest.fixture(scope="session")
+def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Where the programs of each version are."""
+    folder = tmp_path_factory.mktemp("cores")
+    ours = wheel(folder)
+    with ThreadPoolExecutor() as pool:
+        yield dict(zip(CORES, pool.map(lambda core: install(core, ours, folder / core), CORES), strict=True))
+
+
+@pytest.fixture(params=CORES)
+def ansible(request: pytest.FixtureRequest, cores: dict[str, Path], tmp_path: Path) -> Ansible:
+    """Each version in turn."""
+    return Ansible(request.param, cores[request.param], tmp_path)
+
+
+@pytest.fixture
+def newest(cores: dict[str, Path], tmp_path: Path) -> Ansible:
+    """The newest version, for what does not depend on it."""
+    return Ansible(CORES[-1], cores[CORES[-1]], tmp_path)
