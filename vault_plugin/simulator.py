@@ -24,11 +24,19 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+from vault_plugin.errors import TokenError
 from vault_plugin.faults import ELSEWHERE, FAULTS, NONE, PARAMETERS, Claims, Fault, Pair, missing_parameters
+from vault_plugin.tokens import Kind, Token
 from vault_plugin.values import ENDPOINT_PATH
 
 _STATS = "/simulator/stats"
-_METHODS = {ENDPOINT_PATH: ("POST",), _STATS: ("GET",), ELSEWHERE: ("GET", "POST")}
+_GET_USER_ID = "/access/klearstack/getuserid"  # a part of the API that wants a token
+_METHODS = {
+    ENDPOINT_PATH: ("POST",),
+    _GET_USER_ID: ("POST",),
+    _STATS: ("GET",),
+    ELSEWHERE: ("GET", "POST"),
+}
 
 
 class Simulator:
@@ -111,6 +119,17 @@ class Simulator:
         refresh, access = jwt("refresh", self.refresh_ttl), jwt("access", self.access_ttl)
         return {"refresh_token": refresh, "access_token": access, "release_version": "7.8.9"}
 
+    def bearer(self, authorization: str) -> str | None:
+        """Whose access token the header holds; None if it is none of ours, or dead."""
+        scheme, _, raw = authorization.partition(" ")
+        with self.lock:
+            ours = scheme.lower() == "bearer" and raw in self.issued
+        try:
+            token = Token.from_jwt(raw, Kind.ACCESS)
+        except TokenError:
+            return None
+        return token.user_id if ours and token.ttl(time.time()) else None
+
 
 def _segment(part: Claims | bytes) -> str:
     content = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode()
@@ -185,6 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"mints": simulator.mints, "requests": simulator.requests})
         elif path == ELSEWHERE:
             self._send_pair("elsewhere", NONE)
+        elif path == _GET_USER_ID:
+            user_id = simulator.bearer(self.headers.get("Authorization", ""))
+            if user_id is None:
+                self._send(401, {"error": "The access token is invalid or has expired."})
+            else:
+                self._send(200, {"user_id": user_id})
         else:
             self._login(_form(self.headers.get("Content-Type", ""), body))
 

@@ -469,6 +469,28 @@ def test_the_stats_tell_mints_and_requests(endpoint: Simulator) -> None:
     assert get(endpoint, "/simulator/stats").json() == {"mints": 1, "requests": 2}
 
 
+def test_the_api_answers_whoever_brings_a_living_access_token(endpoint: Simulator) -> None:
+    def asked_by(authorization: str) -> tuple[int, object]:
+        with contextlib.closing(connect(endpoint)) as connection:
+            connection.request("POST", "/access/klearstack/getuserid", "", {"Authorization": authorization})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    pair = post(endpoint).json()
+    endpoint.access_ttl = -1
+    dead = post(endpoint).json()["access_token"]
+    assert asked_by(f"Bearer {pair['access_token']}") == (200, {"user_id": "26"})
+    with Simulator() as another:
+        foreign = post(another).json()["access_token"]
+    for nothing in (
+        "",
+        "Bearer",
+        f"Basic {pair['access_token']}",
+        *(f"Bearer {token}" for token in (pair["refresh_token"], dead, foreign)),
+    ):
+        assert asked_by(nothing) == (401, {"error": "The access token is invalid or has expired."})
+
+
 def test_an_unknown_path_is_404_and_another_method_405_on_one_connection(endpoint: Simulator) -> None:
     with contextlib.closing(connect(endpoint)) as connection:
         for path in ("/", "/access/klearstack/get_access_token", PATH + "/"):
