@@ -94,7 +94,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
     for name, text in ENOUGH.items():
         monkeypatch.setenv(name, text)
     fake = FakeBroker()
-    monkeypatch.setattr(cli, "connect", fake.connect)
+    monkeypatch.setattr("vault_plugin.commands.get.connect", fake.connect)
     return fake
 
 
@@ -279,7 +279,7 @@ def test_a_bug_before_the_first_part_is_built_prints_no_value(
     def connect(settings: Settings) -> None:
         raise ValueError(CANARY)
 
-    monkeypatch.setattr(cli, "connect", connect)
+    monkeypatch.setattr("vault_plugin.commands.get.connect", connect)
     done = run("get")
     assert done.code == 70
     assert CANARY not in done.out + done.err

@@ -1,0 +1,52 @@
+"""`get`: hand over a token."""
+
+from pathlib import Path
+
+import click
+
+from vault_plugin import formats
+from vault_plugin.app import connect
+from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.settings import Settings
+
+
+@click.command()
+@click.option(
+    "--token", "wanted", type=click.Choice(list(KINDS)), default="access", show_default=True, help="Which."
+)
+@click.option("--renew", is_flag=True, help="Mint, even if the stored one is still good.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(formats.FORMATS)),
+    default="raw",
+    show_default=True,
+    help="How to print.",
+)
+@click.option(
+    "--output", metavar="FILE", help="Write there (mode 0600, atomically) instead of to standard output."
+)
+@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@settings_options
+def get(
+    wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None
+) -> None:
+    """Hand over a token: from Vault while it is good, else freshly minted and stored."""
+    log_to_stderr(verbose)
+    try:
+        for name in ("user_id", "company_name"):  # in this order, a line each
+            if flags[name] == "-":
+                flags[name] = line_of_stdin()
+        settings = Settings.from_env(**flags)
+        with connect(settings) as broker:
+            grant = broker.get(settings.identity(), KINDS[wanted], renew=renew)
+        text = formats.render(grant, form)
+        if output is not None:
+            formats.write_file(Path(output), text)
+            return
+    except KlearstackVaultError as exc:
+        if form == "json":
+            click.echo(formats.render_error(exc), nl=False)
+        raise
+    print_out(text)

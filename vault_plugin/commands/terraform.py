@@ -1,0 +1,22 @@
+"""`terraform`: the program of its `data "external"`."""
+
+import logging
+import sys
+
+import click
+
+from vault_plugin.commands.options import print_out
+from vault_plugin.terraform import MAX_QUERY, respond
+
+
+@click.command()
+@click.option(
+    "--with-tokens", is_flag=True, help='Answer the tokens, too: for `ephemeral "local_command"` only.'
+)
+def terraform(with_tokens: bool) -> None:
+    """The program of Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
+
+    With --with-tokens, `data "external"` would write the tokens into Terraform's state in plain text.
+    """
+    logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
+    print_out(respond(sys.stdin.buffer.read(MAX_QUERY + 1), with_tokens=with_tokens))
