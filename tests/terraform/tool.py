@@ -97,31 +97,25 @@ def _downloaded(tool: Terraform, folder: Path) -> Path | None:
 
 
 def _stand_ins(tool: Terraform, folder: Path) -> Path:
-    """Where the stand-ins are, laid out like a mirror. What they run on is installed beside them."""
-    packages, mirror = folder / "packages", folder / "mirror"
-    _python("pip", "install", "--quiet", f"--target={packages}", f"--requirement={_STANDIN}/requirements.txt")
-    compiler = [
-        "grpc_tools.protoc",
-        f"--proto_path={_STANDIN}",
-        f"--python_out={packages}",
-        "tfplugin6.proto",
-    ]
-    _python(*compiler, PYTHONPATH=str(packages))
+    """Where the stand-ins are, laid out like a mirror. They run in a virtual environment of their own."""
+    mirror, python = folder / "mirror", str(folder / "venv/bin/python")
+    _python("venv", "--without-pip", str(folder / "venv"))
+    _python("pip", f"--python={python}", "install", "--quiet", f"--requirement={_STANDIN}/requirements.txt")
     platform = json.loads(tool.run("version", "-json", cwd=folder).stdout)["platform"]
     for name, (_, version) in _PROVIDERS.items():
         place = mirror / "registry.terraform.io/hashicorp" / name / version / platform
         place.mkdir(parents=True)
         launcher = place / f"terraform-provider-{name}_v{version}"
-        start = f"import sys; sys.path += {[str(packages), str(_STANDIN.parent)]}; "
+        start = f"import sys; sys.path.append({str(_STANDIN.parent)!r}); "
         start += f"from standin import server; server.serve({name!r})"
-        # -I and -S: no package of the tests, whatever the environment says.
-        command = shlex.join([sys.executable, "-ISc", start])
+        # -I: no package of the tests, whatever the environment says.
+        command = shlex.join([python, "-Ic", start])
         launcher.write_text(f"#!/bin/sh\nexec {command}\n", encoding="utf-8")
         launcher.chmod(0o755)
     return mirror
 
 
-def _python(module: str, *arguments: str, **environ: str) -> None:
+def _python(module: str, *arguments: str) -> None:
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

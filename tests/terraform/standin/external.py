@@ -1,11 +1,17 @@
-"""A stand-in for hashicorp/external: the data source `external`."""
+"""A stand-in for hashicorp/external: the data source `external`, built on the PyPI package `tf`."""
 
 import json
 import shutil
 from typing import Any
 
+from tf.gen.tfplugin_pb2_grpc import add_ProviderServicer_to_server
+from tf.iface import DataSource, Provider
+from tf.provider import ProviderServicer
+from tf.schema import Attribute, Schema
+from tf.types import List, Map, String
+
 from . import programs
-from .provider import Provider, ProviderError, Source, Values, go_json
+from .provider import ProviderError, Values, go_json
 
 _GO_TYPES = {bool: "bool", int: "number", float: "number", list: "array", dict: "object", str: "string"}
 
@@ -61,12 +67,62 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"invalid character {name[0]!r} looking for beginning of value")
 
 
-def provider() -> Provider:
-    schema = {
-        "program": "list(string) required",
-        "working_dir": "string optional",
-        "query": "map(string) optional",
-        "result": "map(string) computed",
-        "id": "string computed",
-    }
-    return Provider(data={"external": Source(schema, _read)})
+class _DataSource(DataSource):  # type: ignore[misc]
+    def __init__(self, provider: Provider) -> None:
+        pass
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "external"
+
+    @classmethod
+    def get_schema(cls) -> Schema:
+        return Schema(
+            [
+                Attribute("program", List(String()), required=True),
+                Attribute("working_dir", String(), optional=True),
+                Attribute("query", Map(String()), optional=True),
+                Attribute("result", Map(String()), computed=True),
+                Attribute("id", String(), computed=True),
+            ]
+        )
+
+    def read(self, ctx: Any, config: Values) -> Values | None:
+        try:
+            return config | _read(config)
+        except ProviderError as error:
+            ctx.diagnostics.add_error(*error.args)
+            return None
+
+
+class _Provider(Provider):  # type: ignore[misc]
+    def full_name(self) -> str:
+        return "stand-in for hashicorp/external"
+
+    def get_model_prefix(self) -> str:
+        return ""
+
+    def get_provider_schema(self, diags: Any) -> Schema:
+        return Schema()
+
+    def validate_config(self, diags: Any, config: Values) -> None:
+        pass
+
+    def configure_provider(self, diags: Any, config: Values) -> None:
+        pass
+
+    def get_data_sources(self) -> list[type[DataSource]]:
+        return [_DataSource]
+
+    def get_resources(self) -> list[Any]:
+        return []
+
+
+class _Servicer(ProviderServicer):  # type: ignore[misc]
+    def StopProvider(self, request: Any, context: Any) -> Any:  # noqa: N802
+        programs.stop()
+        return super().StopProvider(request, context)
+
+
+def add_to(server: Any) -> None:
+    add_ProviderServicer_to_server(_Servicer(_Provider()), server)

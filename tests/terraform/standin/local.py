@@ -1,8 +1,9 @@
 """A stand-in for hashicorp/local: the ephemeral resource `local_command`."""
 
 import shutil
+from typing import Any
 
-from . import programs
+from . import programs, protocol
 from .provider import Provider, ProviderError, Source, Values
 
 
@@ -23,7 +24,7 @@ def _open(config: Values) -> Values:
     return {"exit_code": ended.status, "stdout": ended.stdout or None, "stderr": ended.stderr or None}
 
 
-def provider() -> Provider:
+def add_to(server: Any) -> None:
     schema = {
         "command": "string required",
         "arguments": "list(string) optional",
@@ -34,4 +35,4 @@ def provider() -> Provider:
         "stdout": "string computed",
         "stderr": "string computed",
     }
-    return Provider(ephemeral={"local_command": Source(schema, _open)})
+    protocol.add(Provider(ephemeral={"local_command": Source(schema, _open)}), server)

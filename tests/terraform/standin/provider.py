@@ -1,4 +1,4 @@
-"""What a provider consists of: schemas, and functions from the values of a block to values."""
+"""What the stand-ins consist of: schemas, and functions from the values of a block to values."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,16 +11,16 @@ Schema = Mapping[str, Any]
 
 
 class ProviderError(Exception):
-    """An error for Terraform to show, at the named argument of the block if there is one."""
+    """An error for Terraform to show, at the argument that `path` names if any; as `args`, what tf makes it from."""
 
-    def __init__(self, summary: str, detail: str, argument: str = "") -> None:
-        super().__init__(summary)
-        self.summary, self.detail, self.argument = summary, detail, argument
+    def __init__(self, summary: str, detail: str, *path: str) -> None:
+        super().__init__(summary, detail, path)
+        self.detail = detail
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data source or an ephemeral resource: `read` takes its arguments and returns what is computed."""
+    """An ephemeral resource: `read` takes its arguments and returns what is computed."""
 
     schema: Schema
     read: Callable[[Values], Values]
@@ -41,11 +41,10 @@ class Resource:
 
 @dataclass(frozen=True)
 class Provider:
-    """All of it, by the names of the types."""
+    """All of one that `tf` cannot serve, by the names of the types."""
 
     schema: Schema = field(default_factory=dict)
     configure: Callable[[Values], None] = lambda config: None
-    data: Mapping[str, Source] = field(default_factory=dict)
     ephemeral: Mapping[str, Source] = field(default_factory=dict)
     resources: Mapping[str, Resource] = field(default_factory=dict)
 

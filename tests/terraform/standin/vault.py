@@ -9,6 +9,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
+from . import protocol
 from .provider import Provider, ProviderError, Resource, Source, Values, go_json
 
 _OWN_TOKEN = {"display_name": "terraform", "ttl": "1200s", "explicit_max_ttl": "1200s", "renewable": False}
@@ -136,7 +137,7 @@ def _only_strings(values: Values | None) -> Values | None:
     return values
 
 
-def provider() -> Provider:
+def add_to(server: Any) -> None:
     vault = _Vault()
     kv = _Kv(vault)
     settings = {
@@ -171,9 +172,10 @@ def provider() -> Provider:
     resource = Resource(
         managed, kv.check, kv.read, kv.write, kv.delete, ("mount", "name", "namespace"), ("metadata",)
     )
-    return Provider(
+    provider = Provider(
         schema=settings,
         configure=vault.configure,
         ephemeral={"vault_kv_secret_v2": Source(ephemeral, kv.open)},
         resources={"vault_kv_secret_v2": resource},
     )
+    protocol.add(provider, server)
