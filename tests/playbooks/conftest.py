@@ -9,12 +9,17 @@ from playbooks.tool import CORES, Ansible, install, wheel
 
 
 @pytest.fixture(scope="session")
-def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def our_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def cores(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Where the programs of each version are."""
     folder = tmp_path_factory.mktemp("cores")
-    ours = wheel(folder)
     with ThreadPoolExecutor() as pool:
-        yield dict(zip(CORES, pool.map(lambda core: install(core, ours, folder / core), CORES), strict=True))
+        found = pool.map(lambda core: install(core, our_wheel, folder / core), CORES)
+        yield dict(zip(CORES, found, strict=True))
 
 
 @pytest.fixture(params=CORES)

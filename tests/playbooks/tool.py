@@ -1,6 +1,8 @@
 """Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed by pip."""
 
+import base64
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -20,6 +22,7 @@ _PYTHONS = {
     "2.20": ((3, 12), (3, 14)),
 }
 CORES = [core for core, (first, last) in _PYTHONS.items() if first <= sys.version_info[:2] <= last]
+TOKEN = "klearstack.vault.token"  # the lookup and the task
 Tasks = Sequence[Mapping[str, Any]]
 
 
@@ -69,6 +72,10 @@ class Ansible:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def results(self, world: World, tasks: Tasks, *arguments: str, **how: Any) -> list[Any]:
+        """What each of these tasks registers on localhost, failed or not."""
+        return registered(self.play(world, registering(tasks), *arguments, **how))
+
     def run(
         self, program: str, *arguments: str, env: Mapping[str, str | None], cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -85,6 +92,36 @@ class Ansible:
         )
 
 
+def lookup(arguments: str = "") -> str:
+    """An expression."""
+    return f"lookup('{TOKEN}'{arguments and ', '}{arguments})"
+
+
+def shown(expression: str, **keywords: Any) -> dict[str, Any]:
+    """A task that shows what an expression comes to."""
+    return {"ansible.builtin.debug": {"msg": f"{{{{ {expression} }}}}"}, **keywords}
+
+
+def token(**options: Any) -> dict[str, Any]:
+    """Our task."""
+    return {TOKEN: options}
+
+
+def registering(tasks: Tasks) -> Tasks:
+    """The same tasks, which may fail, and one that shows `registered` what they register, also what they hide."""
+    names = [f"result{number}" for number in range(len(tasks))]
+    kept = [
+        {"register": name, "ignore_errors": True, **task} for name, task in zip(names, tasks, strict=True)
+    ]
+    return [*kept, shown(f"'RESULTS ' ~ [{', '.join(names)}] | to_json | b64encode")]
+
+
+def registered(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    (found,) = re.findall('"msg": "RESULTS (.*)"', done.stdout)
+    answers: list[Any] = json.loads(base64.b64decode(found))
+    return answers
+
+
 def wheel(folder: Path) -> Path:
     """Our wheel, built from this checkout."""
     _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT))
@@ -92,11 +129,11 @@ def wheel(folder: Path) -> Path:
     return built
 
 
-def install(core: str, wheel: Path, folder: Path) -> Path:
-    """A virtual environment with that ansible-core and our wheel; where its programs are."""
+def install(core: str, wheel: Path, folder: Path, *more: str) -> Path:
+    """A virtual environment with that ansible-core, our wheel and more packages; where its programs are."""
     venv.create(folder, with_pip=True)
     programs = folder / "bin"
-    packages = [f"ansible-core=={core}.*", str(wheel)]
+    packages = [f"ansible-core=={core}.*", str(wheel), *more]
     _quietly(str(programs / "python"), "-m", "pip", "install", "--quiet", *packages)
     return programs
 

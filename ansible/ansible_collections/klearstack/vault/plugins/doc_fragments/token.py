@@ -13,88 +13,97 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   user_id:
-    description: "The user's id; `-` reads a line of standard input."
+    description: The user's id. Required.
     type: str
   company_name:
-    description: "The user's company; `-` reads the next line."
+    description: The user's company. Required.
     type: str
   url:
-    description: "KlearStack's base URL, as you were given it."
+    description: KlearStack's base URL, as you were given it. Required.
     type: str
   ca_cert:
-    description: "PEM file of the endpoint's CA, if it is not a public one."
+    description: PEM file of the endpoint's CA, if it is not a public one.
     type: str
   allow_plain_http:
     description: 'Mint over plain http to another host: whoever listens gets the token.'
     type: bool
     default: false
   vault_addr:
-    description: "Vault's address; several nodes of a cluster with commas, a socket as unix:///path."
+    description: Vault's address; several nodes of a cluster with commas, a socket as unix:///path. Required; else E(VAULT_ADDR).
     type: str
   vault_namespace:
-    description: "Vault's namespace."
+    description: Vault's namespace. Else E(VAULT_NAMESPACE).
     type: str
   vault_cacert:
-    description: "PEM file of Vault's CA, if it is not a public one."
+    description: PEM file of Vault's CA, if it is not a public one. Else E(VAULT_CACERT).
     type: str
   vault_client_cert:
-    description: 'PEM file of a TLS client certificate.'
+    description: PEM file of a TLS client certificate. Else E(VAULT_CLIENT_CERT).
     type: str
   vault_client_key:
-    description: 'PEM file of its key.'
+    description: PEM file of its key. Else E(VAULT_CLIENT_KEY).
     type: str
   auth:
-    description: 'How to log in to Vault.'
+    description: How to log in to Vault. The guide has the way for other methods.
     type: str
     choices: [token, approle]
     default: token
   auth_mount:
-    description: 'Where that auth method is mounted.'
+    description: Where that auth method is mounted.
     type: str
     default: approle
   vault_token:
-    description: 'The Vault token; else ~/.vault-token.'
+    description: The Vault token; else ~/.vault-token. E(VAULT_TOKEN) comes before that file.
     type: str
   role_id:
-    description: "AppRole's role id."
+    description: AppRole's role id. Else E(VAULT_ROLE_ID).
     type: str
   secret_id:
-    description: "AppRole's secret id."
+    description: AppRole's secret id. Else E(VAULT_SECRET_ID).
     type: str
   mount:
-    description: 'The KV mount (v1 or v2).'
+    description: The KV mount (v1 or v2).
     type: str
     default: secret
   path_prefix:
-    description: 'The folder below it.'
+    description: The folder below it.
     type: str
     default: klearstack
   min_ttl:
-    description: "Mint if less is left; never more than half of a token's life."
+    description: Mint if less is left; never more than half of a token's life. Seconds, or a duration such as V(15m) or V(1h30m).
     type: str
-    default: 60.0
+    default: "60"
   timeout:
-    description: 'For each connection, and each wait for an answer.'
+    description: For each connection, and each wait for an answer. Seconds, or a duration.
     type: str
-    default: 10.0
+    default: "10"
   deadline:
-    description: 'For everything together.'
+    description: For everything together. Seconds, or a duration.
     type: str
-    default: 60.0
+    default: "60"
   on_vault_error:
     description: 'With Vault down: fail, or bypass it: mint and store nothing.'
     type: str
     choices: [fail, bypass]
     default: fail
   kind:
-    description: Which.
+    description: Which token, or both.
     type: str
     choices: [access, refresh, both]
     default: access
   renew:
-    description: Mint, even if the stored one is still good.
+    description: Mint, even if the stored one is still good. A lookup does so at each evaluation.
     type: bool
     default: false
+notes:
+  - An option that no keyword, variable, environment variable or ini key sets may still come from E(VAULT_ADDR) and the
+    others that its description names. E(BAO_ADDR) and the like go before them. Each, also E(KLEARSTACK_URL) and the like,
+    may name a file with C(_FILE) appended, such as E(VAULT_TOKEN_FILE).
+  - Of the settings of C(community.hashi_vault) those count that the lookup's documentation lists as C(ansible_hashi_vault_*)
+    and E(ANSIBLE_HASHI_VAULT_*). Proxies, retries, C(retry_action), C(token_path), C(token_file) and C(validate_certs) do
+    not; TLS is always verified.
+requirements:
+  - The Python package C(klearstack-vault), in the Python that runs Ansible.
 """
 
     PLUGINS = r"""

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 
 from ansible import constants
 from ansible.errors import AnsibleError
+from ansible.module_utils.common.collections import is_string
 from ansible.utils.display import Display
+from jinja2 import Undefined, UndefinedError
 
 try:
     from vault_plugin.app import connect
@@ -28,6 +30,10 @@ except ImportError:
     connect = None
 
 KINDS = {"access": ("access",), "refresh": ("refresh",), "both": ("access", "refresh")}
+FIELDS = {
+    "access": ("access_token", "expires_at", "expires_in", "vault"),
+    "refresh": ("refresh_token", "refresh_expires_at", "refresh_expires_in", "refresh_vault"),
+}
 IDENTITY = ("user_id", "company_name")
 MISSING = (
     "klearstack.vault needs the Python package klearstack-vault in the Python that runs Ansible: "
@@ -47,8 +53,10 @@ class EngineError(Exception):
 
 
 def _in_options(text):
-    """The package speaks of its command line; here the same settings are options."""
-    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text)
+    """The package speaks of its command line and environment; here the same settings are options."""
+    text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text)
+    variable = r"(?<!\()\b(?:(VAULT_ADDR|VAULT_TOKEN)|VAULT_(ROLE_ID|SECRET_ID))\b(?: or BAO_\w+)?"
+    return re.sub(variable, lambda name: f"{(name[1] or name[2]).lower()} ({name[0]})", text)
 
 
 class _ToDisplay(logging.Handler):
@@ -65,10 +73,10 @@ def _listen():
     if not ours.handlers:
         ours.addHandler(_ToDisplay())
         ours.propagate = False
-        ours.setLevel(logging.INFO if _display.verbosity else logging.WARNING)
+        ours.setLevel(logging.INFO)
 
 
-def tokens(lookup, templar, variables, direct, terms=(), mint=True):
+def tokens(lookup, templar, variables, direct, terms=(), field=None, mint=True):
     """The answers for all terms, each a dict of plain values, or None where a token would have to be minted and may not.
 
     Raises EngineError, and AnsibleError for what core itself finds wrong, such as an undefined variable.
@@ -76,7 +84,7 @@ def tokens(lookup, templar, variables, direct, terms=(), mint=True):
     _listen()
     try:
         options = _options(lookup, templar, variables, direct)
-        kinds = tuple(Kind(kind) for kind in KINDS[options.pop("kind")])
+        kinds = _kinds(options.pop("kind"), field)
         renew = options.pop("renew")
         asked = [_identity(term, options) for term in terms] or [{}]
         # All of them, before anything is asked for.
@@ -93,7 +101,7 @@ def tokens(lookup, templar, variables, direct, terms=(), mint=True):
             return [answer(one.identity()) for one in settings]
     except KlearstackVaultError as exc:
         raise EngineError(exc) from None
-    except AnsibleError:
+    except (AnsibleError, UndefinedError):
         raise
     except Exception as exc:  # noqa: BLE001  its text might quote a secret
         raise EngineError(bug(exc)) from None
@@ -108,9 +116,16 @@ def _options(lookup, templar, variables, direct):
         raise UsageError(f"There is no option {unknown[0]}.", hint=_HINT)
     options = {"kind": "access", "renew": False}
     for name, about in definitions.items():
+        given = direct.get(name)
+        if isinstance(given, Undefined):  # before core 2.19, which says so itself
+            str(given)  # raises UndefinedError
         # Core takes variables as they stand there, also those that are templates.
-        names = () if direct.get(name) is not None else (one["name"] for one in about.get("vars", ()))
+        names = (one["name"] for one in about.get("vars", ())) if given is None else ()
         said = {one: templar.template(variables[one]) for one in names if one in variables}
+        # Of NO YAML makes false, and of 1.10 it makes 1.1.
+        wrong = (bool, float) if name in IDENTITY else bool
+        if about["type"] == "str" and any(isinstance(value, wrong) for value in (given, *said.values())):
+            raise UsageError(f"The option {name} must be a string: put it into quotes.", hint=_HINT)
         try:
             value, origin = constants.config.get_config_value_and_origin(
                 name,
@@ -121,15 +136,32 @@ def _options(lookup, templar, variables, direct):
             )
         except AnsibleError:  # quotes the value
             raise UsageError(f"The option {name} has a value that it cannot take.", hint=_HINT) from None
-        if value is not None and origin != "default":
-            options[name] = value if isinstance(value, bool) else str(value)  # str: core's strings carry tags
+        empty = value == "" and origin.startswith("env:")  # unset, as the package has it
+        if value is not None and origin != "default" and not empty:
+            options[name] = value if isinstance(value, bool) else _plain(value)
     return options
+
+
+def _kinds(kind, field):
+    """The kinds of token to ask for, in whose answer that field must be."""
+    kinds = KINDS[kind]
+    fields = [*(name for one in kinds for name in FIELDS[one]), "token_type", "source", "stale"]
+    if field is not None and field not in fields:
+        raise UsageError(f"There is no such field, only {', '.join(fields)}.", hint=_HINT)
+    return tuple(map(Kind, kinds))
 
 
 def _identity(term, options):
     """The user and the company of one term. What a term leaves out comes from the options."""
     if not isinstance(term, Mapping) or not term or set(term) - set(IDENTITY):
         raise UsageError("Each term must be a dict of user_id and company_name.", hint=_HINT)
-    if any(isinstance(value, bool) or not isinstance(value, (str, int)) for value in term.values()):
-        raise UsageError("The user_id and the company_name of a term must be strings.", hint=_HINT)
-    return {name: str(value) for name, value in {**options, **term}.items() if name in IDENTITY}
+    if any(isinstance(one, bool) or not (isinstance(one, int) or is_string(one)) for one in term.values()):
+        raise UsageError(
+            "The user_id and the company_name must be strings: put them into quotes.", hint=_HINT
+        )
+    return {name: _plain(value) for name, value in {**options, **term}.items() if name in IDENTITY}
+
+
+def _plain(value):
+    """Its text as Python's own string: core's strings carry tags, and the older ones stay what they are in `str()`."""
+    return str.__str__(str(value))

@@ -1,0 +1,181 @@
+"""Where the options of the lookup and the task come from, and that they are the settings of the package."""
+
+import json
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+from commands import World
+from playbooks.tool import TOKEN, Ansible, lookup, shown, token
+from vaults import Vault
+
+from vault_plugin.settings import Origin, Settings
+from vault_plugin.simulator import Simulator
+
+SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
+SECRETS = {"vault_token", "role_id", "secret_id"}
+PATH = lookup("field='vault'") + ".path"
+UNUSED = {"ansible_klearstack_path_prefix": "{{ nowhere }}"}
+WHERE = {"ansible_klearstack_path_prefix": "{{ team }}/variable", "team": "red"}
+
+
+def ini(ansible: Ansible, **values: str) -> None:
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    (ansible.folder / "ansible.cfg").write_text("\n".join(["[klearstack]", *lines, ""]))
+
+
+def test_a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(
+    ansible: Ansible, kv2: World
+) -> None:
+    ini(ansible, path_prefix="ini")
+    env = {"KLEARSTACK_VAULT_PATH_PREFIX": "environment"}
+    keyword, variable, environment, of_task, task_variable = ansible.results(
+        kv2,
+        [
+            shown(lookup("path_prefix='keyword', field='vault'") + ".path", vars=UNUSED),
+            shown(PATH, vars=WHERE),
+            shown(PATH),
+            {**token(path_prefix="option"), "vars": WHERE},
+            {**token(path_prefix=None), "vars": WHERE},
+        ],
+        env=env,
+    )
+    paths = [one["msg"].partition("/Acme")[0] for one in (keyword, variable, environment)]
+    assert paths == ["keyword", "red/variable", "environment"]
+    paths = [one["vault"]["path"].partition("/Acme")[0] for one in (of_task, task_variable)]
+    assert paths == ["option", "red/variable"]
+
+
+def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
+    newest: Ansible, kv2: World
+) -> None:
+    nobody = "http://127.0.0.1:9"
+    ini(newest, path_prefix="ini", vault_addr=kv2.vault.address)
+    (newest.folder / "token").write_text(kv2.vault.root_token + "\n")
+    by_file = {"VAULT_TOKEN": None, "VAULT_ADDR": nobody, "BAO_TOKEN_FILE": str(newest.folder / "token")}
+    (of_ini,) = newest.results(kv2, [shown(PATH)], env=by_file)
+    assert of_ini["msg"] == "ini/Acme/26/access"
+    ini(newest, user_id="27")  # which KLEARSTACK_USER_ID is stronger than
+    (newest.folder / ".vault-token").write_text(kv2.vault.root_token)
+    (of_home,) = newest.results(
+        kv2, [shown(PATH)], env={"VAULT_TOKEN": None, "VAULT_ADDR": nobody, "BAO_ADDR": kv2.vault.address}
+    )
+    assert of_home["msg"] == "klearstack/Acme/26/access"
+    company = newest.folder / "company"
+    company.write_text("Other")
+    environ = {"KLEARSTACK_USER_ID": None, "KLEARSTACK_COMPANY_NAME": ""}
+    (of_file,) = newest.results(
+        kv2, [shown(PATH)], env={**environ, "KLEARSTACK_COMPANY_NAME_FILE": str(company)}
+    )
+    assert of_file["msg"] == "klearstack/Other/27/access"
+
+
+def test_what_community_hashi_vault_knows_from_variables_we_know_too(ansible: Ansible, kv2: World) -> None:
+    role_id, secret_id, accessors = kv2.vault.approle(
+        f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+        mount="machines",
+    )
+    theirs = {"ansible_hashi_vault_url": kv2.vault.address, "ansible_hashi_vault_timeout": 5}
+    by_token = {**theirs, "ansible_hashi_vault_token": "{{ of_another }}", "of_another": kv2.vault.root_token}
+    by_role = {
+        "ansible_hashi_vault_addr": kv2.vault.address,
+        "ansible_hashi_vault_auth_method": "approle",
+        "ansible_hashi_vault_role_id": role_id,
+        "ansible_hashi_vault_secret_id": secret_id,
+        "ansible_hashi_vault_mount_point": "machines",
+    }
+    ours = {f"ansible_klearstack_{name}": "wrong" for name in SECRETS}
+    before = accessors()
+    results = ansible.results(
+        kv2,
+        [
+            shown(lookup("field='source'"), vars=by_token),
+            shown(lookup("field='source', renew=true"), vars=by_role),
+            shown(lookup("field='source'"), vars={**by_role, "ansible_hashi_vault_secret_id": "wrong"}),
+            shown(lookup("field='source'"), vars={**by_role, **ours}),  # ours are stronger
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_ca_cert": "/no/such"}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_timeout": 0}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "ldap"}),
+        ],
+        env={"VAULT_ADDR": None, "VAULT_TOKEN": None},
+    )
+    assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
+    assert accessors() == before
+    for one, said in zip(
+        results[2:],
+        [
+            "auth_mount.",
+            "auth_mount.",
+            "vault_cacert names a file that cannot be read",
+            "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
+            "The option auth has a value that it cannot take",
+        ],
+        strict=True,
+    ):
+        assert said in one["msg"]
+
+
+@pytest.mark.parametrize("variable", ["ansible_hashi_vault_namespace", "ansible_klearstack_vault_namespace"])
+def test_a_namespace_is_one_of_its_own(
+    newest: Ansible, bao: Vault, variable: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with Simulator() as endpoint:
+        world = World(endpoint, bao, "kv", newest.folder)  # which is mounted in the namespace alone
+        inside, outside = newest.results(
+            world, [shown(lookup("field='source'"), vars={variable: bao.namespace()}), shown(lookup())]
+        )
+    assert inside["msg"] == "endpoint"
+    assert outside["failed"]
+
+
+def test_secrets_that_ansible_vault_encrypts_are_decrypted(ansible: Ansible, kv2: World) -> None:
+    password = ansible.folder / "password"
+    password.write_text("pass")
+    secrets = ("--name", "secret_token", "--name", "company", kv2.vault.root_token, "Hidden")
+    encrypt = ("encrypt_string", "--vault-password-file", str(password), *secrets)
+    done = ansible.run("ansible-vault", *encrypt, env=ansible.environ(kv2))
+    (ansible.folder / "secrets.yml").write_text(done.stdout)
+    results = ansible.results(
+        kv2,
+        [
+            shown(lookup("vault_token=secret_token, company_name=company")),
+            shown(
+                lookup("{'company_name': company}"), vars={"ansible_hashi_vault_token": "{{ secret_token }}"}
+            ),
+            token(vault_token="{{ secret_token }}", company_name="{{ company }}"),
+        ],
+        *("--vault-password-file", str(password)),
+        vars_files=["secrets.yml"],
+        env={"VAULT_TOKEN": None},
+    )
+    answers = [one.get("msg", one) for one in results]
+    assert [one["vault"]["path"] for one in answers] == ["klearstack/Hidden/26/access"] * 3
+    assert kv2.endpoint.mints == 1
+
+
+@pytest.mark.parametrize("kind", ["lookup", "module"])
+def test_the_options_are_the_settings(newest: Ansible, kv2: World, kind: str) -> None:
+    done = newest.run("ansible-doc", "--json", "-t", kind, TOKEN, env=newest.environ(kv2))
+    options: dict[str, Any] = json.loads(done.stdout)[TOKEN]["doc"]["options"]
+    own = {"kind", "renew"} | ({"_terms", "field"} if kind == "lookup" else set())
+    assert set(options) == SETTINGS.keys() | own
+    for name, one in SETTINGS.items():
+        origin: Origin = one.metadata["origin"]
+        option = options[name]
+        assert option.get("choices", []) == list(origin.choices), name
+        default = f"{one.default:g}" if isinstance(one.default, float) else one.default
+        assert option.get("default") == (None if default is MISSING else default), name
+        assert option["type"] == ("bool" if one.type is bool else "str"), name
+        if kind == "lookup":
+            sources = {
+                source: [entry["name"] for entry in option.get(source, [])] for source in ("vars", "env")
+            }
+            ours = [variable for variable in sources["env"] if variable.startswith("KLEARSTACK_")]
+            assert ours == [variable for variable in origin.env if variable.startswith("KLEARSTACK_")], name
+            assert not [variable for variable in sources["env"] if variable.startswith(("VAULT_", "BAO_"))]
+            assert sources["vars"][-1] == f"ansible_klearstack_{name}"  # the last one wins
+            ini = [] if name in SECRETS else [{"section": "klearstack", "key": name}]
+            assert option.get("ini", []) == ini, name
