@@ -64,6 +64,7 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
                 *(task for options, _ in INPUT for task in both(options)),
                 *(shown(lookup(arguments)) for arguments in OF_LOOKUPS),
                 token(field="access_token"),
+                {**token(), "vars": {"ansible_klearstack_company_name": False}},
                 shown(lookup("user_id=nowhere")),
                 shown(lookup("{'user_id': nowhere}")),
                 token(user_id="{{ nowhere }}"),
@@ -71,7 +72,7 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
             env={"VAULT_ADDR": proxy.address},
         )
         assert (proxy.requests, kv2.endpoint.requests) == ([], 0)
-    results, (field, *undefined) = results[:-4], results[-4:]
+    results, (field, norway, *undefined) = results[:-5], results[-5:]
     expected = [said for _, said in INPUT for _ in range(2)] + [*OF_LOOKUPS.values()]
     for result, said in zip(results, expected, strict=True):
         assert result["failed"]
@@ -83,6 +84,7 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
             assert result["error"]["code"] in {"usage", "settings"}
     assert sum("error" in result for result in results) == len(INPUT)
     assert field["msg"] == f"There is no option field.{HINT}"
+    assert norway["msg"] == f"The option company_name {STRING}{HINT}"
     assert ["'nowhere' is undefined" in one["msg"] for one in undefined] == [True] * 3
 
 
@@ -103,7 +105,7 @@ def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
                 "connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there.",
             ),
             (
-                {"url": NOBODY, "deadline": "0.5s"},
+                {"url": NOBODY, "deadline": "2s"},
                 "endpoint_unavailable",
                 "cannot be reached, or broke the connection. Check url, or try again later.",
             ),

@@ -49,25 +49,20 @@ def test_a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(
 def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
     newest: Ansible, kv2: World
 ) -> None:
-    nobody = "http://127.0.0.1:9"
     ini(newest, path_prefix="ini", vault_addr=kv2.vault.address)
-    (newest.folder / "token").write_text(kv2.vault.root_token + "\n")
-    by_file = {"VAULT_TOKEN": None, "VAULT_ADDR": nobody, "BAO_TOKEN_FILE": str(newest.folder / "token")}
-    (of_ini,) = newest.results(kv2, [shown(PATH)], env=by_file)
+    (newest.folder / "token").write_text(f"{kv2.vault.root_token}\n")
+    environ = {"VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": None, "BAO_TOKEN_FILE": "token"}
+    (of_ini,) = newest.results(kv2, [shown(PATH)], env=environ)
     assert of_ini["msg"] == "ini/Acme/26/access"
-    ini(newest, user_id="27")  # which KLEARSTACK_USER_ID is stronger than
-    (newest.folder / ".vault-token").write_text(kv2.vault.root_token)
-    (of_home,) = newest.results(
-        kv2, [shown(PATH)], env={"VAULT_TOKEN": None, "VAULT_ADDR": nobody, "BAO_ADDR": kv2.vault.address}
-    )
-    assert of_home["msg"] == "klearstack/Acme/26/access"
-    company = newest.folder / "company"
-    company.write_text("Other")
-    environ = {"KLEARSTACK_USER_ID": None, "KLEARSTACK_COMPANY_NAME": ""}
-    (of_file,) = newest.results(
-        kv2, [shown(PATH)], env={**environ, "KLEARSTACK_COMPANY_NAME_FILE": str(company)}
-    )
-    assert of_file["msg"] == "klearstack/Other/27/access"
+    ini(newest, user_id="27")
+    (newest.folder / "token").rename(newest.folder / ".vault-token")
+    files = {"KLEARSTACK_COMPANY_NAME": "Other", "KLEARSTACK_VAULT_PATH_PREFIX": "by/file"}
+    for name, value in files.items():
+        (newest.folder / name).write_text(value)
+        environ |= {name: "", f"{name}_FILE": name}  # empty is unset
+    environ |= {"KLEARSTACK_USER_ID": None, "BAO_TOKEN_FILE": None, "BAO_ADDR": kv2.vault.address}
+    (of_file,) = newest.results(kv2, [shown(PATH)], env=environ)
+    assert of_file["msg"] == "by/file/Other/27/access"
 
 
 def test_what_community_hashi_vault_knows_from_variables_we_know_too(ansible: Ansible, kv2: World) -> None:

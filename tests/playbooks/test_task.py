@@ -73,7 +73,7 @@ def test_it_runs_by_the_free_strategy_too(newest: Ansible, kv2: World) -> None:
 def test_its_typed_error_tells_until_whether_another_try_may_help(newest: Ansible, kv2: World) -> None:
     def trying(url: str, number: int) -> dict[str, Any]:
         until = f"result{number} is succeeded or not result{number}.error.retryable"
-        return {**token(url=url, user_id=number, deadline=1), "until": until, "retries": 1, "delay": 0}
+        return {**token(url=url, user_id=number, deadline=3), "until": until, "retries": 1, "delay": 0}
 
     kv2.endpoint.fault, kv2.endpoint.fault_count = "401", 1
     with Simulator(fault="401") as refusing, Simulator(fault="503") as down:

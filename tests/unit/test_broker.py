@@ -73,6 +73,20 @@ def test_a_hit_needs_neither_store_nor_source_nor_lock() -> None:
     assert (world.built, world.source.mints, world.flight.turns) == ([], 0, 0)
 
 
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(("left", "found"), [(60, True), (59, False), (0, False)])
+def test_what_is_stored_is_told_by_the_rules_of_get_without_minting(
+    warm: bool, left: int, found: bool
+) -> None:
+    world = World(warm=warm)
+    assert world.broker.stored(ACME) is None
+    world.keep()
+    world.clock.time = NOW + 900 - left
+    grant = world.broker.stored(ACME, tuple(Kind))
+    assert (grant is not None) == found
+    assert (world.source.mints, world.flight.turns) == (0, 0)
+
+
 def test_without_a_warm_reader_a_hit_still_needs_no_lock_and_no_minting() -> None:
     world = World(warm=False)
     world.keep()
