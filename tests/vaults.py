@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import hvac
@@ -60,7 +61,31 @@ class Vault:
         roles.create_or_update_approle(name, token_policies=[name], mount_point=mount, **role)
         role_id = roles.read_role_id(name, mount_point=mount)["data"]["role_id"]
         secret_id = roles.generate_secret_id(name, mount_point=mount)["data"]["secret_id"]
-        return role_id, secret_id, lambda: set(self.admin.list("auth/token/accessors")["data"]["keys"])
+        return role_id, secret_id, self.accessors
+
+    @contextmanager
+    def logins(
+        self, method: str, mount: str, config: dict[str, Any], role: dict[str, Any], kv: str
+    ) -> Iterator[None]:
+        """An auth method for the length of a `with` block; its role `ci` may use that KV v2 mount."""
+        self.admin.sys.enable_auth_method(method, path=mount)
+        self.admin.write_data(f"auth/{mount}/config", data=config)
+        self.admin.write_data(f"auth/{mount}/role/ci", data=role | {"token_policies": kv})
+        self.admin.sys.create_or_update_policy(
+            kv,
+            f"""
+            path "{kv}/data/*"     {{ capabilities = ["update", "read"] }}
+            path "{kv}/metadata/*" {{ capabilities = ["create", "update"] }}
+            """,
+        )
+        try:
+            yield
+        finally:
+            self.admin.sys.disable_auth_method(mount)
+
+    def accessors(self) -> set[str]:
+        """Those of all tokens that there are."""
+        return set(self.admin.list("auth/token/accessors")["data"]["keys"])
 
     def is_v2(self, mount: str) -> bool:
         about = self.admin.read(f"sys/internal/ui/mounts/{mount}")["data"]

@@ -2,24 +2,42 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from vault_plugin.commands.get import get
-from vault_plugin.commands.servers import demo, simulate
-from vault_plugin.commands.terraform import terraform
 from vault_plugin.errors import KlearstackVaultError, UsageError, bug
 
+# Each command's module and name. Only the one that is called is loaded: all of them take longer than a stored token does.
+COMMANDS = {
+    "get": "get:get",
+    "exec": "exec:exec_",
+    "helper": "helper:helper",
+    "terraform": "terraform:terraform",
+    "demo": "servers:demo",
+    "simulate": "servers:simulate",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  as above
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"vault_plugin.commands.{module}"), name)
+        return command
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="klearstack-vault", message="%(prog)s %(version)s")
 def cli() -> None:
     """KlearStack API tokens, kept in Vault until they expire and handed to the tool that asks."""
-
-
-for command in (get, terraform, demo, simulate):
-    cli.add_command(command)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -39,6 +57,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _fail(bug(exc))
 
 
+def bazel_helper() -> NoReturn:
+    """For Bazel's --credential_helper, which is a path without arguments."""
+    main(["helper", "bazel", *sys.argv[1:]])
+
+
+def git_helper() -> NoReturn:
+    """For git's credential.helper, which is the end of a command's name."""
+    main(["helper", "git", *sys.argv[1:]])
+
+
 def _fail(exc: KlearstackVaultError) -> NoReturn:
     click.echo(f"klearstack-vault: {exc} {exc.hint}".rstrip(), err=True)
     sys.exit(exc.exit_code)
@@ -50,6 +78,8 @@ def _without_values(exc: click.ClickException) -> str:
         return "There is no option of that name."
     if isinstance(exc, click.BadOptionUsage):
         return f"{exc.option_name} takes {'a' if 'requires' in exc.message else 'no'} value."
+    if isinstance(exc, click.MissingParameter) and exc.param is not None:
+        return f"{str(exc.param.name).upper()} is missing."
     if isinstance(exc, click.BadParameter) and exc.param is not None:
         choices = getattr(exc.param.type, "choices", ())
         return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."

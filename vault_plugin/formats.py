@@ -47,16 +47,21 @@ def _json(grant: Grant) -> str:
     return json.dumps(describe(grant))
 
 
-def _env(grant: Grant) -> str:
-    lines = []
+def variables(grant: Grant) -> dict[str, str]:
+    """Names and texts of the environment variables that hold the tokens, and when they expire."""
+    answer: dict[str, str] = {}
     for kind, held in grant.held.items():
-        # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], as Token.from_jwt has seen to.
         prefix = "KLEARSTACK_REFRESH" if kind is Kind.REFRESH else "KLEARSTACK"
-        lines += [
-            f"export KLEARSTACK_{kind.upper()}_TOKEN={held.token.value.reveal()}",
-            f"export {prefix}_TOKEN_EXPIRATION={format_rfc3339(held.token.expires_at)}",
-        ]
-    return "\n".join(lines)
+        answer |= {
+            f"KLEARSTACK_{kind.upper()}_TOKEN": held.token.value.reveal(),
+            f"{prefix}_TOKEN_EXPIRATION": format_rfc3339(held.token.expires_at),
+        }
+    return answer
+
+
+def _env(grant: Grant) -> str:
+    # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], as Token.from_jwt has seen to.
+    return "\n".join(f"export {name}={text}" for name, text in variables(grant).items())
 
 
 def _header(grant: Grant) -> str:
@@ -69,7 +74,20 @@ def _curl(grant: Grant) -> str:
     return f'header = "{_header(grant)}"'
 
 
-FORMATS = {"raw": _raw, "json": _json, "env": _env, "header": _header, "curl": _curl}
+def _github(grant: Grant) -> str:
+    # The parts too, for whoever prints a token without its signature, or that alone. Nothing needs escaping, see _env.
+    tokens = [held.token.value.reveal() for held in grant.held.values()]
+    return "\n".join(f"::add-mask::{part}" for token in tokens for part in (token, *token.rsplit(".", 1)))
+
+
+FORMATS = {
+    "raw": _raw,
+    "json": _json,
+    "env": _env,
+    "header": _header,
+    "curl": _curl,
+    "github": _github,
+}
 
 
 def render(grant: Grant, form: str) -> str:
@@ -95,9 +113,7 @@ def write_file(path: Path, text: str) -> None:
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     except OSError as exc:
-        raise OutputError(
-            f"No file can be made in {path.parent} ({exc.strerror}).", hint="Check --output."
-        ) from None
+        raise OutputError(f"No file can be made in {path.parent} ({exc.strerror}).") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -105,7 +121,7 @@ def write_file(path: Path, text: str) -> None:
             os.fsync(descriptor)
         Path(name).replace(path)
     except OSError as exc:
-        raise WriteError(f"{path} cannot be written ({exc.strerror}).", hint="Check --output.") from None
+        raise WriteError(f"{path} cannot be written ({exc.strerror}).") from None
     finally:
         with suppress(FileNotFoundError):
             Path(name).unlink()

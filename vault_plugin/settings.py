@@ -8,6 +8,7 @@ The command line, README's table and the checks on both are made from these decl
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,19 @@ def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  
         ("KLEARSTACK_COMPANY_NAME",),
     )  # all it takes to mint a token
     return field(default=None if default is MISSING else default, repr=shown, metadata=metadata)
+
+
+# What each login cannot do without, and what to say if it is nowhere.
+_LOGINS = {
+    "token": {"vault_token": "VAULT_TOKEN is missing, and ~/.vault-token holds none"},
+    "approle": {"role_id": "VAULT_ROLE_ID is missing", "secret_id": "VAULT_SECRET_ID is missing"},
+    "jwt": {"vault_jwt": "VAULT_JWT is missing"},
+    "kubernetes": {
+        "auth_role": "--auth-role (KLEARSTACK_VAULT_AUTH_ROLE) is missing",
+        "vault_jwt": "VAULT_JWT is missing, and so is a pod's service account token",
+    },
+}
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")  # in every pod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +95,18 @@ class Settings:
         "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY", help="PEM file of its key.", default=None
     )
     auth: str = _setting(
-        "KLEARSTACK_VAULT_AUTH",
-        help="How to log in to Vault.",
-        default="token",
-        choices=("token", "approle"),
+        "KLEARSTACK_VAULT_AUTH", help="How to log in to Vault.", default="token", choices=tuple(_LOGINS)
     )
-    auth_mount: str = _setting(
+    auth_mount: str | None = _setting(
         "KLEARSTACK_VAULT_AUTH_MOUNT",
-        help="Where that auth method is mounted.",
-        default="approle",
+        help="Where that auth method is mounted; else at its own name.",
+        default=None,
         read=vault_path,
+    )
+    auth_role: str | None = _setting(
+        "KLEARSTACK_VAULT_AUTH_ROLE",
+        help="The role to log in as: for kubernetes; for jwt, unless the mount has a default one.",
+        default=None,
     )
     vault_token: Secret | None = _setting(
         "BAO_TOKEN",
@@ -105,6 +121,14 @@ class Settings:
     )
     secret_id: Secret | None = _setting(
         "BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole's secret id.", default=None, flag=False, read=Secret
+    )
+    vault_jwt: Secret | None = _setting(
+        "BAO_JWT",
+        "VAULT_JWT",
+        help="The JWT to log in with; for kubernetes else the pod's service account token.",
+        default=None,
+        flag=False,
+        read=Secret,
     )
     mount: str = _setting(
         "KLEARSTACK_VAULT_MOUNT", help="The KV mount (v1 or v2).", default="secret", read=vault_path
@@ -171,9 +195,28 @@ class Settings:
             raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
         return cls(**values)
 
+    @classmethod
+    def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
+        """The same for a caller with identities of its own: none is asked for here. Raises SettingsError."""
+        return cls.from_env(environ, **flags | {"user_id": "-", "company_name": "-"})
+
     def identity(self) -> Identity:
         """Whose token is asked for. Raises SettingsError if it cannot be one."""
         return Identity(self.user_id, self.company_name)
+
+
+def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """For another program: nothing that leads to tokens, neither Vault's logins nor the identity, which is all that
+    KlearStack asks for.
+    """
+    ours = {
+        name
+        for one in fields(Settings)
+        if one.metadata["origin"].read is Secret or not one.repr
+        for variable in one.metadata["origin"].env
+        for name in (variable, f"{variable}_FILE")
+    }
+    return {name: text for name, text in environ.items() if name not in ours}
 
 
 def _from_environment(origin: Origin, environ: Mapping[str, str]) -> str | None:
@@ -212,7 +255,7 @@ def _name(name: str, origin: Origin) -> str:
 
 
 def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """What no single setting shows; fills in the Vault token's last origin."""
+    """What no single setting shows; fills in what another program left to log in with."""
     wrong = []
     if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
         wrong.append(
@@ -226,25 +269,19 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
     ]
     if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
         wrong.append("--vault-client-cert and --vault-client-key go together")
-    if values.get("auth") == "approle":
-        wrong += [
-            f"VAULT_{name.upper()} is missing" for name in ("role_id", "secret_id") if name not in values
-        ]
-    elif "vault_token" not in values:
-        wrong += _token_helpers_file(Path(environ.get("HOME", "/nonexistent"), ".vault-token"), values)
-    return wrong
+    login = values.get("auth", "token")
+    if login == "token":
+        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"))
+    elif login == "kubernetes":
+        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT)
+    return wrong + [complaint for name, complaint in _LOGINS[login].items() if name not in values]
 
 
-def _token_helpers_file(path: Path, values: dict[str, Any]) -> list[str]:
-    """Take the Vault token from where `vault login` leaves it."""
-    try:
-        token = _secret(_from_file(path, ""))
-    except ValueError:
-        token = None
-    if token is None:
-        return ["VAULT_TOKEN is missing, and ~/.vault-token holds none"]
-    values["vault_token"] = token
-    return []
+def _fall_back(values: dict[str, Any], name: str, path: Path) -> None:
+    """Unless it was given, take a credential from where another program leaves it."""
+    with suppress(ValueError):
+        if name not in values and (secret := _secret(_from_file(path, ""))):
+            values[name] = secret
 
 
 def _is_readable(path: str) -> bool:

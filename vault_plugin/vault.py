@@ -188,19 +188,31 @@ class VaultClient:
         with self._lock:
             if self._logged_in:
                 return
-            role_id, secret_id = self._settings.role_id, self._settings.secret_id
             try:
-                # Not repeatable: a secret id may be good for a single use.
-                with self._session.within(deadline, repeatable=False):
-                    self._client.auth.approle.login(
-                        _revealed(role_id), _revealed(secret_id), mount_point=self._settings.auth_mount
-                    )
+                # AppRole's is not repeatable: a secret id may be good for a single use.
+                with self._session.within(deadline, repeatable=self._settings.auth != "approle"):
+                    self._login()
             except VaultError:
                 raise StoreRefusedError(
-                    "Vault refused the AppRole login.",
-                    hint="Check VAULT_ROLE_ID, VAULT_SECRET_ID (expired, used up?) and --auth-mount.",
+                    f"Vault refused the {self._settings.auth} login.",
+                    hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
+                ) from None
+            except (KeyError, TypeError):  # what hvac makes of it
+                raise StoreError(
+                    "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
                 ) from None
             self._logged_in = True
+
+    def _login(self) -> None:
+        settings, logins = self._settings, self._client.auth
+        mount, jwt = settings.auth_mount or settings.auth, _revealed(settings.vault_jwt)
+        if settings.auth == "approle":
+            role_id, secret_id = _revealed(settings.role_id), _revealed(settings.secret_id)
+            logins.approle.login(role_id, secret_id, mount_point=mount)
+        elif settings.auth == "jwt":
+            logins.jwt.jwt_login(settings.auth_role, jwt, path=mount)
+        else:
+            logins.kubernetes.login(settings.auth_role, jwt, mount_point=mount)
 
     @contextmanager
     def _translated(self, doing: str, deadline: Deadline) -> Iterator[None]:

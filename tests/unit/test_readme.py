@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from vault_plugin import errors
+from vault_plugin import exec as runner
 from vault_plugin.settings import Origin, Settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -20,7 +21,7 @@ MEANINGS = {
     74: ("an output file cannot be written", "no"),
     75: ("429, or another process held the lock until the deadline", "yes"),
     76: (
-        "the endpoint's answer is not its contract: no JSON, a token missing, too long; likewise a query of Terraform",
+        "the endpoint's answer is not its contract: no JSON, a token missing, too long; likewise a query of Terraform, Kubernetes, Bazel or git",
         "no",
     ),
     77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),
@@ -28,7 +29,9 @@ MEANINGS = {
         "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's",
         "no",
     ),
-    130: ("Ctrl-C", ""),
+    126: ("`exec`: the command cannot be run", "no"),
+    127: ("`exec`: there is no such command", "no"),
+    130: ("Ctrl-C; 128 + n: signal n ended the command of `exec`", ""),
 }
 
 
@@ -78,7 +81,7 @@ def test_the_tables_of_the_readme_are_those_of_the_code() -> None:
 def test_every_exit_code_of_the_code_is_in_the_readme() -> None:
     codes = {
         kind.exit_code
-        for kind in vars(errors).values()
+        for kind in (*vars(errors).values(), *vars(runner).values())
         if isinstance(kind, type) and issubclass(kind, errors.KlearstackVaultError)
     }
     assert codes == MEANINGS.keys() - {0, 130}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
-from vault_plugin.settings import Origin, Settings
+from vault_plugin.settings import SERVICE_ACCOUNT, Origin, Settings
 from vault_plugin.tokens import Secret
 
 ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
@@ -37,9 +37,11 @@ PROMISED = {
     "vault_client_key": ("BAO_CLIENT_KEY", "VAULT_CLIENT_KEY"),
     "auth": ("KLEARSTACK_VAULT_AUTH",),
     "auth_mount": ("KLEARSTACK_VAULT_AUTH_MOUNT",),
+    "auth_role": ("KLEARSTACK_VAULT_AUTH_ROLE",),
     "vault_token": ("BAO_TOKEN", "VAULT_TOKEN"),
     "role_id": ("BAO_ROLE_ID", "VAULT_ROLE_ID"),
     "secret_id": ("BAO_SECRET_ID", "VAULT_SECRET_ID"),
+    "vault_jwt": ("BAO_JWT", "VAULT_JWT"),
     "mount": ("KLEARSTACK_VAULT_MOUNT",),
     "path_prefix": ("KLEARSTACK_VAULT_PATH_PREFIX",),
     "min_ttl": ("KLEARSTACK_MIN_TTL",),
@@ -48,7 +50,7 @@ PROMISED = {
     "on_vault_error": ("KLEARSTACK_ON_VAULT_ERROR",),
     "lock_dir": ("KLEARSTACK_LOCK_DIR",),
 }
-SECRETS = ("vault_token", "role_id", "secret_id")
+SECRETS = ("vault_token", "role_id", "secret_id", "vault_jwt")
 FILES = ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
 VARIABLES = [(name, variable) for name, origin in ORIGINS.items() for variable in origin.env]
 
@@ -111,10 +113,12 @@ def test_what_is_required_and_what_the_rest_defaults_to() -> None:
         "vault_client_cert": None,
         "vault_client_key": None,
         "auth": "token",
-        "auth_mount": "approle",
+        "auth_mount": None,
+        "auth_role": None,
         "vault_token": Secret("hvs.token"),
         "role_id": None,
         "secret_id": None,
+        "vault_jwt": None,
         "mount": "secret",
         "path_prefix": "klearstack",
         "min_ttl": 60.0,
@@ -213,7 +217,7 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         "--vault-addr (VAULT_ADDR or BAO_ADDR) must look like https://host[:port]",
         "VAULT_TOKEN or BAO_TOKEN holds characters that no such credential has",
         "--vault-namespace (VAULT_NAMESPACE or BAO_NAMESPACE) may hold letters, digits",
-        "--auth (KLEARSTACK_VAULT_AUTH) must be one of token, approle",
+        "--auth (KLEARSTACK_VAULT_AUTH) must be one of token, approle, jwt, kubernetes",
         "--min-ttl (KLEARSTACK_MIN_TTL) is no duration",
         "--deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds",
         "--on-vault-error (KLEARSTACK_ON_VAULT_ERROR) must be one of fail, bypass",
@@ -351,10 +355,53 @@ def test_approle_needs_both_its_ids_and_no_token() -> None:
     assert (settings.role_id, settings.secret_id, settings.vault_token) == (Secret("r"), Secret("s"), None)
 
 
-def test_approle_does_not_take_the_token_of_the_home_folder(tmp_path: Path) -> None:
-    ids = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s"}
-    settings = Settings.from_env(home_with(tmp_path, b"hvs.home") | ids, auth="approle")
-    assert settings.vault_token is None
+@pytest.mark.parametrize("auth", ["approle", "jwt", "kubernetes"])
+def test_no_other_login_takes_the_token_of_the_home_folder(auth: str, tmp_path: Path) -> None:
+    credentials = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s", "VAULT_JWT": "j"}
+    environ = home_with(tmp_path, b"hvs.home") | credentials
+    assert Settings.from_env(environ, auth=auth, auth_role="ci").vault_token is None
+
+
+def test_jwt_needs_one_and_no_role() -> None:
+    assert complaint(ENOUGH, auth="jwt") == "VAULT_JWT is missing."
+    settings = Settings.from_env(ENOUGH | {"VAULT_JWT": "j"}, auth="jwt")
+    assert (settings.vault_jwt, settings.auth_role) == (Secret("j"), None)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service account token of a pod, which is not there yet; these tests may run in one."""
+    assert Path("/var/run/secrets/kubernetes.io/serviceaccount/token") == SERVICE_ACCOUNT
+    monkeypatch.setattr("vault_plugin.settings.SERVICE_ACCOUNT", tmp_path / "token")
+    return tmp_path / "token"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff"])
+def test_kubernetes_needs_a_role_and_a_jwt(content: bytes | None, pod: Path) -> None:
+    if content is not None:
+        pod.write_bytes(content)
+    assert complaint(ENOUGH, auth="kubernetes") == (
+        "--auth-role (KLEARSTACK_VAULT_AUTH_ROLE) is missing; "
+        "VAULT_JWT is missing, and so is a pod's service account token."
+    )
+
+
+def test_a_pods_service_account_token_comes_last_and_for_kubernetes_only(pod: Path) -> None:
+    pod.write_text("pods.own.jwt\n")
+    role = {"KLEARSTACK_VAULT_AUTH_ROLE": "ci"}
+    assert Settings.from_env(ENOUGH | role, auth="kubernetes").vault_jwt == Secret("pods.own.jwt")
+    given = Settings.from_env(ENOUGH | role | {"VAULT_JWT": "given"}, auth="kubernetes")
+    assert given.vault_jwt == Secret("given")
+    assert complaint(ENOUGH | role, auth="jwt") == "VAULT_JWT is missing."
+
+
+def test_for_many_no_identity_is_missing_or_taken_and_all_else_is_as_ever() -> None:
+    nobody = {name: text for name, text in ENOUGH.items() if "URL" in name or "VAULT" in name}
+    many = Settings.for_many(nobody, mount="kv")
+    assert many == Settings.from_env(nobody, user_id="-", company_name="-", mount="kv")
+    assert Settings.for_many(ENOUGH, user_id="26") == Settings.for_many(nobody)
+    with pytest.raises(SettingsError, match=r"^--url \(KLEARSTACK_URL\) is missing; --vault-addr"):
+        Settings.for_many({})
 
 
 def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
@@ -364,7 +411,7 @@ def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
 
 def test_choices_are_the_promised_ones() -> None:
     assert {name: origin.choices for name, origin in ORIGINS.items() if origin.choices} == {
-        "auth": ("token", "approle"),
+        "auth": ("token", "approle", "jwt", "kubernetes"),
         "on_vault_error": ("fail", "bypass"),
     }
 
@@ -385,9 +432,9 @@ CANARY = "hvs.CANARY-0123456789"
 
 
 def test_no_secret_is_shown_by_repr() -> None:
-    environ = ENOUGH | {f"VAULT_{name}": CANARY for name in ("TOKEN", "ROLE_ID", "SECRET_ID")}
+    environ = ENOUGH | {f"VAULT_{name}": CANARY for name in ("TOKEN", "ROLE_ID", "SECRET_ID", "JWT")}
     settings = Settings.from_env(environ)
-    assert settings.vault_token == settings.role_id == settings.secret_id == Secret(CANARY)
+    assert {getattr(settings, name) for name in SECRETS} == {Secret(CANARY)}
     assert "CANARY" not in repr(settings) + str(settings) + f"{settings}"
 
 

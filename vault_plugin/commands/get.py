@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vault_plugin import formats
+from vault_plugin import ci, formats
 from vault_plugin.app import connect
 from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
 from vault_plugin.errors import KlearstackVaultError
@@ -28,7 +28,7 @@ from vault_plugin.settings import Settings
     "--output", metavar="FILE", help="Write there (mode 0600, atomically) instead of to standard output."
 )
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
-@settings_options
+@settings_options()
 def get(
     wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None
 ) -> None:
@@ -38,6 +38,9 @@ def get(
         for name in ("user_id", "company_name"):  # in this order, a line each
             if flags[name] == "-":
                 flags[name] = line_of_stdin()
+        ci.check(form, output)
+        if form == "github":
+            flags["on_vault_error"] = "fail"  # there is no handing on of a token that is not in Vault
         settings = Settings.from_env(**flags)
         with connect(settings) as broker:
             grant = broker.get(settings.identity(), KINDS[wanted], renew=renew)
@@ -50,3 +53,5 @@ def get(
             click.echo(formats.render_error(exc), nl=False)
         raise
     print_out(text)
+    if form == "github":
+        ci.hand_on(grant)  # after the masks

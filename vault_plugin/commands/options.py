@@ -4,12 +4,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 import click
 
-from vault_plugin.errors import SettingsError, WriteError
+from vault_plugin.errors import SettingsError, UsageError, WriteError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
@@ -17,29 +17,30 @@ F = TypeVar("F", bound=Callable[..., Any])
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
-def settings_options(command: F) -> F:
-    """One option for each setting that is no secret."""
-    for one in reversed(fields(Settings)):
-        origin: Origin = one.metadata["origin"]
-        if not origin.flag:
-            continue
-        how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": _metavar(one.name)}
-        if origin.choices:
-            how = {"type": click.Choice(origin.choices)}
-        default = one.default if one.default not in (None, MISSING, False) else ""
-        notes = [
-            f"[env: {', '.join(origin.env)}]" if origin.env else "",
-            f"[default: {default:g}]"
-            if isinstance(default, float)
-            else f"[default: {default}]"
-            if default
-            else "",
-        ]
-        text = " ".join(filter(None, (origin.help, *notes)))
-        command = click.option(f"--{one.name.replace('_', '-')}", one.name, default=None, help=text, **how)(
-            command
-        )
-    return command
+def settings_options(*left_out: str) -> Callable[[F], F]:
+    """A decorator that adds one option for each setting that is no secret, but for those left out."""
+
+    def decorate(command: F) -> F:
+        for one in reversed(fields(Settings)):
+            if one.metadata["origin"].flag and one.name not in left_out:
+                command = _option(one)(command)
+        return command
+
+    return decorate
+
+
+def _option(one: Field[Any]) -> Callable[[F], F]:
+    origin: Origin = one.metadata["origin"]
+    how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": _metavar(one.name)}
+    if origin.choices:
+        how = {"type": click.Choice(origin.choices)}
+    default = f"{one.default:g}" if isinstance(one.default, float) else one.default
+    notes = [
+        f"[env: {', '.join(origin.env)}]" if origin.env else "",
+        f"[default: {default}]" if default not in (None, MISSING, False) else "",
+    ]
+    text = " ".join(filter(None, (origin.help, *notes)))
+    return click.option(f"--{one.name.replace('_', '-')}", one.name, default=None, help=text, **how)
 
 
 def _metavar(name: str) -> str:
@@ -71,3 +72,9 @@ def line_of_stdin() -> str:
         return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
     except (AttributeError, OSError, ValueError):  # closed, broken, or no UTF-8
         raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
+
+
+def leave_stdin(flags: dict[str, Any]) -> None:
+    """For commands whose standard input is not ours. Raises UsageError if a flag wants a line of it."""
+    if "-" in (flags["user_id"], flags["company_name"]):
+        raise UsageError("Standard input is not ours here: `-` cannot stand for a line of it.")

@@ -46,14 +46,19 @@ options:
   auth:
     description: How to log in to Vault. The guide has the way for other methods.
     type: str
-    choices: [token, approle]
+    choices: [token, approle, jwt, kubernetes]
     default: token
   auth_mount:
-    description: Where that auth method is mounted.
+    description: Where that auth method is mounted; else at its own name.
     type: str
-    default: approle
+  auth_role:
+    description: The role to log in as, for V(jwt) and V(kubernetes).
+    type: str
   vault_token:
     description: The Vault token; else ~/.vault-token. E(VAULT_TOKEN) comes before that file.
+    type: str
+  vault_jwt:
+    description: The JWT to log in with, else E(VAULT_JWT); for V(kubernetes) else the pod's service account token.
     type: str
   role_id:
     description: AppRole's role id. Else E(VAULT_ROLE_ID).
@@ -206,6 +211,20 @@ options:
     ini:
       - section: klearstack
         key: auth_mount
+  auth_role:
+    vars:
+      - name: ansible_klearstack_auth_role
+    env:
+      - name: KLEARSTACK_VAULT_AUTH_ROLE
+    ini:
+      - section: klearstack
+        key: auth_role
+  vault_jwt:
+    vars:
+      - name: ansible_hashi_vault_jwt
+      - name: ansible_klearstack_vault_jwt
+    env:
+      - name: ANSIBLE_HASHI_VAULT_JWT
   vault_token:
     vars:
       - name: ansible_hashi_vault_token

@@ -1,0 +1,128 @@
+"""What is handed on in a CI system, and what is not."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+from fakes import NOW, token
+
+from vault_plugin.broker import Grant, Held
+from vault_plugin.ci import check, hand_on
+from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
+from vault_plugin.formats import FORMATS
+from vault_plugin.record import VaultRef
+from vault_plugin.tokens import Kind
+
+
+def grant(kinds: Collection[Kind], version: int | None = 7) -> Grant:
+    held = {kind: Held(token(kind), VaultRef("kv", f"p/Acme/26/{kind}", version)) for kind in kinds}
+    return Grant(held, "vault", stale=False, now=NOW)
+
+
+def outputs(text: str) -> dict[str, str]:
+    """What GitHub reads from such a file."""
+    found = re.findall(r"(\w+)<<(ghadelimiter_[0-9a-f]{32})\n(.*?)\n\2\n", text, re.DOTALL)
+    assert "".join(f"{name}<<{end}\n{value}\n{end}\n" for name, end, value in found) == text
+    return {name: value for name, _, value in found}
+
+
+def test_handles_are_appended_and_hold_no_token(tmp_path: Path) -> None:
+    file = tmp_path / "output"
+    file.write_text("")
+    hand_on(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(file)})
+    assert outputs(file.read_text()) == {"handle": "kv/p/Acme/26/access#7"}
+    hand_on(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(file)})
+    assert outputs(file.read_text()) == {
+        "handle": "kv/p/Acme/26/access#7",
+        "refresh_handle": "kv/p/Acme/26/refresh#7",
+    }
+    assert file.read_text().count("handle<<") == 3
+    assert "eyJ" not in file.read_text()
+
+
+def test_kv_v1_has_no_version_to_tell(tmp_path: Path) -> None:
+    hand_on(grant((Kind.ACCESS,), None), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    assert outputs((tmp_path / "output").read_text()) == {"handle": "kv/p/Acme/26/access"}
+
+
+def test_no_two_delimiters_are_the_same(tmp_path: Path) -> None:
+    hand_on(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    assert len(set(re.findall(r"<<(.*)", (tmp_path / "output").read_text()))) == 2
+
+
+def test_a_file_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path))
+    with pytest.raises(OutputError, match="GITHUB_OUTPUT"):
+        hand_on(grant((Kind.ACCESS,)))
+
+
+@pytest.mark.parametrize("environ", [{}, {"GITHUB_OUTPUT": ""}])
+def test_outside_of_github_there_is_nothing_to_hand_on_to(environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="GITHUB_OUTPUT"):
+        check("github", None, environ)
+
+
+def test_a_mask_in_a_file_is_none() -> None:
+    with pytest.raises(UsageError, match="standard output"):
+        check("github", "file", {"GITHUB_OUTPUT": "x"})
+    check("github", None, {"GITHUB_OUTPUT": "x"})
+
+
+def test_in_gitlab_no_file_of_variables_is_made_by_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="dotenv") as caught:
+        check("env", "build.env", {"GITLAB_CI": "true"})
+    assert "exec" in caught.value.hint
+    for form in FORMATS.keys() - {"env", "github"}:
+        check(form, "file", {"GITLAB_CI": "true"})
+    check("env", "file", {})
+    check("env", "file", {"GITLAB_CI": ""})
+
+
+REDIRECTED = """
+import sys
+from vault_plugin.ci import check
+from vault_plugin.errors import UsageError
+try:
+    check(sys.argv[1], None)
+except UsageError:
+    sys.exit(64)
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "to", "gitlab", "code"),
+    [
+        ("env", ">file", "true", 64),
+        ("env", ">>file", "true", 64),
+        ("env", "| cat", "true", 0),
+        ("env", ">/dev/null", "true", 0),
+        ("env", ">&-", "true", 0),
+        ("env", ">file", "", 0),
+        ("json", ">file", "true", 0),
+    ],
+)
+def test_in_gitlab_no_file_of_variables_is_made_by_the_shell(
+    tmp_path: Path, form: str, to: str, gitlab: str, code: int
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$@" {to}', "bash", sys.executable, "-c", REDIRECTED, form],
+        cwd=tmp_path,
+        env=dict(os.environ) | {"GITLAB_CI": gitlab},
+        check=False,
+    )
+    assert done.returncode == code
+
+
+def test_each_refusal_says_what_to_do() -> None:
+    for form, output, environ in (
+        ("github", None, {}),
+        ("github", "file", {}),
+        ("env", "file", {"GITLAB_CI": "1"}),
+    ):
+        with pytest.raises(KlearstackVaultError) as caught:
+            check(form, output, environ)
+        assert caught.value.hint

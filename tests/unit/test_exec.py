@@ -1,0 +1,251 @@
+"""What a command of `exec` finds in its environment, what it does not, and how its end is told."""
+
+import os
+import signal
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from fakes import NOW, jwt, token
+
+from vault_plugin import exec as runner
+from vault_plugin.broker import Grant, Held
+from vault_plugin.errors import OutputError, UsageError
+from vault_plugin.exec import NotFoundError, NotRunError, run
+from vault_plugin.identity import Identity
+from vault_plugin.settings import Settings
+from vault_plugin.tokens import Kind
+
+SETTINGS = Settings(user_id="26", company_name="Acme", url="https://api.example", vault_addr=("https://v",))
+ACCESS, BOTH = (Kind.ACCESS,), (Kind.ACCESS, Kind.REFRESH)
+CREDENTIALS = [
+    f"{variable}{suffix}"
+    for variable in (
+        *(
+            "KLEARSTACK_USER_ID",
+            "KLEARSTACK_COMPANY_NAME",
+            "BAO_TOKEN",
+            "VAULT_TOKEN",
+            "BAO_JWT",
+            "VAULT_JWT",
+        ),
+        *("BAO_ROLE_ID", "VAULT_ROLE_ID", "BAO_SECRET_ID", "VAULT_SECRET_ID"),
+    )
+    for suffix in ("", "_FILE")
+]
+events: list[str] = []
+
+
+class Became(BaseException):
+    """Where the test's process would have become the command."""
+
+    def __init__(self, program: str, command: Collection[str], environ: Mapping[str, str]) -> None:
+        super().__init__()
+        self.program, self.command, self.environ = program, command, environ
+
+
+class FakeBroker:
+    def get(self, identity: Identity, kinds: Collection[Kind]) -> Grant:
+        events.append("asked")
+        return Grant({kind: Held(token(kind), None) for kind in kinds}, "vault", stale=False, now=NOW)
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[FakeBroker]:
+    yield FakeBroker()
+    events.append("left")
+
+
+@pytest.fixture(autouse=True)
+def _a_broker_and_this_process_as_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    events.clear()
+    monkeypatch.setattr(runner, "connect", connect)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
+    }
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    assert list(tmp_path.iterdir()) == []  # no token stays behind
+
+
+@pytest.fixture
+def becoming(monkeypatch: pytest.MonkeyPatch) -> None:
+    def execve(*arguments: object) -> NoReturn:
+        events.append("became")
+        raise Became(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "execve", execve)
+
+
+def became(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> Became:
+    with pytest.raises(Became) as caught:
+        run(command, SETTINGS, kinds, **how)  # type: ignore[arg-type]
+    return caught.value
+
+
+def sh(script: str, kinds: Collection[Kind] = ACCESS, **how: object) -> int:
+    return run(("sh", "-uc", script), SETTINGS, kinds, as_file=True, **how)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("becoming")
+def test_the_process_becomes_the_command_after_it_has_left_vault() -> None:
+    this = became("sh", "-c", "x y")
+    assert (Path(this.program).name, this.command) == ("sh", ("sh", "-c", "x y"))
+    assert events == ["asked", "left", "became"]
+
+
+@pytest.mark.usefixtures("becoming")
+def test_the_token_and_its_end_come_to_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTHER", "kept")
+    monkeypatch.setenv("KLEARSTACK_URL", "https://kept.example")
+    before = dict(os.environ)
+    assert became("sh").environ == before | {
+        "KLEARSTACK_ACCESS_TOKEN": jwt(),
+        "KLEARSTACK_TOKEN_EXPIRATION": "2026-09-21T14:28:20Z",
+    }
+    assert os.environ == before
+
+
+@pytest.mark.usefixtures("becoming")
+def test_what_leads_to_a_token_is_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, "CANARY")
+    assert "CANARY" not in became("sh").environ.values()
+
+
+def test_every_secret_setting_is_a_credential_that_is_known_here() -> None:
+    secret = [one for one in fields(Settings) if "Secret" in str(one.type)]
+    assert {name for one in secret for name in one.metadata["origin"].env} < set(CREDENTIALS)
+
+
+@pytest.mark.usefixtures("becoming")
+def test_pristine_is_nothing_but_the_token_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    this = became("sh", pristine=True)
+    assert this.environ.keys() == {"KLEARSTACK_ACCESS_TOKEN", "KLEARSTACK_TOKEN_EXPIRATION"}
+    assert this.program.startswith("/")  # found in our PATH, for it has none
+
+
+@pytest.mark.usefixtures("becoming")
+def test_the_refresh_token_comes_on_request() -> None:
+    both = became("sh", kinds=BOTH, pristine=True).environ
+    refresh = became("sh", kinds=(Kind.REFRESH,), pristine=True).environ
+    assert refresh == {
+        "KLEARSTACK_REFRESH_TOKEN": jwt("refresh", exp=NOW + 900),
+        "KLEARSTACK_REFRESH_TOKEN_EXPIRATION": "2026-09-21T14:28:20Z",
+    }
+    assert both.keys() == refresh.keys() | {"KLEARSTACK_ACCESS_TOKEN", "KLEARSTACK_TOKEN_EXPIRATION"}
+
+
+@pytest.mark.usefixtures("becoming")
+def test_the_variable_may_have_another_name_even_that_of_a_credential() -> None:
+    for name in ("MY_TOKEN_2", "_t", "VAULT_TOKEN"):
+        assert became("sh", variable=name, pristine=True).environ == {
+            name: jwt(),
+            "KLEARSTACK_TOKEN_EXPIRATION": "2026-09-21T14:28:20Z",
+        }
+
+
+@pytest.mark.parametrize("name", ["", "2A", "A-B", "A=B", "A B", "Ä", "A\n"])
+def test_a_name_that_no_shell_takes_is_refused_before_anything_is_asked(name: str) -> None:
+    with pytest.raises(UsageError, match="--env") as caught:
+        run(("sh",), SETTINGS, ACCESS, variable=name)
+    assert events == []
+    assert not name or name not in str(caught.value).replace("--env takes one name, of letters", "")
+
+
+def test_one_name_is_not_enough_for_two_tokens() -> None:
+    with pytest.raises(UsageError, match="one token"):
+        run(("sh",), SETTINGS, BOTH, variable="NAME")
+
+
+@pytest.mark.parametrize("name", ["no-such-command-anywhere", ""])
+def test_a_command_that_is_not_there_is_told_before_anything_is_asked(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent)  # what lies here is none
+    for command in (name, Path(__file__).name):
+        with pytest.raises(NotFoundError) as caught:
+            run((command,), SETTINGS, ACCESS)
+        assert (caught.value.exit_code, events) == (127, [])
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_path_that_leads_nowhere_exits_127_and_one_that_cannot_be_run_126(as_file: bool) -> None:
+    for path, error in (("/no/such", NotFoundError), (__file__, NotRunError), ("/etc/passwd/x", NotRunError)):
+        with pytest.raises(NotRunError) as caught:
+            run((path,), SETTINGS, ACCESS, as_file=as_file)
+        assert (type(caught.value), path in str(caught.value)) == (error, False)
+    assert (NotFoundError.exit_code, NotRunError.exit_code) == (127, 126)
+
+
+@pytest.mark.parametrize("code", [0, 1, 78, 126, 255])
+def test_the_commands_exit_code_is_ours(code: int) -> None:
+    assert sh(f"exit {code}") == code
+    assert events == ["asked", "left"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGPIPE])
+def test_a_command_that_a_signal_ended_exits_128_and_its_number(number: int) -> None:
+    assert sh(f"kill -{number} $$") == 128 + number
+
+
+def test_a_file_of_our_own_holds_the_bare_token_and_the_environment_its_path(tmp_path: Path) -> None:
+    copy = tmp_path.parent / "copy"
+    script = f"""
+        stat -c %a "$KLEARSTACK_ACCESS_TOKEN_FILE" >{copy}; cat "$KLEARSTACK_ACCESS_TOKEN_FILE" >>{copy}
+        echo >>{copy}; stat -c %a "$(dirname "$KLEARSTACK_ACCESS_TOKEN_FILE")" >>{copy}; env >>{copy}
+    """
+    assert sh(script) == 0
+    mode, text, folders_mode, *environ = copy.read_text().splitlines()
+    assert (mode, text, folders_mode) == ("600", jwt(), "700")
+    assert "KLEARSTACK_TOKEN_EXPIRATION=2026-09-21T14:28:20Z" in environ
+    assert not any(jwt() in line for line in environ)
+
+
+def test_each_token_has_a_file_of_its_own() -> None:
+    script = 'exec cmp -s "$KLEARSTACK_ACCESS_TOKEN_FILE" "$KLEARSTACK_REFRESH_TOKEN_FILE"'
+    assert sh(script, BOTH) == 1
+    assert sh(script.replace("REFRESH", "ACCESS"), BOTH) == 0
+
+
+def test_the_name_that_was_given_is_that_of_the_path(tmp_path: Path) -> None:
+    assert sh('test -s "$HERE" && test -z "${KLEARSTACK_ACCESS_TOKEN_FILE-}"', variable="HERE") == 0
+
+
+def test_a_command_may_remove_the_file_itself() -> None:
+    assert sh('rm "$KLEARSTACK_ACCESS_TOKEN_FILE"') == 0
+    assert sh('rm -r "$(dirname "$KLEARSTACK_ACCESS_TOKEN_FILE")"') == 0
+
+
+def test_where_no_file_can_be_made_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(OutputError) as caught:
+        sh(f"touch {tmp_path}/ran")
+    assert jwt() not in str(caught.value)
+
+
+def test_a_signal_to_us_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sh("trap 'exit 9' USR1; kill -USR1 $PPID; while :; do sleep 0.01; done") == 9
+
+
+def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(process: int, number: int) -> NoReturn:
+        events.append("tried")
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert sh("kill -USR1 $PPID; sleep 0.2; exit 3") == 3
+    assert events[-1] == "tried"
+
+
+def test_a_caller_that_ignores_the_end_of_children_does_not_keep_us_waiting() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    assert sh("sleep 0.1; exit 5") == 5

@@ -1,0 +1,363 @@
+"""The protocols in which other programs ask for the token, by the letter, and whom it is given to.
+
+ExecCredential: the reference of client.authentication.k8s.io; Bazel: EngFlow's specification of credential helpers;
+git: git-credential(1). No schema of them can be installed, so what they demand is written down here.
+"""
+
+import json
+import re
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from fakes import NOW, jwt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin import protocols
+from vault_plugin.broker import Grant, Held
+from vault_plugin.clock import parse_rfc3339
+from vault_plugin.errors import QueryError, UsageError
+from vault_plugin.identity import Identity
+from vault_plugin.protocols import MAX_QUERY, SAFETY, VERSIONS, bazel, exec_credential, git, until
+from vault_plugin.settings import Settings
+from vault_plugin.tokens import Kind, Token
+
+SETTINGS = Settings(
+    user_id="26", company_name="Acme", url="https://api.example/base", vault_addr=("https://v",)
+)
+asked: list[Identity] = []
+START = int(time.time()) - 100
+JWT = jwt(iat=START, exp=START + 900)
+
+
+class FakeBroker:
+    def get(self, identity: Identity) -> Grant:
+        asked.append(identity)
+        held = {Kind.ACCESS: Held(Token.from_jwt(JWT, Kind.ACCESS), None)}
+        return Grant(held, "vault", stale=False, now=time.time())
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[FakeBroker]:
+    yield FakeBroker()
+
+
+@pytest.fixture(autouse=True)
+def _a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked.clear()
+    monkeypatch.setattr(protocols, "connect", connect)
+
+
+def info(version: str, **spec: object) -> str:
+    return json.dumps(
+        {"kind": "ExecCredential", "apiVersion": version, "spec": {"interactive": False} | spec}
+    )
+
+
+def ask_bazel(uri: object, *hosts: str, **more: object) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(bazel(json.dumps({"uri": uri} | more).encode(), SETTINGS, hosts))
+    return answer
+
+
+def ask_git(*lines: str, hosts: Collection[str] = ()) -> list[str]:
+    return git("".join(f"{line}\n" for line in [*lines, ""]).encode(), SETTINGS, hosts).splitlines()
+
+
+# ExecCredential
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_answer_is_of_the_version_that_was_asked_for(version: str) -> None:
+    text = exec_credential(info(version), SETTINGS, ())
+    answer = json.loads(text)
+    assert (answer["apiVersion"], answer["kind"], answer.keys()) == (
+        version,
+        "ExecCredential",
+        {"apiVersion", "kind", "status"},
+    )
+    assert answer["status"] == {"token": JWT, "expirationTimestamp": answer["status"]["expirationTimestamp"]}
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer["status"]["expirationTimestamp"]
+    )  # metav1.Time
+    assert parse_rfc3339(answer["status"]["expirationTimestamp"]) == pytest.approx(
+        START + 900 - SAFETY, abs=1.5
+    )
+    assert text.endswith("}\n")
+
+
+def test_who_says_no_version_gets_v1() -> None:
+    assert json.loads(exec_credential("", SETTINGS, ()))["apiVersion"] == "client.authentication.k8s.io/v1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        info("client.authentication.k8s.io/v1alpha1"),
+        info("v1"),
+        "{}",
+        "[]",
+        "null",
+        '"x"',
+        "{",
+        "CANARY",
+        '{"apiVersion": ["client.authentication.k8s.io/v1"]}',
+        '{"apiVersion": null}',
+        "[" * 10_000,
+    ],
+)
+def test_what_kubernetes_would_not_say_is_refused_unquoted(text: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        exec_credential(text, SETTINGS, ())
+    assert "CANARY" not in str(caught.value)
+    assert asked == []
+
+
+def test_a_cluster_that_is_named_must_be_one_of_ours() -> None:
+    for server in ("https://evil.example", "http://api.example", None, 5):
+        cluster = info(VERSIONS[0], cluster={"server": server})
+        if server is None:
+            assert exec_credential(cluster, SETTINGS, ())
+        else:
+            with pytest.raises(QueryError, match="host"):
+                exec_credential(cluster, SETTINGS, ())
+    assert exec_credential(
+        info(VERSIONS[0], cluster={"server": "https://k8s.example:6443"}), SETTINGS, ["k8s.example:6443"]
+    )
+
+
+@pytest.mark.parametrize("spec", [{"cluster": None}, {"cluster": []}, {"cluster": {}}, {"cluster": "x"}])
+def test_a_cluster_that_is_not_named_is_not_looked_at(spec: dict[str, object]) -> None:
+    assert exec_credential(info(VERSIONS[0], **spec), SETTINGS, ())
+
+
+# Bazel
+
+
+def test_bazel_gets_a_header_and_its_end() -> None:
+    answer = ask_bazel("https://api.example/some/path?query#fragment")
+    assert answer == {"headers": {"Authorization": [f"Bearer {JWT}"]}, "expires": answer["expires"]}
+    assert parse_rfc3339(answer["expires"]) == pytest.approx(START + 900 - SAFETY, abs=1.5)
+    assert asked == [Identity("26", "Acme")]
+
+
+def test_keys_that_nobody_knows_yet_are_ignored() -> None:
+    assert ask_bazel("https://api.example", future={"x": 1})["headers"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"URI": "https://api.example"}', b"[" * 60_000],
+)
+def test_what_bazel_would_not_say_is_refused(query: bytes) -> None:
+    with pytest.raises(QueryError):
+        bazel(query, SETTINGS, ())
+    assert asked == []
+
+
+def test_a_query_may_be_64_kib_long_and_no_longer() -> None:
+    query = json.dumps({"uri": "https://api.example"}).encode()
+    assert bazel(query.ljust(MAX_QUERY), SETTINGS, ())
+    with pytest.raises(QueryError):
+        bazel(query.ljust(MAX_QUERY + 1), SETTINGS, ())
+    lines = b"protocol=https\nhost=api.example\n\n"
+    assert git(lines.ljust(MAX_QUERY), SETTINGS, ())
+    with pytest.raises(QueryError):
+        git(lines.ljust(MAX_QUERY + 1), SETTINGS, ())
+
+
+# Whom the token is given to
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://api.example",
+        "https://api.example/",
+        "https://api.example?x",
+        "https://api.example#x",
+        "HTTPS://API.EXAMPLE/x",
+        "https://api.example:443/x",
+        "https://api.example/https://evil.example",
+    ],
+)
+def test_a_uri_of_klearstacks_own_host_is_served(uri: str) -> None:
+    assert ask_bazel(uri)["headers"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example",
+        "https://api.example.evil.example",
+        "https://evil-api.example",
+        "https://sub.api.example",
+        "https://api.example:8443",
+        "https://api.example@evil.example",
+        "https://evil.example\\@api.example",
+        "https://api.example\\.evil.example",
+        "https://user@api.example",
+        "https://user:pw@api.example",
+        "https://api.example%2eevil.example",
+        "https://api.example.",
+        "https://api.example:",
+        "https://api.example:443443",
+        "https://ap\u0131.example",  # a dotless i
+        "https://api.example\u2024evil.example",  # a dot that is none
+        "https://api.example\nevil.example",
+        "http://api.example",
+        "https:api.example",
+        "https:///api.example",
+        "https://",
+        "//api.example",
+        "api.example",
+        "grpcs://api.example",
+        "ftp://api.example",
+        " https://api.example",
+        "https://[::1]",
+        "",
+        None,
+        5,
+        ["https://api.example"],
+        {"https://api.example": 1},
+    ],
+)
+def test_any_other_uri_is_an_error_that_does_not_quote_it(uri: object) -> None:
+    with pytest.raises(QueryError) as caught:
+        ask_bazel(uri)
+    assert "KLEARSTACK_HELPER_HOSTS" in caught.value.hint
+    assert "example" not in str(caught.value) + caught.value.hint
+    assert asked == []
+
+
+def test_hosts_that_the_user_names_are_served_besides_but_only_at_their_ports() -> None:
+    hosts = ("Cache.example", "cask.example", "git.example:8443", "[2001:DB8::1]:8080", "10.0.0.1")
+    for uri in (
+        *("https://cache.EXAMPLE/x", "https://cache.example:443", "https://git.example:8443/x"),
+        *("https://[2001:db8::1]:8080/", "https://10.0.0.1", "https://api.example"),
+    ):
+        assert ask_bazel(uri, *hosts)["headers"]
+    folded = "https://ca\u017fk.example", "https://cas\u212a.example"  # whose small letters are s and k
+    for uri in ("https://cache.example:8443", "https://git.example", "https://x.cache.example", *folded):
+        with pytest.raises(QueryError):
+            ask_bazel(uri, *hosts)
+
+
+@pytest.mark.parametrize(
+    "host", ["https://x.example", "*.example", "x.example/path", "a b", "", "x@y", "x:y"]
+)
+def test_a_host_that_is_none_is_refused_whoever_asks(host: str) -> None:
+    with pytest.raises(UsageError, match="--host"):
+        ask_bazel("https://api.example", host)
+    with pytest.raises(UsageError, match="--host"):
+        ask_git("protocol=https", "host=api.example", hosts=[host])
+
+
+def test_a_url_without_tls_makes_no_host_of_klearstacks_own() -> None:
+    plain = Settings(user_id="26", company_name="A", url="http://127.0.0.1:80", vault_addr=("https://v",))
+    for uri in ("https://127.0.0.1:80", "http://127.0.0.1:80"):
+        with pytest.raises(QueryError):
+            bazel(json.dumps({"uri": uri}).encode(), plain, ())
+    # And what is no address at all is not served, as if it were equal to such a URL's.
+    assert git(b"protocol=https\nhost=a b\n\n", plain, ()) == ""
+    assert git(b"protocol=https\n\n", plain, ()) == ""
+
+
+# git
+
+
+def test_a_git_that_can_send_bearer_tokens_gets_one_its_capability_first() -> None:
+    *lines, end = ask_git("capability[]=authtype", "capability[]=state", "protocol=https", "host=api.example")
+    assert lines == ["capability[]=authtype", "authtype=Bearer", f"credential={JWT}", "ephemeral=1"]
+    name, _, seconds = end.partition("=")
+    assert name == "password_expiry_utc"
+    assert int(seconds) == pytest.approx(START + 900 - SAFETY, abs=1.5)
+
+
+@pytest.mark.parametrize("more", [(), ("capability[]=state",), ("capability[]=",), ("capability=authtype",)])
+def test_an_older_git_gets_a_password(more: tuple[str, ...]) -> None:
+    *lines, end = ask_git(
+        *more, "protocol=https", "host=api.example", "path=x.git", "wwwauth[]=Basic realm=x"
+    )
+    assert lines == ["username=oauth2", f"password={JWT}"]
+    assert end.startswith("password_expiry_utc=")
+
+
+def test_a_user_name_that_git_has_already_stays() -> None:
+    assert ask_git("protocol=https", "host=api.example", "username=bob")[0] == "username=bob"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("protocol=https", "host=evil.example"),
+        ("protocol=https", "host=api.example:8443"),
+        ("protocol=https", "host=api.example/path"),
+        ("protocol=https", "host="),
+        ("protocol=https",),
+        ("protocol=http", "host=api.example"),
+        ("protocol=ssh", "host=api.example"),
+        ("host=api.example",),
+        ("protocol=https", "", "host=api.example"),
+        (),
+    ],
+)
+def test_for_another_host_git_gets_nothing_and_asks_on(lines: tuple[str, ...]) -> None:
+    assert ask_git(*lines) == []
+    assert asked == []
+
+
+def test_a_host_that_the_user_named_is_served_to_git() -> None:
+    assert ask_git("protocol=https", "host=git.example:8443", hosts=["git.example:8443"])
+
+
+def test_what_stands_after_the_empty_line_is_not_git_s() -> None:
+    assert ask_git("protocol=https", "host=api.example", "", "nonsense")
+    assert git(b"protocol=https\nhost=api.example", SETTINGS, ())
+
+
+@pytest.mark.parametrize("query", [b"nonsense\n\n", b"protocol=https\nCANARY\n\n", b"\xff\xfe\n"])
+def test_what_git_would_not_say_is_refused_unquoted(query: bytes) -> None:
+    with pytest.raises(QueryError) as caught:
+        git(query, SETTINGS, ())
+    assert "CANARY" not in str(caught.value)
+
+
+@given(st.binary())
+def test_no_query_does_anything_but_be_answered_or_refused(query: bytes) -> None:
+    for respond in (git, bazel):
+        with suppress(QueryError):
+            assert JWT not in respond(query, SETTINGS, ())
+
+
+# The end that is told
+
+
+@given(
+    life=st.integers(1, 10_000_000),
+    used=st.floats(0, 1),
+    skew=st.floats(-1e6, 1e6),
+)
+def test_the_end_is_before_the_true_one_but_never_past(life: int, used: float, skew: float) -> None:
+    token = Token.from_jwt(jwt(iat=NOW, exp=NOW + life), Kind.ACCESS)
+    now = NOW + used * life
+    here = now + skew
+    end = until(token, now, here)
+    assert end >= here + 1  # by the caller's clock, whatever that says
+    left_told, left = end - here, NOW + life - now
+    assert left_told <= max(2, left - min(SAFETY, life / 2))  # however wrong that clock goes
+    assert end <= max(here + 2, NOW + life - min(SAFETY, life / 2))
+
+
+def test_half_a_minute_is_the_margin_but_half_of_a_short_life() -> None:
+    assert until(Token.from_jwt(jwt(iat=NOW, exp=NOW + 900), Kind.ACCESS), NOW, NOW) == NOW + 870
+    assert until(Token.from_jwt(jwt(iat=NOW, exp=NOW + 40), Kind.ACCESS), NOW, NOW) == NOW + 20
+
+
+def test_a_host_whose_clock_is_behind_is_told_an_earlier_end() -> None:
+    token = Token.from_jwt(jwt(iat=NOW, exp=NOW + 900), Kind.ACCESS)
+    assert until(token, NOW, NOW - 600) == NOW - 600 + 870
+    assert until(token, NOW, NOW + 600) == NOW + 870
+    assert until(token, NOW, NOW + 5000) == NOW + 5001

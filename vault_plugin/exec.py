@@ -1,0 +1,123 @@
+"""A command that runs with a token in its environment, and without what we get tokens with."""
+
+import os
+import shutil
+import signal
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from re import ASCII, fullmatch
+from tempfile import TemporaryDirectory
+from typing import NoReturn
+
+from vault_plugin.app import connect
+from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError
+from vault_plugin.formats import variables, write_file
+from vault_plugin.settings import Settings, without_credentials
+from vault_plugin.tokens import Kind
+
+# Python ignores these, and what is ignored stays so in the command.
+_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
+# TSTP is left alone: a terminal sends it to the command as well, and stops both.
+_WATCHED = {
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
+    *(signal.SIGWINCH, signal.SIGCONT, signal.SIGCHLD),
+}
+
+
+class NotRunError(KlearstackVaultError):
+    """As in a shell. Not in errors.py's tree, all of whose codes are other than a shell's."""
+
+    exit_code = 126
+    code = "command_not_run"
+
+
+class NotFoundError(NotRunError):
+    exit_code = 127
+    code = "command_not_found"
+
+
+def run(
+    command: tuple[str, ...],
+    settings: Settings,
+    kinds: Collection[Kind],
+    *,
+    variable: str | None = None,
+    as_file: bool = False,
+    pristine: bool = False,
+) -> int:
+    """Become the command; with `as_file` stay its parent until it ends, and return its exit code (128 + n: signal n).
+
+    The token goes into the environment's `variable`, or, `as_file`, into a private file that the variable names. The
+    rest of the environment is ours but for our own credentials, or, with `pristine`, nothing.
+
+    Raises NotFoundError, NotRunError, UsageError, OutputError, and what Broker.get raises; then nothing has run.
+    """
+    program = _found(command[0])
+    if variable is not None and (len(kinds) > 1 or not fullmatch(r"[A-Za-z_]\w*", variable, ASCII)):
+        raise UsageError("--env takes one name, of letters, digits and _, for one token.")
+    with connect(settings) as broker:  # left before the command starts: a login of ours ends here
+        told = variables(broker.get(settings.identity(), kinds))
+    secrets = {name: told.pop(name) for name in list(told) if name.endswith("_TOKEN")}
+    environ = ({} if pristine else without_credentials(os.environ)) | told
+    if not as_file:
+        _become(program, command, environ | {variable or name: text for name, text in secrets.items()})
+    # Until the end: nothing may end us before the files are gone.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    with _files(secrets) as paths:
+        environ |= {variable or f"{name}_FILE": path for name, path in paths.items()}
+        return _supervised(program, command, environ, before)
+
+
+def _found(name: str) -> str:
+    path = name if "/" in name else shutil.which(name)
+    if path is None:
+        raise NotFoundError("There is no such command to run.", hint="It is looked for in PATH.")
+    return path
+
+
+@contextmanager
+def _files(texts: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Each text in a file of mode 0600: their paths, until the block ends."""
+    try:
+        folder = TemporaryDirectory(prefix="klearstack-vault-")
+    except OSError as exc:
+        raise OutputError(f"No folder can be made for the token's file ({exc.strerror}).") from None
+    with folder as name:
+        paths = {variable: Path(name, variable) for variable in texts}
+        for variable, path in paths.items():
+            write_file(path, texts[variable])
+        yield {variable: str(path) for variable, path in paths.items()}
+
+
+def _become(program: str, command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    for number in _DEFAULTED:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execve(program, command, environ)  # noqa: S606  a shell is what nobody wants here
+    except OSError as exc:
+        raise _not_run(exc) from None
+
+
+def _supervised(
+    program: str, command: tuple[str, ...], environ: Mapping[str, str], mask: Collection[signal.Signals | int]
+) -> int:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or, where our caller ignores it, no end would be told
+    try:
+        child = os.posix_spawn(program, command, environ, setsigmask=mask, setsigdef=_DEFAULTED)
+    except OSError as exc:
+        raise _not_run(exc) from None
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        sent = signal.sigwaitinfo(_WATCHED)
+        # A terminal sends the signals of its keys to the command, too (si_code > 0): twice is once too often. But of
+        # its end it may tell us alone.
+        if sent.si_code <= 0 or sent.si_signo == signal.SIGHUP:
+            with suppress(PermissionError):  # the command is another user's now, as sudo is
+                os.kill(child, sent.si_signo)
+    code = os.waitstatus_to_exitcode(ended[1])
+    return code if code >= 0 else 128 - code
+
+
+def _not_run(exc: OSError) -> NotRunError:
+    kind = NotFoundError if isinstance(exc, FileNotFoundError) else NotRunError
+    return kind(f"The command cannot be run ({exc.strerror}).")
