@@ -77,6 +77,7 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
     for result, said in zip(results, expected, strict=True):
         assert result["failed"]
         assert result["msg"].endswith(said + HINT)
+        assert result["msg"].count(HINT) == 1
         assert "\n" not in result["msg"]
         if "error" in result:
             assert result["msg"] == f"{result['error']['message']}{HINT}"

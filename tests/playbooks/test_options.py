@@ -13,7 +13,19 @@ from vault_plugin.settings import Origin, Settings
 from vault_plugin.simulator import Simulator
 
 SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
-SECRETS = {"vault_token", "role_id", "secret_id"}
+SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}
+THEIRS = {  # of community.hashi_vault
+    "vault_addr": "ADDR",
+    "vault_namespace": "NAMESPACE",
+    "vault_cacert": "CA_CERT",
+    "auth": "AUTH_METHOD",
+    "auth_mount": "MOUNT_POINT",
+    "vault_token": "TOKEN",
+    "role_id": "ROLE_ID",
+    "secret_id": "SECRET_ID",
+    "timeout": "TIMEOUT",
+    "vault_jwt": "JWT",
+}
 PATH = lookup("field='vault'") + ".path"
 UNUSED = {"ansible_klearstack_path_prefix": "{{ nowhere }}"}
 WHERE = {"ansible_klearstack_path_prefix": "{{ team }}/variable", "team": "red"}
@@ -59,8 +71,13 @@ def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
     files = {"KLEARSTACK_COMPANY_NAME": "Other", "KLEARSTACK_VAULT_PATH_PREFIX": "by/file"}
     for name, value in files.items():
         (newest.folder / name).write_text(value)
-        environ |= {name: "", f"{name}_FILE": name}  # empty is unset
-    environ |= {"KLEARSTACK_USER_ID": None, "BAO_TOKEN_FILE": None, "BAO_ADDR": kv2.vault.address}
+        environ[f"{name}_FILE"] = name
+    environ |= {
+        "KLEARSTACK_COMPANY_NAME": "",
+        "KLEARSTACK_USER_ID": None,
+        "BAO_TOKEN_FILE": None,
+        "BAO_ADDR": kv2.vault.address,
+    }
     (of_file,) = newest.results(kv2, [shown(PATH)], env=environ)
     assert of_file["msg"] == "by/file/Other/27/access"
 
@@ -168,9 +185,11 @@ def test_the_options_are_the_settings(newest: Ansible, kv2: World, kind: str) ->
             sources = {
                 source: [entry["name"] for entry in option.get(source, [])] for source in ("vars", "env")
             }
-            ours = [variable for variable in sources["env"] if variable.startswith("KLEARSTACK_")]
-            assert ours == [variable for variable in origin.env if variable.startswith("KLEARSTACK_")], name
-            assert not [variable for variable in sources["env"] if variable.startswith(("VAULT_", "BAO_"))]
+            theirs = [f"ANSIBLE_HASHI_VAULT_{THEIRS[name]}"] if name in THEIRS else []
+            ours = [variable for variable in origin.env if variable.startswith("KLEARSTACK_")]
+            # VAULT_ADDR and the like come last, from the package.
+            assert sources["env"] == theirs + ours, name
+            assert {one.lower() for one in theirs} <= set(sources["vars"]), name
             assert sources["vars"][-1] == f"ansible_klearstack_{name}"  # the last one wins
             ini = [] if name in SECRETS else [{"section": "klearstack", "key": name}]
             assert option.get("ini", []) == ini, name
