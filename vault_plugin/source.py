@@ -7,6 +7,7 @@ only mints another pair. What the endpoint answers is checked here and never sho
 import json
 import logging
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -95,6 +96,8 @@ class EndpointSource:
         outcome: list[TokenPair | Exception] = []
 
         def work() -> None:
+            # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
                 outcome.append(self._ask(identity, deadline))
             except Exception as exc:  # noqa: BLE001  it is raised where it belongs

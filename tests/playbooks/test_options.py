@@ -119,8 +119,8 @@ def test_what_community_hashi_vault_knows_from_variables_we_know_too(ansible: An
     for one, said in zip(
         results[2:],
         [
-            "auth_mount.",
-            "auth_mount.",
+            "auth_mount and auth_role.",
+            "auth_mount and auth_role.",
             "vault_cacert names a file that cannot be read",
             "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
             "The option auth has a value that it cannot take",

@@ -3,7 +3,8 @@
 import os
 import signal
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -232,8 +233,24 @@ def test_where_no_file_can_be_made_nothing_runs(monkeypatch: pytest.MonkeyPatch,
     assert jwt() not in str(caught.value)
 
 
-def test_a_signal_to_us_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sh("trap 'exit 9' USR1; kill -USR1 $PPID; while :; do sleep 0.01; done") == 9
+def alone(case: Callable[[], int]) -> int:
+    """What it returns in a process of one thread: a signal to this one might end any other thread's test, and so us."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # from Python 3.12 on, to fork beside other threads
+        child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            code = case()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_signal_to_us_is_passed_on() -> None:
+    assert alone(lambda: sh("trap 'exit 9' USR1; kill -USR1 $PPID; while :; do sleep 0.01; done")) == 9
 
 
 def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,8 +259,7 @@ def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.M
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert sh("kill -USR1 $PPID; sleep 0.2; exit 3") == 3
-    assert events[-1] == "tried"
+    assert alone(lambda: sh("kill -USR1 $PPID; sleep 0.2; exit 3") + 10 * events.count("tried")) == 13
 
 
 def test_a_caller_that_ignores_the_end_of_children_does_not_keep_us_waiting() -> None:
