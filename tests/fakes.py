@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 
 from vault_plugin.identity import Identity
-from vault_plugin.record import Slot, Stored, VaultRef, foreign, from_data, to_data
+from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
 
@@ -75,9 +75,8 @@ class FakeStore:
             return Slot()
         if "managed" not in data:
             raise foreign()
-        stored = from_data(data, identity, kind) if deletion > self.now() else None
         ref = VaultRef("fake", identity.path("p", kind), version)
-        return Slot(version, None, Stored(stored, ref) if stored else None)
+        return Slot(version, None, stored_at(ref, data, identity, kind) if deletion > self.now() else None)
 
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
@@ -92,7 +91,7 @@ class FakeStore:
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
         self.data[path] = newest.version + 1, data, token.expires_at
-        return Stored(token, VaultRef("fake", path, newest.version + 1))
+        return Stored(token, VaultRef("fake", path, newest.version + 1), release_version)
 
 
 @dataclass
@@ -128,9 +127,10 @@ class FakeFlight:
     def __init__(self) -> None:
         self.turns = 0
         self.meanwhile: Callable[[], object] = lambda: None
+        self.waited = False
 
     @contextmanager
-    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[bool]:
         self.turns += 1
         self.meanwhile()
-        yield
+        yield self.waited

@@ -22,20 +22,27 @@ from vault_plugin.transport import Transport
 from vault_plugin.warm import WarmReader
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
+GOODBYE = 2.0  # seconds for revoking a login at the end, which would end by itself
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 class _NoReader:
-    """Where there is no Vault token yet to read with: to log in is the store's business."""
+    """Where there is no Vault token yet to read with (to log in is the store's business), and in bulk."""
 
     def read(self, _identity: Identity, _kind: Kind, _deadline: Deadline) -> Stored | None:
         return None
 
 
 @contextmanager
-def connect(settings: Settings) -> Iterator[Broker]:
-    """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use."""
+def connect(
+    settings: Settings, *, reread: Callable[[], Settings] | None = None, bulk: bool = False
+) -> Iterator[Broker]:
+    """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
+
+    `reread` gathers them anew when Vault ends our login, for whoever lives longer than a login; it may raise
+    SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
+    """
     vault_clock, endpoint_clock = ServerClock(), ServerClock()
     transport = Transport(
         settings.vault_addr,
@@ -52,25 +59,27 @@ def connect(settings: Settings) -> Iterator[Broker]:
             from vault_plugin.store import VaultStore  # noqa: PLC0415  hvac, requests
             from vault_plugin.vault import VaultClient  # noqa: PLC0415  hvac, requests
 
-            client = VaultClient(transport, settings)
-            closing.callback(lambda: client.close(Deadline(settings.timeout)))
+            client = VaultClient(transport, settings, reread or (lambda: settings))
+            closing.callback(lambda: client.close(Deadline(min(settings.timeout, GOODBYE))))
             return VaultStore(client, vault_clock, settings.mount, settings.path_prefix)
 
         def make_source() -> TokenSource:
             from vault_plugin.source import EndpointSource  # noqa: PLC0415  requests
 
-            return EndpointSource(
+            source = EndpointSource(
                 settings.url, endpoint_clock, timeout=settings.timeout, ca_file=settings.ca_cert
             )
+            closing.callback(source.close)
+            return source
 
         @contextmanager
-        def flight(identity: Identity, deadline: Deadline) -> Iterator[None]:
+        def flight(identity: Identity, deadline: Deadline) -> Iterator[bool]:
             where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
             key = "\n".join((*where, identity.path(settings.path_prefix, Kind.ACCESS)))
             with flights.turn(key, deadline) as turn:
                 transport.index = turn.memo or transport.index
                 try:
-                    yield
+                    yield turn.waited
                 finally:
                     if transport.index and transport.index != turn.memo:
                         turn.leave(transport.index)
@@ -78,7 +87,7 @@ def connect(settings: Settings) -> Iterator[Broker]:
 
         flights = SingleFlight(settings.lock_dir)
         yield Broker(
-            reader=_reader(settings, transport),
+            reader=_NoReader() if bulk else _reader(settings, transport),
             store=_once(make_store),
             source=_once(make_source),
             flight=flight,

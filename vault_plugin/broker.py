@@ -37,9 +37,9 @@ class TokenSource(Protocol):
 
 
 class Flight(Protocol):
-    """Single-flight: whoever enters is alone with this identity on this host."""
+    """Single-flight: whoever enters is alone with this identity on this host, and learns whether it had to wait."""
 
-    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
+    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[bool]: ...
 
 
 class Held(NamedTuple):
@@ -50,12 +50,16 @@ class Held(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What the caller gets. `now` (Unix seconds) is what lifetimes are reckoned from; see clock.py."""
+    """What the caller gets. `now` (Unix seconds) is what lifetimes are reckoned from; see clock.py.
+
+    `waited`: another caller was at the same identity, and this one waited for it (single-flight).
+    """
 
     held: Mapping[Kind, Held]
     source: Literal["vault", "endpoint"]
     stale: bool
     now: float
+    waited: bool = False
 
     @property
     def shortest_ttl(self) -> int:
@@ -117,7 +121,7 @@ class Broker:
             seen = self._seen(identity, kinds, deadline)
             if not renew and (grant := self._fresh(seen)):
                 return grant
-            return self._minted(identity, kinds, seen if renew else None, deadline)
+            return self._minted(identity, kinds, deadline, outworn=seen if renew else None)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
                 raise
@@ -130,28 +134,58 @@ class Broker:
             )
             return stale
 
-    def stored(self, identity: Identity, kinds: Collection[Kind] = (Kind.ACCESS,)) -> Grant | None:
+    def stored(
+        self,
+        identity: Identity,
+        kinds: Collection[Kind] = (Kind.ACCESS,),
+        *,
+        min_ttl: float | None = None,
+    ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
         Nothing is minted or written. Raises StoreError and its branches.
         """
         deadline = Deadline(self._deadline)
-        quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
-        return quick or self._fresh(self._seen(identity, kinds, deadline))
+        quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
+        return quick or self._fresh(self._seen(identity, kinds, deadline), min_ttl)
+
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
+        """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
+
+        The lock comes first, so that a good token costs one read, and no other a second look at it. There is nothing
+        stale: whoever keeps many tokens good wants to know what failed. `min_ttl` (seconds) is for this call.
+
+        Raises what `get` raises.
+        """
+        return self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
+
+    def adopt(self, identity: Identity, origin: "Broker") -> None:
+        """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
+        deadline = Deadline(self._deadline)
+        for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a minting
+            theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
+            if theirs is not None:
+                slot = self._store().read(identity, kind, deadline.half())
+                self._store().write(identity, theirs.token, theirs.release_version, slot, deadline)
 
     def _minted(
         self,
         identity: Identity,
         kinds: Collection[Kind],
-        outworn: list[Stored | None] | None,
         deadline: Deadline,
+        *,
+        outworn: list[Stored | None] | None = None,
+        min_ttl: float | None = None,
     ) -> Grant:
         """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more."""
-        with self._flight(identity, deadline.half()):
-            slots = {kind: self._store().read(identity, kind, deadline.half()) for kind in Kind}
+        with self._flight(identity, deadline.half()) as waited:
+            slots = {kind: self._store().read(identity, kind, deadline.half()) for kind in kinds}
             stored = [slots[kind].stored for kind in kinds]
-            if stored != outworn and (grant := self._fresh(stored)):
-                return grant
+            if stored != outworn and (grant := self._fresh(stored, min_ttl)):
+                return grant._replace(waited=waited)
+            for kind in Kind:
+                if kind not in slots:
+                    slots[kind] = self._store().read(identity, kind, deadline.half())
             pair = self._source().obtain(identity, deadline.half())
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.
@@ -173,16 +207,16 @@ class Broker:
             raise TokenError(
                 "The token expired while it was being stored.", hint="Its life is too short to be used."
             )
-        return grant
+        return grant._replace(waited=waited)
 
     def _seen(self, identity: Identity, kinds: Collection[Kind], deadline: Deadline) -> list[Stored | None]:
         return [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
 
-    def _fresh(self, stored: list[Stored | None]) -> Grant | None:
+    def _fresh(self, stored: list[Stored | None], min_ttl: float | None = None) -> Grant | None:
         grant = self._granted(stored, "vault", stale=False)
+        wanted = self._min_ttl if min_ttl is None else min_ttl
         if grant is None or not all(
-            held.token.expires_at - grant.now >= held.token.margin(self._min_ttl)
-            for held in grant.held.values()
+            held.token.expires_at - grant.now >= held.token.margin(wanted) for held in grant.held.values()
         ):
             return None
         return grant

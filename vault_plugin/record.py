@@ -21,10 +21,11 @@ class VaultRef(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A token that lies in Vault."""
+    """A token that lies in Vault, and the version of KlearStack that minted it."""
 
     token: Token
     ref: VaultRef
+    release_version: str = ""
 
 
 class Slot(NamedTuple):
@@ -67,6 +68,12 @@ def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token 
     if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
         return token._replace(issued_at=int(minted))
     return token
+
+
+def stored_at(ref: VaultRef, data: Mapping[str, Any], identity: Identity, kind: Kind) -> Stored | None:
+    """The same with its place. Raises ForeignSecretError."""
+    token = from_data(data, identity, kind)
+    return Stored(token, ref, str(data.get("release_version", ""))) if token else None
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:

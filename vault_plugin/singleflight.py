@@ -22,11 +22,12 @@ _MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
 
 
 class Turn:
-    """What the holder of the lock may read and leave."""
+    """What the holder of the lock may read and leave. `waited`: somebody else had it first."""
 
-    def __init__(self, descriptor: int, key: str) -> None:
+    def __init__(self, descriptor: int, key: str, *, waited: bool) -> None:
         self._descriptor = descriptor
         self._key = key
+        self.waited = waited
 
     @property
     def memo(self) -> str | None:
@@ -54,7 +55,9 @@ class SingleFlight:
         descriptor = self._open(digest[:3])
         try:
             pauses = full_jitter(0.01, 0.1)
+            waited = False
             while not _locked(descriptor):
+                waited = True
                 pause = next(pauses)
                 if pause >= deadline.left():
                     raise BusyError(
@@ -63,7 +66,7 @@ class SingleFlight:
                         retryable=True,
                     )
                 self._sleep(pause)
-            yield Turn(descriptor, digest)
+            yield Turn(descriptor, digest, waited=waited)
         finally:
             os.close(descriptor)
 

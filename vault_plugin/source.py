@@ -69,6 +69,7 @@ class EndpointSource:
         self._timeout = timeout
         self._verify: str | bool = ca_file or True
         self._sleep = sleep
+        self._idle: list[_Session] = []  # with connections that answered well: as many as there are callers
 
     def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
         """Mint a pair of tokens.
@@ -94,13 +95,18 @@ class EndpointSource:
         requests bounds each wait but not their sum; a thread that is left behind ends with its connection.
         """
         outcome: list[TokenPair | Exception] = []
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = _Session()
 
         def work() -> None:
             # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
-                outcome.append(self._ask(identity, deadline))
+                outcome.append(self._ask(session, identity, deadline))
             except Exception as exc:  # noqa: BLE001  it is raised where it belongs
+                session.close()
                 outcome.append(exc)
 
         worker = threading.Thread(target=work, name="klearstack-endpoint", daemon=True)
@@ -110,12 +116,18 @@ class EndpointSource:
             raise self._unavailable("did not finish its answer in time")
         if isinstance(outcome[0], Exception):
             raise outcome[0] from None
+        self._idle.append(session)
         return outcome[0]
 
-    def _ask(self, identity: Identity, deadline: Deadline) -> TokenPair:
+    def close(self) -> None:
+        """Close all connections that nobody uses at the moment."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _ask(self, session: requests.Session, identity: Identity, deadline: Deadline) -> TokenPair:
         sent = time.monotonic()
         try:
-            with _Session() as session, self._post(session, identity, deadline) as response:
+            with self._post(session, identity, deadline) as response:
                 body = self._body(response, deadline)
         except requests.exceptions.SSLError:
             raise SourceError(

@@ -13,7 +13,7 @@ from typing import Any
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.errors import StoreError, TokenError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Slot, Stored, VaultRef, foreign, from_data, is_ours, to_data
+from vault_plugin.record import MANAGED_BY, Slot, Stored, VaultRef, foreign, is_ours, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token
 from vault_plugin.vault import CasMismatchError, VaultClient
@@ -46,12 +46,12 @@ class VaultStore:
         if answer is None:
             return Slot()
         if self._version == 1:
-            token = from_data(answer, identity, kind)
-            return Slot(stored=Stored(token, ref) if token else None)
-        metadata = answer["metadata"]
+            return Slot(stored=stored_at(ref, answer, identity, kind))
+        metadata, data = answer["metadata"], answer["data"]
         if not is_ours(metadata):
             raise foreign()
-        return _slot(metadata, from_data(answer["data"], identity, kind) if answer["data"] else None, ref)
+        ref = _version_of(ref, metadata)
+        return _slot(metadata, stored_at(ref, data, identity, kind) if data else None)
 
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
@@ -66,7 +66,7 @@ class VaultStore:
         data = to_data(token, identity, release_version)
         ref = VaultRef(self._mount, identity.path(self._prefix, token.kind))
         if self._kv_version(deadline) == 1:
-            return self._write_v1(identity, Stored(token, ref), data, slot, deadline)
+            return self._write_v1(identity, Stored(token, ref, release_version), data, slot, deadline)
         shortened = set()
         for _ in range(ATTEMPTS):
             slot = self._prepared(token, ref, slot, deadline)
@@ -107,7 +107,7 @@ class VaultStore:
         except CasMismatchError:
             return self.read(identity, token.kind, deadline)
         self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
-        return _slot(metadata, token, ref)
+        return _slot(metadata, Stored(token, _version_of(ref, metadata), data["release_version"]))
 
     def _prepared(self, token: Token, ref: VaultRef, slot: Slot, deadline: Deadline) -> Slot:
         """The slot, with a life set that ends just before the JWT does; no request if the one it has still fits."""
@@ -146,15 +146,15 @@ class VaultStore:
         return self._version
 
 
-def _slot(metadata: dict[str, Any], token: Token | None, ref: VaultRef) -> Slot:
+def _version_of(ref: VaultRef, metadata: dict[str, Any]) -> VaultRef:
+    return ref._replace(version=metadata["version"], deletion_time=metadata["deletion_time"] or None)
+
+
+def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:
     """What KV v2's version metadata tells."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
-    ref = ref._replace(version=metadata["version"], deletion_time=metadata["deletion_time"] or None)
-    return Slot(
-        version=metadata["version"],
-        life=round(deletion - created) if deletion and created else None,
-        stored=Stored(token, ref) if token else None,
-    )
+    life = round(deletion - created) if deletion and created else None
+    return Slot(version=metadata["version"], life=life, stored=stored)
 
 
 def _on_time(stored: Stored) -> bool:

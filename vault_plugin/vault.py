@@ -3,9 +3,9 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 import hvac
@@ -17,12 +17,17 @@ from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
 from vault_plugin.transport import Answer, Transport
 
+T = TypeVar("T")
 _BASE = "http://vault"  # hvac wants some base URL; the transport knows the real ones
 _log = logging.getLogger(__name__)
 
 
 class CasMismatchError(Exception):
     """Another version than the one expected is the newest."""
+
+
+class _UnknownTokenError(StoreRefusedError):
+    """Vault does not know our token, or not any more."""
 
 
 class _Response:
@@ -97,15 +102,17 @@ class VaultClient:
     StoreError; none of them quotes what Vault answered.
     """
 
-    def __init__(self, transport: Transport, settings: Settings) -> None:
+    def __init__(
+        self, transport: Transport, settings: Settings, reread: Callable[[], Settings] | None = None
+    ) -> None:
         self._session = _Session(transport)
         self._settings = settings
+        self._reread = reread or (lambda: settings)  # when Vault ends our login: credentials are renewed, too
         self._lock = threading.Lock()
-        self._logged_in = settings.auth == "token"
-        token = settings.vault_token
+        self._logged_in = False
         self._client = hvac.Client(
             url=_BASE,
-            token=token.reveal() if token is not None and self._logged_in else "",
+            token="",  # or hvac would look for one itself
             session=cast(Any, self._session),
             namespace=settings.vault_namespace,
             verify=True,
@@ -114,8 +121,9 @@ class VaultClient:
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""
-        with self._translated("look at the mount", deadline):
-            answer = self._client.read(f"sys/internal/ui/mounts/{mount}")
+        answer = self._do(
+            "look at the mount", deadline, lambda: self._client.read(f"sys/internal/ui/mounts/{mount}")
+        )
         about = answer["data"] if isinstance(answer, dict) else {}
         if about.get("type") not in ("kv", "generic") or str(about.get("path", "")).strip("/") != mount:
             raise SettingsError(
@@ -125,34 +133,31 @@ class VaultClient:
 
     def read(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any] | None:
         """The `data` of the answer, on KV v2 also that of a version that is gone; None if there is nothing."""
-        with self._translated("read", deadline):
+
+        def ask() -> Any:
             try:
                 if version == 1:
-                    answer = self._kv.v1.read_secret(path, mount_point=mount)
-                else:
-                    answer = self._kv.v2.read_secret_version(
-                        path, mount_point=mount, raise_on_deleted_version=True
-                    )
+                    return self._kv.v1.read_secret(path, mount_point=mount)
+                return self._kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
             except InvalidPath as exc:
-                answer = exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
+                return exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
+
+        answer = self._do("read", deadline, ask)
         if not isinstance(answer, dict):
             raise StoreError(
                 "Vault's answer to a read is not JSON.", hint="Is VAULT_ADDR Vault's own address?"
             )
-        return answer.get("data")
+        data: dict[str, Any] | None = answer.get("data")
+        return data
 
     def set_metadata(
         self, mount: str, path: str, life: int, custom: dict[str, str], deadline: Deadline
     ) -> None:
         """KV v2: how long each version written from now on is to live (whole seconds), and whose path it is."""
-        with self._translated("write metadata", deadline):
-            self._kv.v2.update_metadata(
-                path,
-                mount_point=mount,
-                max_versions=1,
-                delete_version_after=f"{life}s",
-                custom_metadata=custom,
-            )
+        about = {"max_versions": 1, "delete_version_after": f"{life}s", "custom_metadata": custom}
+        self._do(
+            "write metadata", deadline, lambda: self._kv.v2.update_metadata(path, mount_point=mount, **about)
+        )
 
     def write(
         self, mount: str, path: str, data: dict[str, str], cas: int, deadline: Deadline
@@ -161,8 +166,11 @@ class VaultClient:
 
         Raises CasMismatchError if another version is the newest, which after a lost answer may be this very one.
         """
-        with self._translated("write", deadline):
-            answer = self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount)
+        answer = self._do(
+            "write",
+            deadline,
+            lambda: self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount),
+        )
         if not isinstance(answer, dict):
             raise StoreError(
                 "Vault took the write without telling a version: the mount is not KV v2 any more."
@@ -171,8 +179,8 @@ class VaultClient:
 
     def write_v1(self, mount: str, path: str, data: dict[str, str], deadline: Deadline) -> None:
         """KV v1: replace what is there."""
-        with self._translated("write", deadline):
-            self._kv.v1.create_or_update_secret(path, data, method="POST", mount_point=mount)
+        write = self._kv.v1.create_or_update_secret
+        self._do("write", deadline, lambda: write(path, data, method="POST", mount_point=mount))
 
     def close(self, deadline: Deadline) -> None:
         """Revoke the Vault token if it was made by our login: they would pile up in Vault."""
@@ -184,29 +192,55 @@ class VaultClient:
         except (VaultError, StoreError) as exc:
             _log.info("Vault's login token was not revoked (%s); it ends by its TTL", type(exc).__name__)
 
-    def _log_in(self, deadline: Deadline) -> None:
+    def _do(self, doing: str, deadline: Deadline, call: Callable[[], T]) -> T:
+        """Log in if need be, and call; once more with a new login if the old one has ended."""
         with self._lock:
-            if self._logged_in:
-                return
-            try:
-                # AppRole's is not repeatable: a secret id may be good for a single use.
-                with self._session.within(deadline, repeatable=self._settings.auth != "approle"):
-                    self._login()
-            except VaultError:
-                raise StoreRefusedError(
-                    f"Vault refused the {self._settings.auth} login.",
-                    hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
-                ) from None
-            except (KeyError, TypeError):  # what hvac makes of it
-                raise StoreError(
-                    "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
-                ) from None
-            self._logged_in = True
+            if not self._logged_in:
+                self._log_in(self._settings, deadline)
+        token = self._client.token
+        try:
+            with self._translated(doing, deadline):
+                return call()
+        except _UnknownTokenError:
+            if not self._is_renewed(token, deadline):
+                raise
+        with self._translated(doing, deadline):
+            return call()
 
-    def _login(self) -> None:
-        settings, logins = self._settings, self._client.auth
+    def _is_renewed(self, ended: str, deadline: Deadline) -> bool:
+        """Whether there is another token than the one that has ended, making one if need be."""
+        with self._lock:
+            if self._client.token == ended:
+                try:
+                    settings = self._reread()
+                except SettingsError as exc:
+                    _log.info("the credentials for Vault cannot be read anew: %s", exc)
+                    return False
+                self._log_in(settings, deadline)
+            return bool(self._client.token != ended)
+
+    def _log_in(self, settings: Settings, deadline: Deadline) -> None:
+        try:
+            # AppRole's is not repeatable: a secret id may be good for a single use.
+            with self._session.within(deadline, repeatable=settings.auth != "approle"):
+                self._login(settings)
+        except VaultError:
+            raise StoreRefusedError(
+                f"Vault refused the {settings.auth} login.",
+                hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
+            ) from None
+        except (KeyError, TypeError):  # what hvac makes of it
+            raise StoreError(
+                "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
+            ) from None
+        self._logged_in = True
+
+    def _login(self, settings: Settings) -> None:
+        logins = self._client.auth
         mount, jwt = settings.auth_mount or settings.auth, _revealed(settings.vault_jwt)
-        if settings.auth == "approle":
+        if settings.auth == "token":
+            self._client.token = _revealed(settings.vault_token)
+        elif settings.auth == "approle":
             role_id, secret_id = _revealed(settings.role_id), _revealed(settings.secret_id)
             logins.approle.login(role_id, secret_id, mount_point=mount)
         elif settings.auth == "jwt":
@@ -217,7 +251,6 @@ class VaultClient:
     @contextmanager
     def _translated(self, doing: str, deadline: Deadline) -> Iterator[None]:
         """hvac's exceptions as ours. They hold Vault's answer, so that none may be a cause."""
-        self._log_in(deadline)
         try:
             with self._session.within(deadline):
                 yield
@@ -235,7 +268,8 @@ class VaultClient:
                 if known
                 else "The Vault token is wrong, expired or used up."
             )
-            raise StoreRefusedError(f"Vault denied permission to {doing} (403).", hint=hint) from None
+            error = StoreRefusedError if known else _UnknownTokenError
+            raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
         except VaultError as exc:
             raise StoreError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."

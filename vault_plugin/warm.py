@@ -6,7 +6,7 @@ from typing import Any
 
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored, VaultRef, from_data, is_ours
+from vault_plugin.record import Stored, VaultRef, is_ours, stored_at
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Secret
 from vault_plugin.transport import Transport, TransportError
@@ -55,5 +55,4 @@ def _parsed(
             return None
         ref = VaultRef(ref.mount, ref.path, metadata["version"], metadata["deletion_time"] or None)
         data = data["data"]
-    token = from_data(data, identity, kind)
-    return Stored(token, ref) if token else None
+    return stored_at(ref, data, identity, kind)
