@@ -13,6 +13,8 @@ from vault_plugin.errors import KlearstackVaultError, UsageError, bug
 COMMANDS = {
     "get": "get:get",
     "exec": "exec:exec_",
+    "sync": "sync:sync",
+    "watch": "watch:watch",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

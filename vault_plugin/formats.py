@@ -5,7 +5,8 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, TextIO
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.clock import format_rfc3339
@@ -105,10 +106,21 @@ def render_error(exc: KlearstackVaultError) -> str:
     return json.dumps({"error": describe_error(exc)}) + "\n"
 
 
-def write_file(path: Path, text: str) -> None:
-    """Put a secret into a file of mode 0600, whole or not at all: whoever reads meanwhile sees the old or the new one.
+def open_private(path: Path) -> TextIO:
+    """A text file of mode 0600 to be written line by line; what was in it is gone. Raises OutputError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        if S_ISREG(os.fstat(descriptor).st_mode):  # and no device, which is not ours to change
+            os.fchmod(descriptor, 0o600)
+    except OSError as exc:
+        raise OutputError(f"{path} cannot be made ({exc.strerror}).") from None
+    return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
 
-    Raises OutputError if no file can be made there, WriteError if it cannot be filled; an old file then stays.
+
+def write_file(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Put a secret into a file, whole or not at all: whoever reads meanwhile sees the old or the new one.
+
+    `owner` is a user's and a group's number; -1 leaves one as it is. Raises OutputError if no file can be made there, WriteError if it cannot be filled; an old file then stays.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
@@ -117,6 +129,9 @@ def write_file(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
             file.flush()
             os.fsync(descriptor)
         Path(name).replace(path)

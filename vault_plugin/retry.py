@@ -1,6 +1,7 @@
 """How long to go on, and how long to wait between two tries."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -35,3 +36,27 @@ def full_jitter(base: float, cap: float) -> Iterator[float]:
 def retry_after(header: str | None) -> float:
     """Seconds of a `Retry-After` header; 0 where there is none, or a date (which no server of ours sends)."""
     return float(header) if header is not None and header.isascii() and header.isdigit() else 0.0
+
+
+class Pace:
+    """At most so many a second, evenly spaced, over all threads."""
+
+    def __init__(
+        self,
+        per_second: float,
+        sleep: Callable[[float], object] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = 1 / per_second
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._next = monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Sleep until it is the caller's turn."""
+        with self._lock:
+            now = self._monotonic()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        self._sleep(turn - now)

@@ -205,6 +205,15 @@ class Settings:
         return Identity(self.user_id, self.company_name)
 
 
+def default_company(flag: str | None, environ: Mapping[str, str] | None = None) -> str | None:
+    """The company of identities that name none; None if there is none. Raises SettingsError."""
+    origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
+    try:
+        return flag or _from_environment(origin, os.environ if environ is None else environ)
+    except ValueError as exc:
+        raise SettingsError(f"{_name('company_name', origin)} {exc}.") from None
+
+
 def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     """For another program: nothing that leads to tokens, neither Vault's logins nor the identity, which is all that
     KlearStack asks for.

@@ -14,6 +14,7 @@ from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
+ONCE = ("vault_plugin.app", "vault_plugin.source", "vault_plugin.store")  # their warnings are about servers
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
@@ -47,13 +48,31 @@ def _metavar(name: str) -> str:
     return {"min_ttl": "DURATION", "timeout": "DURATION", "deadline": "DURATION"}.get(name, "TEXT")
 
 
-def log_to_stderr(verbose: int) -> None:
-    """Our warnings on standard error; with -v what is done, with -vv more."""
+def log_to_stderr(verbose: int, *, repeat: bool = True) -> None:
+    """Our warnings on standard error; with -v what is done, with -vv more.
+
+    Without `repeat`, what the parts warn of is said once: among many identities it is the same for all.
+    """
     handler = logging.StreamHandler()
+    if not repeat:
+        handler.addFilter(_Once())
     handler.setFormatter(logging.Formatter("klearstack-vault: %(levelname)s: %(message)s"))
     ours = logging.getLogger("vault_plugin")  # and nobody else's: other libraries log what they send
     ours.addHandler(handler)
     ours.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+
+
+class _Once(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or record.name not in ONCE:
+            return True
+        new = str(record.msg) not in self._told
+        self._told.add(str(record.msg))
+        return new
 
 
 def print_out(text: str) -> None:

@@ -1,0 +1,148 @@
+"""`sync`: make every token of a manifest good."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from os import EX_OK
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
+from vault_plugin.commands.options import log_to_stderr, print_out, settings_options
+from vault_plugin.errors import WriteError
+from vault_plugin.formats import open_private
+from vault_plugin.sync import Done, Sync
+from vault_plugin.targets import connect_all
+
+CHANGED = 2  # as Terraform's -detailed-exitcode says it
+PARTIAL = 5
+SHOWN = 10  # failures on standard error; --report has all of them
+
+
+@click.command()
+@manifest_options
+@click.option(
+    "--stop-after",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Stop when that many in a row have failed; 0: never.",
+)
+@click.option("--deadline", type=DURATION, help="For the whole run.  [default: none]")
+@click.option("--check", is_flag=True, help="Only read, and say what would be minted.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit with 2 if a token was, or would be, minted or copied."
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="Write a line of JSON for each identity there (mode 0600), as it is done.",
+)
+@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@settings_options("user_id", "deadline", "on_vault_error")
+def sync(
+    *,
+    concurrency: int,
+    rate: float | None,
+    stop_after: int,
+    deadline: float | None,
+    check: bool,
+    detailed_exitcode: bool,
+    report: str | None,
+    verbose: int,
+    **options: Any,
+) -> int:
+    """Make every token of a manifest good in Vault: one read for a good one, a mint for any other.
+
+    MANIFEST is YAML, JSON Lines or CSV; `-` is standard input. Run it again after a failure: it does what is left.
+    """
+    log_to_stderr(verbose, repeat=False)
+    with ExitStack() as stack:
+        manifest = stack.enter_context(opened_manifest(options))
+        tell = stack.enter_context(_telling(report, manifest.count))
+        with connect_all(manifest.targets) as targets:
+            run = Sync(
+                targets,
+                tell,
+                concurrency=concurrency,
+                rate=rate,
+                stop_after=stop_after,
+                deadline=deadline,
+                check=check,
+            )
+            with _stopped_by_signals(run) as caught:
+                run.run(manifest.entries())
+    left = manifest.count - run.counts.total()
+    print_out(_summary(run, manifest.count, left))
+    if caught and left + run.counts["failed"]:
+        return 128 + caught[0]
+    if left or run.counts["failed"]:
+        return PARTIAL
+    return CHANGED if detailed_exitcode and run.counts.total() > run.counts["fresh"] else EX_OK
+
+
+@contextmanager
+def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]:
+    """What hears of each identity: the report, the progress bar (on a terminal), and the first failures' readers."""
+    shown = 0
+    with ExitStack() as stack:
+        file = None if report is None else stack.enter_context(open_private(Path(report)))
+        bar = stack.enter_context(
+            click.progressbar(length=count, file=sys.stderr) if sys.stderr.isatty() else nullcontext()
+        )
+
+        def tell(done: Done) -> None:
+            nonlocal shown
+            if file is not None:
+                try:
+                    file.write(json.dumps(done.describe()) + "\n")
+                except OSError as exc:
+                    raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
+            if done.error is not None and (shown := shown + 1) <= SHOWN:
+                click.echo(
+                    f"klearstack-vault: line {done.entry.line}: {done.error} {done.error.hint}".rstrip(),
+                    err=True,
+                )
+            if bar is not None:
+                bar.update(1)
+
+        yield tell
+
+
+@contextmanager
+def _stopped_by_signals(run: Sync) -> Iterator[list[int]]:
+    """The first of these signals stops the run, the second this process; what came."""
+    caught: list[int] = []
+    watched = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _: object) -> None:
+        caught.append(number)
+        run.stop(signal.Signals(number).name)
+        for one in watched:
+            signal.signal(one, signal.SIG_DFL)
+
+    before = [signal.signal(number, stop) for number in watched]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(watched, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _summary(run: Sync, count: int, left: int) -> str:
+    words = {
+        "fresh": "fresh",
+        "minted": "minted",
+        "copied": "copied",
+        "would_mint": "to be minted",
+        "failed": "failed",
+    }
+    parts = [f"{run.counts[result]:,} {word}" for result, word in words.items() if run.counts[result]]  # type: ignore[index]
+    if left:
+        parts.append(f"{left:,} not tried ({run.stopped_by})")
+    return f"{count:,} identities: {', '.join(parts) or 'nothing to do'}\n"

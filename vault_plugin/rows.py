@@ -1,0 +1,205 @@
+"""A manifest's text as rows of fields: YAML, JSON Lines or CSV, a row at a time and to the letter.
+
+Nothing is held but the row at hand, so that any number of rows streams through. YAML is read as a stream of events:
+no types are guessed (`026` stays `026`), and there are no anchors, tags or merges to be clever with.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import yaml
+
+MAX_LINE = 64 * 1024  # bytes of a line of JSON
+_NULLS = ("", "~", "null", "Null", "NULL")
+_MAP, _LIST = yaml.MappingStartEvent, yaml.SequenceStartEvent
+_START = (_MAP, _LIST)
+_END = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+# libyaml's parser is ten times as fast; its package may come without it.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Row(NamedTuple):
+    """One mapping of texts. `section` is `defaults`, `targets` or `identities`; empty fields are left out."""
+
+    section: str
+    line: int
+    fields: dict[str, str]
+
+
+class Problem(NamedTuple):
+    """What is wrong, where; `key` is empty if it is no single field. No value is quoted."""
+
+    line: int
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {f'`{self.key}` ' if self.key else ''}{self.text}"
+
+
+def shown(name: str) -> str:
+    """A key as it may be quoted: what is no plain word might be a secret in the wrong place."""
+    return name if name.isascii() and name.isidentifier() and len(name) <= 40 else "(no plain word)"
+
+
+def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
+    """An object per line."""
+    for line, raw in enumerate(iter(lambda: stream.readline(MAX_LINE), b""), 1):
+        if not raw.strip():
+            continue
+        try:
+            # Numbers as they are written: a user id is no quantity. Pairs, since a key may stand there twice.
+            pairs = json.loads(raw, parse_int=str, object_pairs_hook=tuple)
+        except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
+            yield Problem(line, "", f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)")
+            continue
+        if not isinstance(pairs, tuple):
+            yield Problem(line, "", "is no JSON object")
+            continue
+        fields: dict[str, str] = {}
+        sound = True
+        for name, value in pairs:
+            if name in fields or not isinstance(value, str | None):
+                sound = False
+                what = "stands there twice" if name in fields else "is no text and no whole number"
+                yield Problem(line, shown(name), what)
+            fields[name] = value or ""
+        if sound:
+            yield Row("identities", line, {name: text for name, text in fields.items() if text})
+
+
+def read_csv(stream: BinaryIO) -> Iterator[Row | Problem]:
+    """A header line with the keys, then a record each."""
+    text = io.TextIOWrapper(
+        stream, encoding="utf-8-sig", newline=""
+    )  # spreadsheets begin with a byte order mark
+    records = csv.reader(text, strict=True)
+    try:
+        header = next(records, [])
+        if "" in header or len(set(header)) < max(1, len(header)):
+            yield Problem(1, "", "must name the columns, each once")
+        for record in records:
+            if not record:
+                continue
+            if len(record) != len(header):
+                yield Problem(records.line_num, "", f"has {len(record)} fields under {len(header)} columns")
+                continue
+            fields = dict(zip(header, record, strict=True))
+            yield Row(
+                "identities", records.line_num, {name: value for name, value in fields.items() if value}
+            )
+    except (csv.Error, UnicodeDecodeError):  # their texts may quote
+        yield Problem(records.line_num + 1, "", "is no CSV in UTF-8 from here on")
+    finally:
+        text.detach()  # the stream is not ours to close
+
+
+def read_yaml(stream: BinaryIO) -> Iterator[Row | Problem]:
+    """A mapping with the sections, of which `identities` comes last."""
+    events = _Events(stream)
+    try:
+        yield from _document(events)
+    except yaml.YAMLError:  # its text may quote
+        yield Problem(events.line, "", "is no YAML from here on")
+
+
+FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {
+    "yaml": read_yaml,
+    "jsonl": read_jsonl,
+    "csv": read_csv,
+}
+
+
+class _Events:
+    """YAML's events, one after the other, and the line at which they stand."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._parsed = yaml.parse(stream, Loader=_LOADER)
+        self.line = 1
+
+    def next(self) -> yaml.Event:
+        event: yaml.Event = next(self._parsed)
+        mark: Any = event.start_mark
+        self.line = mark.line + 1
+        return event
+
+    def skip(self, event: yaml.Event) -> None:
+        """All that belongs to a node whose first event this is."""
+        depth = int(isinstance(event, _START))
+        while depth:
+            event = self.next()
+            depth += isinstance(event, _START) - isinstance(event, _END)
+
+
+def _document(events: _Events) -> Iterator[Row | Problem]:
+    events.next()  # the stream's start
+    if isinstance(events.next(), yaml.StreamEndEvent):
+        yield Problem(1, "", "holds nothing: a manifest has `identities`")
+        return
+    if not isinstance(events.next(), _MAP):
+        yield Problem(events.line, "", "is no mapping with `identities`")
+        return
+    seen: set[str] = set()
+    while not isinstance(key := events.next(), yaml.MappingEndEvent):
+        line, name = events.line, _text(key) or ""
+        if name in seen:
+            yield Problem(line, shown(name), "stands there twice")
+        elif name in ("defaults", "targets") and "identities" in seen:
+            yield Problem(line, name, "must stand before `identities`, which is read as a stream")
+        seen.add(name)
+        events.skip(key)
+        yield from _section(name, line, events)
+    if "identities" not in seen:
+        yield Problem(events.line, "identities", "is missing")
+    events.next()  # the document's end
+    if not isinstance(events.next(), yaml.StreamEndEvent):
+        yield Problem(events.line, "", "begins another document: a manifest is one")
+
+
+def _section(name: str, line: int, events: _Events) -> Iterator[Row | Problem]:
+    value = events.next()
+    if name == "defaults" and isinstance(value, _MAP):
+        yield from _fields(name, events)
+    elif name in ("targets", "identities") and isinstance(value, _LIST):
+        while not isinstance(item := events.next(), yaml.SequenceEndEvent):
+            if isinstance(item, _MAP):
+                yield from _fields(name, events)
+            else:
+                yield Problem(events.line, name, "has an item that is no mapping")
+                events.skip(item)
+    else:
+        events.skip(value)
+        kinds = {"defaults": "must be a mapping", "targets": "must be a list", "identities": "must be a list"}
+        yield Problem(line, shown(name), kinds.get(name, "is no section of a manifest"))
+
+
+def _fields(section: str, events: _Events) -> Iterator[Row | Problem]:
+    line = events.line
+    fields: dict[str, str] = {}
+    sound = True
+    while not isinstance(key := events.next(), yaml.MappingEndEvent):
+        at, name = events.line, _text(key) or ""
+        events.skip(key)
+        value = events.next()
+        text = _text(value)
+        events.skip(value)
+        if name in fields:
+            sound = False
+            yield Problem(at, shown(name), "stands there twice")
+        if text is None:
+            sound = False
+            yield Problem(at, shown(name), "is no plain text or number, without tag or alias")
+        fields[name] = text or ""
+    if sound:
+        yield Row(section, line, {name: text for name, text in fields.items() if text})
+
+
+def _text(event: yaml.Event) -> str | None:
+    """What stands there; empty for YAML's null; None if it is no scalar, or one with a tag."""
+    if not isinstance(event, yaml.ScalarEvent) or event.tag not in (None, "tag:yaml.org,2002:str"):
+        return None
+    plain = event.style in (None, "") and event.tag is None
+    return "" if plain and event.value in _NULLS else str(event.value)

@@ -1,0 +1,143 @@
+"""One identity in several Vaults: one mint lands in all of them, and what one holds is copied to the others."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from typing import Literal, NamedTuple
+
+from vault_plugin.app import connect
+from vault_plugin.broker import Broker, Grant
+from vault_plugin.errors import SettingsError, StoreError
+from vault_plugin.identity import Identity
+from vault_plugin.rows import Row
+from vault_plugin.settings import Settings, without_credentials
+from vault_plugin.tokens import Secret
+
+Flags = Mapping[str, str | bool | None]
+
+_SETTINGS = {
+    "address": "vault_addr",
+    "namespace": "vault_namespace",
+    "cacert": "vault_cacert",
+    "client_cert": "vault_client_cert",
+    "client_key": "vault_client_key",
+    "auth": "auth",
+    "auth_mount": "auth_mount",
+    "auth_role": "auth_role",
+    "mount": "mount",
+    "path_prefix": "path_prefix",
+}
+# By file only: a manifest is no place for a secret.
+_CREDENTIALS = {
+    "token_file": "VAULT_TOKEN_FILE",
+    "role_id_file": "VAULT_ROLE_ID_FILE",
+    "secret_id_file": "VAULT_SECRET_ID_FILE",
+    "jwt_file": "VAULT_JWT_FILE",
+}
+KEYS = (*_SETTINGS, *_CREDENTIALS)
+
+
+def settings_of(row: Row | None, flags: Flags, environ: Mapping[str, str] | None = None) -> Settings:
+    """A target's settings: its own first, then those of the command line and the environment.
+
+    What the environment has to log in with belongs to the Vault that it names: a target with an address of its own gets
+    none of that, and no part of the way to that Vault. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    flags = {**flags, "on_vault_error": "fail"}  # a token that is stored nowhere is none of many
+    fields_of_row = {} if row is None else row.fields
+    own = {_SETTINGS[name]: text for name, text in fields_of_row.items() if name in _SETTINGS}
+    credentials = {_CREDENTIALS[name]: text for name, text in fields_of_row.items() if name in _CREDENTIALS}
+    if credentials:
+        environ = without_credentials(environ)
+    if "vault_addr" not in own:
+        return Settings.for_many({**environ, **credentials}, **{**flags, **own})
+    way = {one.name: one for one in fields(Settings) if one.name.startswith(("vault_", "auth"))}
+    secret = [one for one in fields(Settings) if one.metadata["origin"].read is Secret]
+    closed = {name for one in (*way.values(), *secret) for name in one.metadata["origin"].env} | {"HOME"}
+    rest = {name: text for name, text in environ.items() if name.removesuffix("_FILE") not in closed}
+    try:
+        return Settings.for_many(
+            {**rest, **credentials}, **{name: flag for name, flag in flags.items() if name not in way}, **own
+        )
+    except SettingsError as exc:
+        raise SettingsError(
+            f"with an address of its own it is given nothing that belongs to another Vault: {exc}"
+        ) from None
+
+
+class Outcome(NamedTuple):
+    """How an identity's access token came to be good everywhere; `grant` is the one that ends first."""
+
+    result: Literal["fresh", "minted", "copied"]
+    grant: Grant
+
+
+class Targets:
+    """A broker for each Vault. Safe among threads."""
+
+    def __init__(self, brokers: Sequence[Broker]) -> None:
+        self._brokers = brokers
+
+    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+        """What `ensure` would find good everywhere; None where it would mint or copy. Only reads.
+
+        Raises what Broker.stored raises.
+        """
+        grants = [broker.stored(identity, min_ttl=min_ttl) for broker in self._brokers]
+        found = [grant for grant in grants if grant]
+        return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
+
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+        """Make the identity's access token good in each Vault, by one mint at the most.
+
+        A Vault that fails does not keep the token from the others; its error is raised at the end. Raises what
+        Broker.ensure raises.
+        """
+        if len(self._brokers) == 1:  # a look at the others, to find a token there, is a request
+            return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl))
+        failures: list[StoreError] = []
+        good: list[tuple[Broker, Grant]] = []
+        lacking: list[Broker] = []
+        for broker in self._brokers:
+            with _set_aside(failures):
+                grant = broker.stored(identity, min_ttl=min_ttl)
+                if grant:
+                    good.append((broker, grant))
+                else:
+                    lacking.append(broker)
+        while lacking and not good:
+            broker = lacking.pop(0)
+            with _set_aside(failures):
+                good.append((broker, broker.ensure(identity, min_ttl=min_ttl)))
+        for broker in lacking:
+            with _set_aside(failures):
+                broker.adopt(identity, good[0][0])
+        if failures:
+            raise failures[0]
+        outcome = _outcome(_first_to_end([grant for _, grant in good]))
+        return outcome._replace(result="copied") if lacking and outcome.result == "fresh" else outcome
+
+
+@contextmanager
+def _set_aside(failures: list[StoreError]) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as exc:
+        failures.append(exc)
+
+
+def _outcome(grant: Grant) -> Outcome:
+    return Outcome("minted" if grant.source == "endpoint" else "fresh", grant)
+
+
+def _first_to_end(grants: list[Grant]) -> Grant:
+    return min(grants, key=lambda grant: grant.access.token.expires_at)
+
+
+@contextmanager
+def connect_all(gather: Sequence[Callable[[], Settings]]) -> Iterator[Targets]:
+    """Targets over the Vaults whose settings these functions gather, at first and when a login has ended."""
+    with ExitStack() as stack:
+        yield Targets([stack.enter_context(connect(one(), reread=one, bulk=True)) for one in gather])

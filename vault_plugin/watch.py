@@ -1,0 +1,250 @@
+"""Tokens kept good for as long as the process lives: each is renewed when two thirds of its life are over.
+
+The times are drawn, so that tokens that were minted together do not come back together, and so that of several
+watchers one renews and the others find the new token. After an outage the tokens that end first come first, as many
+at a time as there are workers.
+"""
+
+import heapq
+import itertools
+import logging
+import os
+import random
+import shlex
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple, Self
+
+from vault_plugin.errors import KlearstackVaultError, bug
+from vault_plugin.formats import write_file
+from vault_plugin.manifest import Entry
+from vault_plugin.retry import Deadline, Pace, full_jitter
+from vault_plugin.settings import without_credentials
+from vault_plugin.targets import Outcome, Targets
+from vault_plugin.tokens import Kind, Token
+
+LEFT = (
+    1 / 3,
+    0.1,
+)  # of a token's life, when it is renewed; how far the drawing goes to either side, as a part of that
+LATEST = LEFT[0] * (1 + LEFT[1])  # what a token must have left, in our eyes, or it is renewed
+RETRY = 1.0, 15.0  # seconds that the wait after a failure is drawn from: at first, and at most
+GRACE = 3.0  # seconds that what is in flight has to finish; closing takes 2 more at most
+HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Stats:
+    """What is counted, from the start of the process. `ends` are monotonic seconds, by the identity's hash."""
+
+    mints: int = 0
+    waits: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    ends: dict[str, float] = field(default_factory=dict)
+
+
+class Files(NamedTuple):
+    """How token files are made: their mode, and their owner's and group's numbers."""
+
+    mode: int = 0o600
+    owner: tuple[int, int] | None = None
+
+
+class _Watched:
+    """One identity, and what is known of its token."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.name = sha256(entry.identity.path("", Kind.ACCESS).encode()).hexdigest()[:12]
+        self.min_ttl: float | None = None  # seconds; by the settings until its life is known
+        self.pauses = full_jitter(*RETRY)
+
+
+class Watcher:
+    """Keeps the entries' tokens good, and their files, from entering the `with` block until it is left."""
+
+    def __init__(
+        self,
+        targets: Targets,
+        entries: Iterable[Entry],
+        stats: Stats,
+        *,
+        concurrency: int,
+        rate: float | None = None,
+        files: Files = Files(),  # noqa: B008  it cannot be changed
+        on_change: "Hook | None" = None,
+    ) -> None:
+        self._targets = targets
+        self._stats = stats
+        self._files = files
+        self._on_change = on_change
+        self._stopping = threading.Event()
+        self._pace = None if rate is None else Pace(rate, sleep=self._stopping.wait)
+        self._turn = itertools.count()
+        # What is due next, by monotonic seconds; nobody is before anybody else at the start.
+        self._due = [(0.0, next(self._turn), _Watched(entry)) for entry in entries]
+        self._changed = threading.Condition()  # guards the schedule and the counters
+        self._untried = {watched.name for _, _, watched in self._due}
+        self._failing: set[str] = set()
+        self.tried = threading.Event()  # every identity, once
+        stats.ends = {name: end for name, end in stats.ends.items() if name in self._untried}
+        if not self._due:
+            self.tried.set()
+        self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
+
+    def __enter__(self) -> Self:
+        for worker in self._workers:
+            worker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        grace = Deadline(GRACE)
+        for worker in self._workers:
+            worker.join(grace.left())
+
+    @property
+    def status(self) -> str:
+        """In a line, how many tokens are good."""
+        with self._changed:
+            good = sum(end > time.monotonic() for end in self._stats.ends.values())
+            return f"{good} tokens are good, {len(self._failing)} cannot be renewed"
+
+    def _work(self) -> None:
+        while (watched := self._next()) is not None:
+            delay = self._renew(watched)
+            with self._changed:
+                heapq.heappush(self._due, (time.monotonic() + delay, next(self._turn), watched))
+                self._changed.notify()
+                self._untried.discard(watched.name)
+                if not self._untried:
+                    self.tried.set()
+
+    def _next(self) -> _Watched | None:
+        """What is due, when it is; None at the end."""
+        with self._changed:
+            while not self._stopping.is_set():
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(wait)
+            return None
+
+    def _renew(self, watched: _Watched) -> float:
+        """Make the token good; seconds until it is to be looked at again."""
+        try:
+            outcome = self._ensured(watched)
+            delay = self._noted(watched, outcome)
+            if watched.entry.file is not None:
+                self._write(Path(watched.entry.file), outcome.grant.access.token)
+        except KlearstackVaultError as exc:
+            return self._failed(watched, exc)
+        except Exception as exc:  # noqa: BLE001  one identity's bug is not the others'
+            return self._failed(watched, bug(exc))
+        self._succeeded(watched)
+        return delay
+
+    def _ensured(self, watched: _Watched) -> Outcome:
+        identity = watched.entry.identity
+        if self._pace is not None and not self._targets.check(identity, min_ttl=watched.min_ttl):
+            self._pace.wait()
+        return self._targets.ensure(identity, min_ttl=watched.min_ttl)
+
+    def _noted(self, watched: _Watched, outcome: Outcome) -> float:
+        """Count it; seconds until it is to be renewed."""
+        grant = outcome.grant
+        token = grant.access.token
+        left = token.expires_at - grant.now
+        life = token.expires_at - (token.issued_at or grant.now)
+        watched.min_ttl = life * LATEST
+        with self._changed:
+            self._stats.ends[watched.name] = time.monotonic() + left
+            self._stats.mints += outcome.result == "minted"
+            self._stats.waits += grant.waited
+        share, spread = LEFT
+        return max(0.0, left - life * share * random.uniform(1 - spread, 1 + spread))  # noqa: S311  no secret
+
+    def _succeeded(self, watched: _Watched) -> None:
+        watched.pauses = full_jitter(*RETRY)
+        with self._changed:
+            if watched.name in self._failing:
+                self._failing.discard(watched.name)
+                if not self._failing:
+                    _log.warning("all tokens can be renewed again")
+
+    def _failed(self, watched: _Watched, exc: KlearstackVaultError) -> float:
+        with self._changed:
+            self._stats.failures[exc.code] += 1
+            if not self._failing:  # an outage is told once, not for each token
+                _log.warning("line %d: %s %s Trying again", watched.entry.line, exc, exc.hint)
+            self._failing.add(watched.name)
+        _log.info("line %d: %s", watched.entry.line, exc)
+        return next(watched.pauses)
+
+    def _write(self, path: Path, token: Token) -> None:
+        text = token.value.reveal()
+        with suppress(OSError, UnicodeDecodeError):
+            if path.read_text(encoding="utf-8") == text:
+                return
+        with suppress(OSError):  # write_file tells what is wrong
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text, mode=self._files.mode, owner=self._files.owner)
+        if self._on_change is not None:
+            self._on_change.call()
+
+
+class Hook:
+    """A command that runs after token files have changed: one run at a time, and one for all that changed meanwhile."""
+
+    def __init__(self, command: str) -> None:
+        self._command = shlex.split(command)
+        self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
+        self._worker = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._worker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.put(False)
+        self._worker.join(GRACE)
+
+    def call(self) -> None:
+        """Have it run soon."""
+        self._calls.put(True)
+
+    def _work(self) -> None:
+        going_on = True
+        while going_on:
+            calls = [self._calls.get()]
+            while not self._calls.empty():
+                calls.append(self._calls.get())
+            going_on = all(calls)
+            if any(calls):
+                self._run()
+
+    def _run(self) -> None:
+        try:
+            done = subprocess.run(  # noqa: S603  the user's own command
+                self._command,
+                env=without_credentials(os.environ),
+                stdin=subprocess.DEVNULL,
+                timeout=HOOK_WITHIN,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            _log.warning("the command after a change did not run to its end (%s)", type(exc).__name__)
+        else:
+            if done.returncode:
+                _log.warning("the command after a change ended with exit code %d", done.returncode)
