@@ -4,9 +4,10 @@ import json
 import os
 import tempfile
 from contextlib import suppress
+from io import FileIO, RawIOBase
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, TextIO
+from typing import Any
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.clock import format_rfc3339
@@ -106,15 +107,18 @@ def render_error(exc: KlearstackVaultError) -> str:
     return json.dumps({"error": describe_error(exc)}) + "\n"
 
 
-def open_private(path: Path) -> TextIO:
-    """A text file of mode 0600 to be written line by line; what was in it is gone. Raises OutputError."""
+def open_private(path: Path) -> RawIOBase:
+    """A file of mode 0600, unbuffered: each line is there when it was written. What was in it is gone.
+
+    Raises OutputError.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         if S_ISREG(os.fstat(descriptor).st_mode):  # and no device, which is not ours to change
             os.fchmod(descriptor, 0o600)
     except OSError as exc:
         raise OutputError(f"{path} cannot be made ({exc.strerror}).") from None
-    return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
+    return FileIO(descriptor, "w")
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:

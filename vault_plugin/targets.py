@@ -58,9 +58,8 @@ def settings_of(row: Row | None, flags: Flags, environ: Mapping[str, str] | None
     closed = {name for one in (*way.values(), *secret) for name in one.metadata["origin"].env} | {"HOME"}
     rest = {name: text for name, text in environ.items() if name.removesuffix("_FILE") not in closed}
     try:
-        return Settings.for_many(
-            {**rest, **credentials}, **{name: flag for name, flag in flags.items() if name not in way}, **own
-        )
+        kept = {name: flag for name, flag in flags.items() if name not in way}
+        return Settings.for_many({**rest, **credentials}, **{**kept, **own})
     except SettingsError as exc:
         raise SettingsError(
             f"with an address of its own it is given nothing that belongs to another Vault: {exc}"

@@ -100,7 +100,7 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
             nonlocal shown
             if file is not None:
                 try:
-                    file.write(json.dumps(done.describe()) + "\n")
+                    file.write(json.dumps(done.describe()).encode() + b"\n")
                 except OSError as exc:
                     raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
             if done.error is not None and (shown := shown + 1) <= SHOWN:
