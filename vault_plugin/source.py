@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import requests
@@ -52,6 +53,34 @@ class _Session(requests.Session):
         """Nowhere: even with `allow_redirects=False` requests would read the whole body of a redirect."""
 
 
+class _Line:
+    """A session, and the thread in which it is used: both are kept, since each costs as much as a request does."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[requests.Session], TokenPair] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[TokenPair | Exception] = SimpleQueue()
+        threading.Thread(target=self._work, name="klearstack-endpoint", daemon=True).start()
+
+    def call(self, task: Callable[[requests.Session], TokenPair], seconds: float) -> TokenPair | Exception:
+        """What comes of it. Raises Empty if that takes longer; then nothing but `close` may follow."""
+        self._tasks.put(task)
+        return self._outcomes.get(timeout=seconds)
+
+    def close(self) -> None:
+        """Close the session when its task is done."""
+        self._tasks.put(None)
+
+    def _work(self) -> None:
+        # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with _Session() as session:
+            while (task := self._tasks.get()) is not None:
+                try:
+                    self._outcomes.put(task(session))
+                except Exception as exc:  # noqa: BLE001  it is raised where it belongs
+                    self._outcomes.put(exc)
+
+
 class EndpointSource:
     """The token source. Safe among threads."""
 
@@ -69,7 +98,7 @@ class EndpointSource:
         self._timeout = timeout
         self._verify: str | bool = ca_file or True
         self._sleep = sleep
-        self._idle: list[_Session] = []  # with connections that answered well: as many as there are callers
+        self._idle: list[_Line] = []  # as many as there were callers at a time
 
     def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
         """Mint a pair of tokens.
@@ -92,32 +121,21 @@ class EndpointSource:
     def _ask_in_time(self, identity: Identity, deadline: Deadline) -> TokenPair:
         """One request, given up at the deadline even if the endpoint goes on sending a byte now and then.
 
-        requests bounds each wait but not their sum; a thread that is left behind ends with its connection.
+        requests bounds each wait but not their sum; a line that is left behind ends with its request.
         """
-        outcome: list[TokenPair | Exception] = []
         try:
-            session = self._idle.pop()
+            line = self._idle.pop()
         except IndexError:
-            session = _Session()
-
-        def work() -> None:
-            # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            try:
-                outcome.append(self._ask(session, identity, deadline))
-            except Exception as exc:  # noqa: BLE001  it is raised where it belongs
-                session.close()
-                outcome.append(exc)
-
-        worker = threading.Thread(target=work, name="klearstack-endpoint", daemon=True)
-        worker.start()
-        worker.join(deadline.left())
-        if not outcome:
-            raise self._unavailable("did not finish its answer in time")
-        if isinstance(outcome[0], Exception):
-            raise outcome[0] from None
-        self._idle.append(session)
-        return outcome[0]
+            line = _Line()
+        try:
+            outcome = line.call(lambda session: self._ask(session, identity, deadline), deadline.left())
+        except Empty:
+            line.close()
+            raise self._unavailable("did not finish its answer in time") from None
+        self._idle.append(line)
+        if isinstance(outcome, Exception):
+            raise outcome from None
+        return outcome
 
     def close(self) -> None:
         """Close all connections that nobody uses at the moment."""

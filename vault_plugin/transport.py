@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from vault_plugin.clock import ServerClock
@@ -56,7 +56,24 @@ class _BusyError(TransportError):
     """The node asks for patience."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class _Connection(http.client.HTTPConnection):
+    """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
+
+    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+        """Send a request."""
+        self._unsent: list[bytes] = []
+        self.request(method, path, body, headers)
+        super().send(b"".join(self._unsent))
+
+    def send(self, data: Any) -> None:
+        self._unsent.append(data)
+
+
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    pass
+
+
+class _UnixConnection(_Connection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -88,7 +105,7 @@ class Transport:
         self._tls = (ca_file, client_cert, client_key)
         self._sleep = sleep
         self._node = 0
-        self._idle: dict[str, list[http.client.HTTPConnection]] = {address: [] for address in addresses}
+        self._idle: dict[str, list[_Connection]] = {address: [] for address in addresses}
         self._context: ssl.SSLContext | None = None
 
     def request(
@@ -188,7 +205,7 @@ class Transport:
             connection.sock.settimeout(seconds)
         sent = time.monotonic()
         try:
-            connection.request(
+            connection.ask(
                 method, path if node.startswith("unix:") else urlsplit(node).path + path, body, headers
             )
             response = connection.getresponse()
@@ -208,13 +225,13 @@ class Transport:
         self._idle[node].append(connection)
         return Answer(response.status, response.headers, content, sent)
 
-    def _connect(self, node: str) -> http.client.HTTPConnection:
+    def _connect(self, node: str) -> _Connection:
         if node.startswith("unix:"):
             return _UnixConnection(node.removeprefix("unix://"), self._timeout)
         url = urlsplit(node)
         if url.scheme == "http":
-            return http.client.HTTPConnection(url.hostname or "", url.port)
-        return http.client.HTTPSConnection(url.hostname or "", url.port, context=self._verified())
+            return _Connection(url.hostname or "", url.port)
+        return _TlsConnection(url.hostname or "", url.port, context=self._verified())
 
     def _verified(self) -> ssl.SSLContext:
         if self._context is None:
