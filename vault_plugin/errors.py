@@ -1,6 +1,8 @@
 """Everything that can go wrong, by who can put it right.
 
-Exit codes are sysexits.h's where they fit. 2 is not used: it means usage to click and "remote" to vault and bao.
+Exit codes are sysexits.h's where they fit. 2 is no error here, though it means usage to
+click and "remote" to vault and bao: `sync --detailed-exitcode` says by it, as Terraform does, that something changed. 5 is
+said by `sync`, when only some failed.
 
     KlearstackVaultError      70   a bug of ours
     ├── UsageError            64   the command line makes no sense

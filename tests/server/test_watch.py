@@ -305,6 +305,21 @@ def test_of_two_watchers_one_renews_and_the_other_takes_what_it_finds(kv2: World
     assert kv2.endpoint.mints <= 50
 
 
+def test_who_waits_for_another_process_at_the_same_identity_is_counted(kv2: World) -> None:
+    kv2.endpoint.latency = 1
+    (kv2.home / "two").mkdir()
+    other = World(kv2.endpoint, kv2.vault, kv2.mount, kv2.home / "two")
+    shared = {"KLEARSTACK_LOCK_DIR": str(kv2.home / "locks")}
+    with watching(kv2, users(1), **shared) as one, watching(other, users(1), **shared) as two:
+        one.ready()
+        two.ready()
+        counts = [watch.metrics()["klearstack_vault_single_flight_waits_total"] for watch in (one, two)]
+        mints = [watch.metrics()["klearstack_vault_mints_total"] for watch in (one, two)]
+        one.end()
+        two.end()
+    assert (sorted(counts), sorted(mints), kv2.endpoint.mints) == ([0, 1], [0, 1], 1)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_it_ends_at_a_signal_and_leaves_no_login_behind(
     kv2: World, number: signal.Signals, code: int

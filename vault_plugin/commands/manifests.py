@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import click
 
-from vault_plugin.errors import UsageError
 from vault_plugin.manifest import Manifest, format_of, rewindable
 from vault_plugin.rows import FORMATS
 from vault_plugin.settings import default_company
@@ -49,6 +48,11 @@ def manifest_options(command: F) -> F:
             help="Only the I-th of N parts. GitLab's parallel jobs know theirs; of N alone, those and Kubernetes' Indexed Jobs.",
         ),
         click.option(
+            "--company-name",
+            metavar="TEXT",
+            help="Of identities that name none.  [env: KLEARSTACK_COMPANY_NAME]",
+        ),
+        click.option(
             "--format",
             "form",
             type=click.Choice(list(FORMATS)),
@@ -62,12 +66,10 @@ def manifest_options(command: F) -> F:
 
 @contextmanager
 def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
-    """The manifest that these options name, checked. Raises SettingsError with all that is wrong, and UsageError."""
+    """The manifest that these options name, checked. Raises SettingsError with all that is wrong."""
     flags = dict(options)
     path, form, part = flags.pop("manifest"), flags.pop("form"), flags.pop("shard")
-    if flags["company_name"] == "-":
-        raise UsageError("`-` stands for a line of standard input, which is no company of a manifest.")
-    company = default_company(flags["company_name"])
+    company = default_company(flags.pop("company_name"))
     with rewindable(path) as file:
         yield Manifest(
             file,

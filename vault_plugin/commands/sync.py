@@ -44,7 +44,7 @@ SHOWN = 10  # failures on standard error; --report has all of them
     help="Write a line of JSON for each identity there (mode 0600), as it is done.",
 )
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
-@settings_options("user_id", "deadline", "on_vault_error")
+@settings_options("user_id", "company_name", "deadline", "on_vault_error")
 def sync(
     *,
     concurrency: int,

@@ -45,7 +45,7 @@ class _Mode(click.ParamType[Any]):
     "--metrics", metavar="[HOST:]PORT", help="Answer Prometheus there; HOST is 127.0.0.1 unless named."
 )
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
-@settings_options("user_id", "on_vault_error")
+@settings_options("user_id", "company_name", "on_vault_error")
 def watch(
     *,
     concurrency: int,
