@@ -1,11 +1,5 @@
 """Logins by a JWT, as a CI server or a pod has one: a real OpenBao asks an issuer of our own whether it is good."""
 
-import base64
-import http.server
-import json
-import ssl
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +7,7 @@ from typing import Any
 
 import pytest
 from commands import World
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
-from doors import pki
+from platforms import Platform
 from proxies import FaultProxy
 from vaults import Vault
 
@@ -24,91 +15,6 @@ from vault_plugin.simulator import Simulator
 
 JWT = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_TOKEN": None}
 POD = {"KLEARSTACK_VAULT_AUTH": "kubernetes", "KLEARSTACK_VAULT_AUTH_ROLE": "ci", "VAULT_TOKEN": None}
-
-
-def encoded(content: bytes | dict[str, Any]) -> str:
-    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-class Platform:
-    """Whoever issues JWTs: a CI server with its keys at /jwks, a Kubernetes with its token reviews.
-
-    `issued` are the JWTs that are still good, `reviews` is what the reviews were asked, and with which authorization.
-    """
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.issued: dict[str, dict[str, Any]] = {}
-        self.reviews: list[tuple[str | None, dict[str, Any]]] = []
-
-    def issue(self, **claims: object) -> str:
-        """A JWT for a pipeline, unless the claims say otherwise."""
-        now = int(time.time())
-        claims = {"sub": "project:7", "aud": ["vault"], "iat": now, "exp": now + 300} | claims
-        signed = f"{encoded({'alg': 'ES256', 'kid': '1'})}.{encoded(claims)}"
-        numbers = decode_dss_signature(self._key.sign(signed.encode(), ec.ECDSA(SHA256())))
-        jwt = f"{signed}.{encoded(b''.join(number.to_bytes(32) for number in numbers))}"
-        self.issued[jwt] = claims
-        return jwt
-
-    def issue_to_pod(self, namespace: str = "build", account: str = "runner", **claims: object) -> str:
-        """A pod's service account token."""
-        about = {"namespace": namespace, "serviceaccount": {"name": account, "uid": "u-1"}}
-        subject = f"system:serviceaccount:{namespace}:{account}"
-        return self.issue(sub=subject, **{"kubernetes.io": about}, **claims)
-
-    def keys(self) -> dict[str, Any]:
-        numbers = self._key.public_key().public_numbers()
-        place = {"x": encoded(numbers.x.to_bytes(32)), "y": encoded(numbers.y.to_bytes(32))}
-        return {"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "alg": "ES256", "use": "sig", **place}]}
-
-    def review(self, authorization: str | None, spec: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Kubernetes' answer to a TokenReview."""
-        self.reviews.append((authorization, spec))
-        if (authorization or "").removeprefix("Bearer ") not in self.issued:
-            return 401, {"kind": "Status", "status": "Failure", "reason": "Unauthorized", "code": 401}
-        status: dict[str, Any] = {"user": {}, "error": "invalid bearer token"}
-        if claims := self.issued.get(spec["token"]):
-            user = {"username": claims["sub"], "uid": "u-1", "groups": ["system:serviceaccounts"]}
-            status = {"authenticated": True, "user": user, "audiences": claims["aud"]}
-        return 201, {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status}
-
-    @contextmanager
-    def serving(self, folder: Path) -> Iterator[None]:
-        platform, files = self, pki(folder)
-
-        class Door(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                assert self.path == "/jwks"
-                self._answer(200, platform.keys())
-
-            def do_POST(self) -> None:
-                assert self.path == "/apis/authentication.k8s.io/v1/tokenreviews"
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._answer(*platform.review(self.headers["Authorization"], asked["spec"]))
-
-            def _answer(self, status: int, content: dict[str, Any]) -> None:
-                body = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files["server"], files["server-key"])
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            self.url, self.ca = f"https://127.0.0.1:{server.server_address[1]}", Path(files["ca"]).read_text()
-            yield
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
