@@ -40,14 +40,12 @@ def vault_in_a_container() -> Iterator[tuple[str, str]]:
     Where we and the engine are in one container (testcontainers then looks for the engine outside), the environment
     must say TESTCONTAINERS_CONNECTION_MODE=docker_host and TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1, as .ci/run does.
     """
-    # Its reaper would be one more image to pull, with the engine's socket in it. It must be said before the imports.
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
-
     with ExitStack() as stack:
-        engine = _engine()
-        stack.callback(engine.client.close)
-        name = NAMED_IMAGE or (HASHICORP if _obtain(engine.client, HASHICORP) else "")
+        docker = engine()
+        stack.callback(docker.client.close)
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+
+        name = NAMED_IMAGE or (HASHICORP if _obtain(docker.client, HASHICORP) else "")
         used.append(name or "OpenBao in an empty image (no registry answered)")
         root_token = secrets.token_hex(16)
         # Both kinds of server read these. A development server locks no memory: no capability is needed.
@@ -55,7 +53,7 @@ def vault_in_a_container() -> Iterator[tuple[str, str]]:
             VAULT_DEV_ROOT_TOKEN_ID=root_token, VAULT_DEV_LISTEN_ADDRESS="0.0.0.0:8200", SKIP_SETCAP="1"
         )
         # On loopback only, where the engine is on this machine.
-        local = engine.host() in {"localhost", "127.0.0.1"}
+        local = docker.host() in {"localhost", "127.0.0.1"}
         container.ports["8200/tcp"] = ("127.0.0.1", None) if local else None  # type: ignore[assignment]
         stack.enter_context(container)
         host = "127.0.0.1" if local else container.get_container_host_ip()
@@ -64,7 +62,10 @@ def vault_in_a_container() -> Iterator[tuple[str, str]]:
         yield address, root_token
 
 
-def _engine() -> Any:
+def engine() -> Any:
+    """Testcontainers' client of a Docker engine that answers; skips without one."""
+    # Its reaper would be one more image to pull, with the engine's socket in it. It must be said before the imports.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415
     from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
 
