@@ -1,16 +1,22 @@
-"""The credential helpers as their callers start them, git itself among these; and `get` as a step of a CI job."""
+"""The credential helpers as their callers start them, git and kubectl among these; and `get` as a step of a CI job."""
 
 import base64
+import http.server
 import json
 import os
 import re
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from commands import COMMAND, World, run
+from doors import pki
 from leaks import leaked, watched_processes
 
 from vault_plugin.clock import parse_rfc3339
@@ -262,3 +268,77 @@ def test_gitlab_gets_no_artifact_with_a_token(kv2: World, tmp_path: Path) -> Non
         )
     assert (redirected.returncode, file.read_text(), kv2.endpoint.requests) == (64, "", 0)
     assert kv2.run("get", "--format", "env", GITLAB_CI="true").returncode == 0  # into a pipe, as for `eval`
+
+
+class ApiServer(http.server.BaseHTTPRequestHandler):
+    """As much of a Kubernetes API as `kubectl get --raw /version` asks for."""
+
+    seen: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.headers["Authorization"])
+        body = b'{"major": "1", "minor": "33"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def kubectl(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["kubectl", *arguments],
+        env=world.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def ask(world: World, version: str, server: str, ca: str, host: str) -> subprocess.CompletedProcess[str]:
+    """`kubectl get --raw /version` with a kubeconfig that runs our helper for that host."""
+    plugin = {
+        "apiVersion": f"client.authentication.k8s.io/{version}",
+        "command": str(SCRIPTS / "klearstack-vault"),
+        "args": ["helper", f"--host={host}", "exec-credential"],
+        "interactiveMode": "Never",
+        "provideClusterInfo": True,
+    }
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "it", "cluster": {"server": server, "certificate-authority": ca}}],
+        "users": [{"name": "it", "user": {"exec": plugin}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "current-context": "it",
+    }
+    file = world.home / "kubeconfig"
+    file.write_text(json.dumps(kubeconfig))  # JSON is YAML
+    return kubectl(world, f"--kubeconfig={file}", "get", "--raw", "/version")
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no `kubectl` on PATH")
+def test_kubectl_itself_sends_the_token_to_a_named_host_and_to_no_other(kv2: World, tmp_path: Path) -> None:
+    about = json.loads(kubectl(kv2, "version", "--client", "--output=json").stdout)["clientVersion"]
+    knows_v1 = int(re.match(r"[0-9]+", about["minor"])[0]) >= 22  # type: ignore[index]
+    files = pki(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["server"], files["server-key"])
+    ApiServer.seen.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ApiServer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        for version in ("v1beta1", "v1") if knows_v1 else ("v1beta1",):
+            refused = ask(kv2, version, f"https://{host}", files["ca"], "other.example")
+            done = ask(kv2, version, f"https://{host}", files["ca"], host)
+            assert (refused.returncode != 0, done.stdout) == (True, '{"major": "1", "minor": "33"}'), (
+                done.stderr
+            )
+        server.shutdown()
+    assert set(ApiServer.seen) == {f"Bearer {kv2.endpoint.issued[1]}"}  # never without it
+    assert kv2.endpoint.mints == 1
