@@ -30,6 +30,8 @@ def watched_processes() -> Iterator[set[bytes]]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    yield seen
-    over.set()
-    watcher.join()
+    try:
+        yield seen
+    finally:  # or a test that fails would never end
+        over.set()
+        watcher.join()
