@@ -31,13 +31,13 @@ def image(docker: Any, wheelhouse: Path) -> Iterator[str]:
     rootfs, path = python_rootfs(wheelhouse)
     docker.api.import_image_from_data(rootfs, repository=name, tag="base", changes=f"ENV PATH={path}:/bin")
     try:
-        docker.images.build(
-            path=str(FOLDER), buildargs={"BASE": f"{name}:base"}, tag=f"{name}:built", rm=True
+        built, _ = docker.images.build(
+            path=str(FOLDER), buildargs={"BASE": f"{name}:base"}, tag=f"{name}:built", rm=True, forcerm=True
         )
         yield f"{name}:built"
+        docker.images.remove(built.id, force=True)
     finally:
-        for tag in ("built", "base"):
-            docker.images.remove(f"{name}:{tag}", force=True)
+        docker.images.remove(f"{name}:base", force=True)
 
 
 def run(docker: Any, image: str, *arguments: str, **how: Any) -> str:
