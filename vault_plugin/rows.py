@@ -47,12 +47,12 @@ def shown(name: str) -> str:
 
 def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
     """An object per line."""
-    for line, raw in enumerate(iter(lambda: stream.readline(MAX_LINE), b""), 1):
-        if not raw.strip():
+    for line, raw in enumerate(_lines(stream), 1):
+        if raw is not None and not raw.strip():
             continue
         try:
             # Numbers as they are written: a user id is no quantity. Pairs, since a key may stand there twice.
-            pairs = json.loads(raw, parse_int=str, object_pairs_hook=tuple)
+            pairs = json.loads(raw or b"", parse_int=str, object_pairs_hook=tuple)
         except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
             yield Problem(line, "", f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)")
             continue
@@ -69,6 +69,15 @@ def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
             fields[name] = value or ""
         if sound:
             yield Row("identities", line, {name: text for name, text in fields.items() if text})
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines; None for one that is too long."""
+    while raw := stream.readline(MAX_LINE):
+        part = raw
+        while len(part) == MAX_LINE and not part.endswith(b"\n"):
+            part = stream.readline(MAX_LINE)
+        yield raw if part is raw else None
 
 
 def read_csv(stream: BinaryIO) -> Iterator[Row | Problem]:
