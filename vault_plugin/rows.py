@@ -83,27 +83,41 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
 def read_csv(stream: BinaryIO) -> Iterator[Row | Problem]:
     """A header line with the keys, then a record each."""
     text = io.TextIOWrapper(
-        stream, encoding="utf-8-sig", newline=""
+        stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
     )  # spreadsheets begin with a byte order mark
     records = csv.reader(text, strict=True)
     try:
         header = next(records, [])
         if "" in header or len(set(header)) < max(1, len(header)):
             yield Problem(1, "", "must name the columns, each once")
+        if not _is_utf8(header):
+            yield Problem(1, "", "is no UTF-8")
         for record in records:
             if not record:
                 continue
             if len(record) != len(header):
                 yield Problem(records.line_num, "", f"has {len(record)} fields under {len(header)} columns")
                 continue
+            if not _is_utf8(record):
+                yield Problem(records.line_num, "", "is no UTF-8")
+                continue
             fields = dict(zip(header, record, strict=True))
             yield Row(
                 "identities", records.line_num, {name: value for name, value in fields.items() if value}
             )
-    except (csv.Error, UnicodeDecodeError):  # their texts may quote
-        yield Problem(records.line_num + 1, "", "is no CSV in UTF-8 from here on")
+    except csv.Error:  # its text may quote
+        yield Problem(records.line_num + 1, "", "is no CSV from here on")
     finally:
         text.detach()  # the stream is not ours to close
+
+
+def _is_utf8(record: list[str]) -> bool:
+    """Whether no byte had to be escaped: a decoder that fails does so by the block, and knows of no line."""
+    try:
+        "".join(record).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_yaml(stream: BinaryIO) -> Iterator[Row | Problem]:
