@@ -125,8 +125,20 @@ def read_yaml(stream: BinaryIO) -> Iterator[Row | Problem]:
     events = _Events(stream)
     try:
         yield from _document(events)
-    except yaml.YAMLError:  # its text may quote
-        yield Problem(events.line, "", "is no YAML from here on")
+    except yaml.YAMLError as exc:  # its text may quote
+        at = getattr(
+            exc, "position", None
+        )  # of a byte that is no text: no event is near, blocks are decoded whole
+        yield Problem(events.line if at is None else _line_of(stream, at), "", "is no YAML from here on")
+
+
+def _line_of(stream: BinaryIO, position: int) -> int:
+    stream.seek(0)
+    line = 1
+    while raw := stream.readline(min(position, MAX_LINE)):
+        position -= len(raw)
+        line += raw.endswith(b"\n")
+    return line
 
 
 FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {
