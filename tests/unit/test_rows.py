@@ -379,7 +379,7 @@ def written_as_yaml(fields: dict[str, str]) -> bytes:
     return text.replace('!!null "null"', "").encode()
 
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 FIELDS = st.dictionaries(TEXTS.filter(bool), TEXTS, min_size=1, max_size=5)
 
 
@@ -394,9 +394,11 @@ def test_what_is_written_comes_back_to_the_letter(fields: dict[str, str]) -> Non
 
 SCRAPS = st.lists(
     st.sampled_from(
-        [b"identities:\n", b"targets", b"defaults: ", b"- ", b"a: b\n", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b"\n", b"  "]
-        + [b"!!str ", b"&x ", b"*x", b"? ", b"---\n", b"...\n", b"%YAML 1.1\n", b"# ", b"|\n", b"\t", b"\xff", b"\xef\xbb\xbf", b"\x00", b"\r"]
-        + [b"\\ud800", b"1.5", b"null", b"user_id,file\n", b"\xc3\xa9"]
+        [
+            b"identities:\n", b"targets", b"defaults: ", b"- ", b"a: b\n", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b"\n",
+            b"  ", b"!!str ", b"&x ", b"*x", b"? ", b"---\n", b"...\n", b"%YAML 1.1\n", b"# ", b"|\n", b"\t", b"\xff", b"\xef\xbb\xbf", b"\x00",
+            b"\r", b"\\ud800", b"1.5", b"null", b"user_id,file\n", b"\xc3\xa9",
+        ]
     ),
     max_size=30,
 ).map(b"".join)  # fmt: skip
@@ -464,7 +466,7 @@ def test_rows_are_read_one_at_a_time(form: str, head: bytes, one: bytes) -> None
     stream = io.BufferedReader(Endless(head, one, 20_000))
     tracemalloc.start()
     try:
-        count = sum(isinstance(said, Row) for said in FORMATS[form](stream))  # type: ignore[arg-type]
+        count = sum(isinstance(said, Row) for said in FORMATS[form](stream))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
