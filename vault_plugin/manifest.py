@@ -148,9 +148,11 @@ def _file(template: str | None, identity: Identity) -> str | None:
 
 def _again(seen: dict[int, int], what: object, line: int, key: str, text: str) -> Iterator[Problem]:
     # By hashes of 64 bits, salted for each process: that two of a million meet is one chance in 30 million.
-    first = seen.setdefault(hash(what), line)
-    if first != line:
-        yield Problem(line, key, f"{text} {first}")
+    number = hash(what)
+    if number in seen:
+        yield Problem(line, key, f"{text} {seen[number]}")
+    else:
+        seen[number] = line
 
 
 def _place(settings: Settings) -> tuple[object, ...]:
