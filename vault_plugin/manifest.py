@@ -144,7 +144,7 @@ def _file(template: str | None, identity: Identity) -> str | None:
     unfit = any(char in "{}\0" or "\ud800" <= char <= "\udfff" for char in path)  # half a surrogate: no file name
     if unfit or not path.startswith("/") or ".." in PurePath(path).parts:
         raise ValueError("must be an absolute path, in which {user_id} and {company_name} may stand")
-    return path
+    return str(PurePath(path))  # one file is one text
 
 
 def _again(seen: dict[int, int], what: object, line: int, key: str, text: str) -> Iterator[Problem]:
