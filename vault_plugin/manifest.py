@@ -141,7 +141,9 @@ def _file(template: str | None, identity: Identity) -> str | None:
         return None
     names = {"{user_id}": identity.user_id, "{company_name}": identity.company_name}
     path = re.sub(r"\{\w*\}", lambda found: encode(names.get(found[0]) or "") or found[0], template)
-    unfit = any(char in "{}\0" or "\ud800" <= char <= "\udfff" for char in path)  # half a surrogate: no file name
+    unfit = any(
+        char in "{}\0" or "\ud800" <= char <= "\udfff" for char in path
+    )  # half a surrogate: no file name
     if unfit or not path.startswith("/") or ".." in PurePath(path).parts:
         raise ValueError("must be an absolute path, in which {user_id} and {company_name} may stand")
     return str(PurePath(path))  # one file is one text
