@@ -145,6 +145,8 @@ class Watcher:
         """Make the token good; seconds until it is to be looked at again."""
         try:
             outcome = self._ensured(watched)
+            if outcome is None:
+                return 0.0
             delay = self._noted(watched, outcome)
             if watched.entry.file is not None:
                 self._write(Path(watched.entry.file), outcome.grant.access.token)
@@ -155,10 +157,13 @@ class Watcher:
         self._succeeded(watched)
         return delay
 
-    def _ensured(self, watched: _Watched) -> Outcome:
+    def _ensured(self, watched: _Watched) -> Outcome | None:
+        """None at the end."""
         identity = watched.entry.identity
         if self._pace is not None and not self._targets.check(identity, min_ttl=watched.min_ttl):
             self._pace.wait()
+            if self._stopping.is_set():
+                return None
         return self._targets.ensure(identity, min_ttl=watched.min_ttl)
 
     def _noted(self, watched: _Watched, outcome: Outcome) -> float:
