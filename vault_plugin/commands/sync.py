@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from os import EX_OK
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -91,7 +91,7 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
     """What hears of each identity: the report, the progress bar (on a terminal), and the first failures' readers."""
     shown = 0
     with ExitStack() as stack:
-        file = None if report is None else stack.enter_context(open_private(Path(report)))
+        file = None if report is None else stack.enter_context(_opened(report))
         bar = stack.enter_context(
             click.progressbar(length=count, file=sys.stderr) if sys.stderr.isatty() else nullcontext()
         )
@@ -99,10 +99,8 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
         def tell(done: Done) -> None:
             nonlocal shown
             if file is not None:
-                try:
+                with _told_of(report):
                     file.write(json.dumps(done.describe()) + "\n")
-                except OSError as exc:
-                    raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
             if done.error is not None and (shown := shown + 1) <= SHOWN:
                 click.echo(
                     f"klearstack-vault: line {done.entry.line}: {done.error} {done.error.hint}".rstrip(),
@@ -112,6 +110,24 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
                 bar.update(1)
 
         yield tell
+
+
+@contextmanager
+def _opened(report: str) -> Iterator[TextIO]:
+    file = open_private(Path(report))
+    try:
+        yield file
+    finally:
+        with _told_of(report):  # what could not be written is tried again
+            file.close()
+
+
+@contextmanager
+def _told_of(report: str | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
 
 
 @contextmanager
