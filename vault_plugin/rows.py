@@ -108,7 +108,8 @@ def read_csv(stream: BinaryIO) -> Iterator[Row | Problem]:
     except csv.Error:  # its text may quote
         yield Problem(records.line_num + 1, "", "is no CSV from here on")
     finally:
-        text.detach()  # the stream is not ours to close
+        if not stream.closed:  # as it is after a run that was stopped
+            text.detach()  # it is not ours to close
 
 
 def _is_utf8(record: list[str]) -> bool:

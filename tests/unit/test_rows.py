@@ -338,6 +338,19 @@ def test_the_stream_stays_open_after_csv() -> None:
         assert stream.seek(0) == 0
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_run_that_is_stopped_ends_without_a_word_of_its_reader(form: str) -> None:
+    texts = {"yaml": b"identities: [{a: 1}, {a: 2}]", "jsonl": b"{}\n{}\n", "csv": b"a\n1\n2\n"}
+    for close_first in (True, False):
+        stream = io.BytesIO(texts[form])
+        rows: Any = FORMATS[form](stream)
+        next(rows)
+        if close_first:
+            stream.close()
+        rows.close()  # else Python prints what goes wrong here, when it collects the reader
+        assert stream.closed == close_first
+
+
 # All of them
 
 
