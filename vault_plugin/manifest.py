@@ -141,16 +141,21 @@ def _file(template: str | None, identity: Identity) -> str | None:
         return None
     names = {"{user_id}": identity.user_id, "{company_name}": identity.company_name}
     path = re.sub(r"\{\w*\}", lambda found: encode(names.get(found[0]) or "") or found[0], template)
-    if not path.startswith("/") or set("{}\0") & set(path) or ".." in PurePath(path).parts:
+    unfit = any(
+        char in "{}\0" or "\ud800" <= char <= "\udfff" for char in path
+    )  # half a surrogate: no file name
+    if unfit or not path.startswith("/") or ".." in PurePath(path).parts:
         raise ValueError("must be an absolute path, in which {user_id} and {company_name} may stand")
-    return path
+    return str(PurePath(path))  # one file is one text
 
 
 def _again(seen: dict[int, int], what: object, line: int, key: str, text: str) -> Iterator[Problem]:
     # By hashes of 64 bits, salted for each process: that two of a million meet is one chance in 30 million.
-    first = seen.setdefault(hash(what), line)
-    if first != line:
-        yield Problem(line, key, f"{text} {first}")
+    number = hash(what)
+    if number in seen:
+        yield Problem(line, key, f"{text} {seen[number]}")
+    else:
+        seen[number] = line
 
 
 def _place(settings: Settings) -> tuple[object, ...]:

@@ -47,12 +47,12 @@ def shown(name: str) -> str:
 
 def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
     """An object per line."""
-    for line, raw in enumerate(iter(lambda: stream.readline(MAX_LINE), b""), 1):
-        if not raw.strip():
+    for line, raw in enumerate(_lines(stream), 1):
+        if raw is not None and not raw.strip():
             continue
         try:
             # Numbers as they are written: a user id is no quantity. Pairs, since a key may stand there twice.
-            pairs = json.loads(raw, parse_int=str, object_pairs_hook=tuple)
+            pairs = json.loads(raw or b"", parse_int=str, object_pairs_hook=tuple)
         except (ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
             yield Problem(line, "", f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)")
             continue
@@ -71,30 +71,54 @@ def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
             yield Row("identities", line, {name: text for name, text in fields.items() if text})
 
 
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines; None for one that is too long."""
+    while raw := stream.readline(MAX_LINE):
+        part = raw
+        while len(part) == MAX_LINE and not part.endswith(b"\n"):
+            part = stream.readline(MAX_LINE)
+        yield raw if part is raw else None
+
+
 def read_csv(stream: BinaryIO) -> Iterator[Row | Problem]:
     """A header line with the keys, then a record each."""
     text = io.TextIOWrapper(
-        stream, encoding="utf-8-sig", newline=""
+        stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
     )  # spreadsheets begin with a byte order mark
     records = csv.reader(text, strict=True)
     try:
         header = next(records, [])
         if "" in header or len(set(header)) < max(1, len(header)):
             yield Problem(1, "", "must name the columns, each once")
+        if not _is_utf8(header):
+            yield Problem(1, "", "is no UTF-8")
         for record in records:
             if not record:
                 continue
             if len(record) != len(header):
                 yield Problem(records.line_num, "", f"has {len(record)} fields under {len(header)} columns")
                 continue
+            if not _is_utf8(record):
+                yield Problem(records.line_num, "", "is no UTF-8")
+                continue
             fields = dict(zip(header, record, strict=True))
             yield Row(
                 "identities", records.line_num, {name: value for name, value in fields.items() if value}
             )
-    except (csv.Error, UnicodeDecodeError):  # their texts may quote
-        yield Problem(records.line_num + 1, "", "is no CSV in UTF-8 from here on")
+    except csv.Error:  # its text may quote
+        yield Problem(records.line_num + 1, "", "is no CSV from here on")
     finally:
-        text.detach()  # the stream is not ours to close
+        if not stream.closed:  # as it is after a run that was stopped
+            text.detach()  # it is not ours to close
+
+
+def _is_utf8(record: list[str]) -> bool:
+    """Whether no byte had to be escaped: a decoder that fails does so by the block, and knows of no line."""
+    try:
+        "".join(record).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_yaml(stream: BinaryIO) -> Iterator[Row | Problem]:
@@ -102,8 +126,20 @@ def read_yaml(stream: BinaryIO) -> Iterator[Row | Problem]:
     events = _Events(stream)
     try:
         yield from _document(events)
-    except yaml.YAMLError:  # its text may quote
-        yield Problem(events.line, "", "is no YAML from here on")
+    except yaml.YAMLError as exc:  # its text may quote
+        at = getattr(
+            exc, "position", None
+        )  # of a byte that is no text: no event is near, blocks are decoded whole
+        yield Problem(events.line if at is None else _line_of(stream, at), "", "is no YAML from here on")
+
+
+def _line_of(stream: BinaryIO, position: int) -> int:
+    stream.seek(0)
+    line = 1
+    while raw := stream.readline(min(position, MAX_LINE)):
+        position -= len(raw)
+        line += raw.endswith(b"\n")
+    return line
 
 
 FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {

@@ -89,7 +89,8 @@ class Targets:
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
     def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
-        """Make the identity's access token good in each Vault, by one mint at the most.
+        """Make the identity's access token good in each Vault, by one mint; by another, where that one's Vault then does not
+        take it.
 
         A Vault that fails does not keep the token from the others; its error is raised at the end. Raises what
         Broker.ensure raises.

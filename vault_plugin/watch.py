@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple, Self
 
-from vault_plugin.errors import KlearstackVaultError, bug
+from vault_plugin.errors import KlearstackVaultError, UsageError, bug
 from vault_plugin.formats import write_file
 from vault_plugin.manifest import Entry
 from vault_plugin.retry import Deadline, Pace, full_jitter
@@ -171,7 +171,9 @@ class Watcher:
         grant = outcome.grant
         token = grant.access.token
         left = token.expires_at - grant.now
-        life = token.expires_at - (token.issued_at or grant.now)
+        # What has just been minted is new, whenever it was issued: else an old one would be followed by another at once.
+        issued_at = None if outcome.result == "minted" else token.issued_at
+        life = token.expires_at - (issued_at or grant.now)
         watched.min_ttl = life * LATEST
         with self._changed:
             self._stats.ends[watched.name] = time.monotonic() + left
@@ -210,10 +212,18 @@ class Watcher:
 
 
 class Hook:
-    """A command that runs after token files have changed: one run at a time, and one for all that changed meanwhile."""
+    """A command that runs after token files have changed: one run at a time, and one for all that changed meanwhile.
+
+    Raises UsageError if it is none.
+    """
 
     def __init__(self, command: str) -> None:
-        self._command = shlex.split(command)
+        try:
+            self._command = shlex.split(command)
+        except ValueError:  # a quote without an end
+            self._command = []
+        if not self._command:
+            raise UsageError("--on-change takes a command, quoted as for a shell.")
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
         self._worker = threading.Thread(target=self._work, daemon=True)
 

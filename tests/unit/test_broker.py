@@ -281,3 +281,132 @@ def test_a_grant_asked_for_a_kind_it_does_not_hold_says_so() -> None:
 
 def test_an_empty_slot_says_that_nothing_is_known() -> None:
     assert Slot() == Slot(version=0, life=None, stored=None)
+
+
+def test_ensure_needs_one_read_for_a_good_token_and_no_look_at_its_refresh_token() -> None:
+    world = World(warm=False)
+    world.keep()
+    world.store.reads = 0
+    grant = world.broker.ensure(ACME)
+    assert (grant.source, grant.access.token.jti, grant.stale, grant.waited) == (
+        "vault",
+        "kept",
+        False,
+        False,
+    )
+    assert (world.store.reads, world.source.mints, world.flight.turns) == (1, 0, 1)
+
+
+def test_ensure_reads_each_token_once_before_it_mints_and_stores_both() -> None:
+    world = World(warm=False)
+    grant = world.broker.ensure(ACME)
+    assert (grant.source, list(grant.held), world.source.mints) == ("endpoint", [Kind.ACCESS], 1)
+    assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
+    assert world.store.reads == 2 + 2  # the fake store reads once more for each write
+
+
+def test_ensure_asks_no_warm_reader() -> None:
+    world = World(warm=True)
+    world.keep()
+    world.store.reads = 0
+    world.broker.ensure(ACME)
+    assert (world.store.reads, world.flight.turns) == (1, 1)
+
+
+@pytest.mark.parametrize(("left", "source"), [(60, "vault"), (59, "endpoint")])
+def test_ensure_goes_by_the_min_ttl_of_the_settings(left: int, source: str) -> None:
+    world = World(pair(at=NOW + 900))
+    world.keep()
+    world.clock.time = NOW + 900 - left
+    assert world.broker.ensure(ACME).source == source
+
+
+@pytest.mark.parametrize(
+    ("min_ttl", "source"), [(0, "vault"), (300, "vault"), (301, "endpoint"), (1e9, "endpoint")]
+)
+def test_ensure_goes_by_the_min_ttl_of_the_call(min_ttl: float, source: str) -> None:
+    world = World(pair(at=NOW + 600))
+    world.keep()
+    world.clock.time = NOW + 600
+    assert (world.broker.stored(ACME, min_ttl=min_ttl) is not None) == (source == "vault")
+    assert world.broker.ensure(ACME, min_ttl=min_ttl).source == source
+
+
+def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
+    world = World()
+    world.keep()
+    world.clock.time = NOW + 450
+    assert world.broker.ensure(ACME, min_ttl=1e9).source == "vault"
+
+
+@pytest.mark.parametrize("waited", [True, False])
+def test_a_grant_tells_whether_its_caller_had_to_wait(waited: bool) -> None:
+    world = World()
+    world.flight.waited = waited
+    assert world.broker.ensure(ACME).waited == waited  # minted
+    assert world.broker.ensure(ACME).waited == waited  # found
+
+
+@pytest.mark.parametrize("failure", [SourceError("down"), SourceBusyError("429"), BusyError("taken")])
+def test_ensure_returns_nothing_stale(failure: Exception) -> None:
+    world = World(failure)
+    world.keep()
+    world.clock.time = NOW + 850
+    with pytest.raises(type(failure)):
+        world.broker.ensure(ACME)
+    assert world.get().access.token.jti == "kept"  # as whoever wants any token does
+
+
+def test_ensure_mints_nothing_with_vault_down() -> None:
+    world = World()
+    world.store.error = StoreError("down")
+    with pytest.raises(StoreError):
+        world.broker.ensure(ACME)
+    assert world.source.mints == 0
+
+
+def adopted(here: World, there: World) -> dict[str, int]:
+    """What lies here then, by path: how long it lives from NOW on."""
+    here.broker.adopt(ACME, there.broker)
+    return {path: int(end - NOW) for path, (_, _, end) in here.store.data.items()}
+
+
+def test_both_tokens_are_adopted_in_the_order_of_a_minting() -> None:
+    here, there = World(), World()
+    there.keep()
+    assert list(adopted(here, there).items()) == [("p/Acme/26/refresh", 900), ("p/Acme/26/access", 900)]
+    assert here.store.data == there.store.data
+    assert (here.source.mints, there.source.mints, here.flight.turns) == (0, 0, 0)
+
+
+def test_an_adopted_token_is_a_good_one() -> None:
+    here, there = World(), World()
+    there.keep(jti="theirs")
+    here.broker.adopt(ACME, there.broker)
+    assert here.broker.ensure(ACME).access.token.jti == "theirs"
+
+
+def test_what_the_other_does_not_hold_is_not_adopted() -> None:
+    here, there = World(), World()
+    there.keep()
+    del there.store.data["p/Acme/26/refresh"]
+    assert adopted(here, there) == {"p/Acme/26/access": 900}
+    assert adopted(World(), World()) == {}
+
+
+def test_nothing_newer_is_overwritten_by_what_is_adopted() -> None:
+    here, there = World(), World()
+    there.keep(at=NOW)
+    here.keep(at=NOW + 1, jti="newer")
+    here.broker.adopt(ACME, there.broker)
+    assert here.get().access.token.jti == "newer"
+
+
+@pytest.mark.parametrize("here_is_down", [True, False])
+def test_nothing_is_adopted_with_either_vault_down(here_is_down: bool) -> None:
+    here, there = World(), World()
+    there.keep()
+    (here if here_is_down else there).store.error = StoreError("down")
+    with pytest.raises(StoreError):
+        here.broker.adopt(ACME, there.broker)
+    assert here.store.data == {}

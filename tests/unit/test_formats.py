@@ -14,7 +14,7 @@ from fakes import NOW, jwt, token
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError
-from vault_plugin.formats import FORMATS, render, render_error, write_file
+from vault_plugin.formats import FORMATS, open_private, render, render_error, write_file
 from vault_plugin.record import VaultRef
 from vault_plugin.tokens import Kind
 
@@ -244,3 +244,74 @@ def test_the_old_file_stays_whole_if_the_disk_is_full(tmp_path: Path) -> None:
         write_file(path, "CANARY" * 100)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["token"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o440])
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_file_has_the_mode_it_is_given_whatever_the_umask(tmp_path: Path, mode: int, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "token", "new", mode=mode)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "token").stat().st_mode & 0o7777 == mode
+
+
+def test_a_file_belongs_to_whom_it_is_given_before_others_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(os, "fchown", lambda _, *owner: calls.append(("owner", *owner)))
+    monkeypatch.setattr(os, "fchmod", lambda _, mode: calls.append(("mode", mode)))
+    write_file(tmp_path / "token", "new", mode=0o640, owner=(1234, -1))
+    assert calls == [("owner", 1234, -1), ("mode", 0o640)]
+    calls.clear()
+    write_file(tmp_path / "token", "newer")
+    assert calls == [("mode", 0o600)]
+
+
+def test_a_file_may_be_given_to_oneself(tmp_path: Path) -> None:
+    write_file(tmp_path / "token", "new", owner=(os.getuid(), -1))
+    assert (tmp_path / "token").stat().st_uid == os.getuid()
+
+
+def test_an_owner_who_cannot_be_given_a_file_is_an_error_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "token").write_text("old")
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(WriteError, match="Operation not permitted"):
+        write_file(tmp_path / "token", "CANARY", owner=(0, 0))
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_private_file_is_for_its_owner_alone_and_empty_at_first(tmp_path: Path) -> None:
+    for umask in (0, 0o077):
+        (tmp_path / "report").write_text("old")
+        (tmp_path / "report").chmod(0o644)
+        before = os.umask(umask)
+        try:
+            with open_private(tmp_path / "report") as file, open_private(tmp_path / f"new {umask}"):
+                assert (tmp_path / "report").read_text() == ""
+                file.write("\u00e9\n".encode())
+                assert (tmp_path / "report").read_bytes() == b"\xc3\xa9\n"  # at once, for whoever follows it
+        finally:
+            os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_device_is_written_to_and_keeps_its_mode() -> None:
+    before = Path("/dev/null").stat().st_mode
+    with open_private(Path("/dev/null")) as file:
+        file.write(b"nothing\n")
+    assert Path("/dev/null").stat().st_mode == before
+
+
+@pytest.mark.parametrize("name", ["missing/report", ".", "file/report"])
+def test_a_private_file_that_cannot_be_made_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        open_private(tmp_path / name)

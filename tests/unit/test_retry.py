@@ -1,14 +1,15 @@
 """How long to go on, and how long to wait in between."""
 
 import random
-from itertools import islice
+import threading
+from itertools import islice, pairwise
 
 import pytest
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.retry import Deadline, full_jitter, retry_after
+from vault_plugin.retry import Deadline, Pace, full_jitter, retry_after
 
 
 def test_a_deadline_counts_down_to_zero_and_stays_there() -> None:
@@ -83,3 +84,66 @@ def test_any_other_retry_after_asks_for_no_pause(header: str | None) -> None:
 @given(st.text(st.characters(exclude_categories=())) | st.text("0123456789", min_size=1, max_size=500))
 def test_no_retry_after_crashes_or_is_negative(header: str) -> None:
     assert retry_after(header) >= 0
+
+
+def begun(pace: Pace, clock: FakeClock, count: int) -> list[float]:
+    """When each of so many begins, if nothing else takes time."""
+    times = []
+    for _ in range(count):
+        pace.wait()
+        times.append(clock.time)
+    return times
+
+
+def test_a_pace_lets_the_first_go_at_once_and_spaces_the_others_evenly() -> None:
+    clock = FakeClock(100.0)
+    assert begun(Pace(4, clock.sleep, clock.now), clock, 5) == [100.0, 100.25, 100.5, 100.75, 101.0]
+
+
+def test_a_rate_may_be_less_than_one_a_second() -> None:
+    clock = FakeClock(0.0)
+    assert begun(Pace(0.1, clock.sleep, clock.now), clock, 3) == [0.0, 10.0, 20.0]
+
+
+def test_what_takes_longer_than_the_pace_does_not_wait_and_saves_nothing_up() -> None:
+    clock = FakeClock(0.0)
+    pace = Pace(1, clock.sleep, clock.now)
+    pace.wait()
+    clock.time = 100.0
+    assert begun(pace, clock, 3) == [100.0, 101.0, 102.0]
+    assert clock.slept[1] == 0
+
+
+@given(st.floats(0.01, 1000), st.lists(st.floats(0, 10), min_size=1, max_size=30))
+def test_no_second_sees_more_than_the_rate(rate: float, works: list[float]) -> None:
+    clock = FakeClock(0.0)
+    pace = Pace(rate, clock.sleep, clock.now)
+    times = []
+    for work in works:
+        pace.wait()
+        times.append(clock.time)
+        clock.time += work
+    for earlier, later in pairwise(times):
+        assert later - earlier >= 1 / rate * (1 - 1e-9) - 1e-9
+
+
+def test_all_threads_share_one_pace_and_nobody_waits_for_one_who_sleeps() -> None:
+    clock = FakeClock(0.0)
+    asked: list[float] = []
+    barrier = threading.Barrier(8)
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        barrier.wait(30)  # all sleep at the same time, or this breaks
+
+    pace = Pace(2, sleep, clock.now)
+    threads = [threading.Thread(target=pace.wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(asked) == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+
+
+def test_a_pace_goes_by_a_real_clock_unless_told_otherwise() -> None:
+    Pace(1e6).wait()

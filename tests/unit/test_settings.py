@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
-from vault_plugin.settings import SERVICE_ACCOUNT, Origin, Settings
+from vault_plugin.settings import SERVICE_ACCOUNT, Origin, Settings, default_company
 from vault_plugin.tokens import Secret
 
 ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
@@ -490,3 +490,34 @@ def test_an_empty_flag_leaves_the_word_to_the_environment_but_an_identity_must_n
 def test_a_setting_that_there_is_not_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(TypeError, match="minttl"):
         Settings.from_env(ENOUGH, minttl="5")
+
+
+@pytest.mark.parametrize(
+    ("flag", "environ", "company"),
+    [
+        (None, {}, None),
+        ("Acme", {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Acme"),
+        (None, {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Initech"),
+        ("", {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Initech"),
+        (None, {"KLEARSTACK_COMPANY_NAME": ""}, None),
+    ],
+)
+def test_the_company_of_those_who_name_none_is_that_of_flag_or_environment(
+    flag: str | None, environ: dict[str, str], company: str | None
+) -> None:
+    assert default_company(flag, environ) == company
+
+
+def test_the_company_of_those_who_name_none_may_come_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "company"
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME_FILE", str(path))
+    with pytest.raises(
+        SettingsError, match=r"^--company-name \(KLEARSTACK_COMPANY_NAME\) cannot be read from"
+    ) as caught:
+        default_company(None)
+    assert str(path) not in str(caught.value)
+    path.write_text("Acme & Sons\n")
+    assert default_company(None) == "Acme & Sons"
+    assert default_company("Initech") == "Initech"

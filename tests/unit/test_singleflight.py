@@ -277,3 +277,23 @@ def test_a_folder_where_no_file_can_be_made_is_refused(folder: Path) -> None:
     (folder / lock_file("key")).mkdir(parents=True)
     folder.chmod(0o700)
     assert refused(folder).startswith("No lock file can be made")
+
+
+def test_whoever_finds_the_key_free_has_not_waited(folder: Path) -> None:
+    for _ in range(2):
+        with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+            assert not turn.waited
+
+
+def test_whoever_finds_the_key_taken_has_waited(folder: Path) -> None:
+    clock = FakeClock(0.0)
+    holding = SingleFlight(str(folder)).turn("key", Deadline(0))
+    holding.__enter__()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if len(clock.slept) == 1:
+            holding.__exit__(None, None, None)
+
+    with SingleFlight(str(folder), sleep).turn("key", Deadline(PATIENCE, clock.now)) as turn:
+        assert turn.waited

@@ -1,0 +1,529 @@
+"""A manifest as a whole: all that is wrong is told at once and nothing is quoted; what is right streams through."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from fakes import jwt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.errors import SettingsError, UsageError
+from vault_plugin.identity import Identity
+from vault_plugin.manifest import MAX_SHOWN, Entry, Manifest, format_of, rewindable
+from vault_plugin.rows import Row
+from vault_plugin.settings import Settings
+from vault_plugin.shards import Shard
+
+ALL = Shard(1, 1)
+KEYS = ("address", "mount", "namespace", "path_prefix")
+
+
+def settings_of(row: Row | None, env: Mapping[str, str] | None = None) -> Settings:
+    """As a target's would be gathered: `mount: bad` will not do."""
+    fields = {} if row is None else row.fields
+    if fields.get("mount") == "bad":
+        raise SettingsError("--mount will not do.")
+    return Settings(
+        user_id="-",
+        company_name="-",
+        url="https://api.example",
+        vault_addr=tuple(fields.get("address", "https://vault.example").split(",")),
+        vault_namespace=fields.get("namespace"),
+        mount=fields.get("mount", "secret"),
+        path_prefix=fields.get("path_prefix", "klearstack"),
+    )
+
+
+def manifest(
+    text: str | bytes,
+    form: str = "yaml",
+    *,
+    shard: Shard = ALL,
+    company: str | None = None,
+    settings: Callable[[Row | None], Settings] = settings_of,
+) -> Manifest:
+    raw = text.encode() if isinstance(text, str) else text
+    return Manifest(io.BytesIO(raw), form, shard, company, KEYS, settings)
+
+
+def entries(text: str | bytes, form: str = "yaml", *, company: str | None = None) -> list[Entry]:
+    return list(manifest(text, form, company=company).entries())
+
+
+def problems(
+    text: str | bytes,
+    form: str = "yaml",
+    *,
+    company: str | None = None,
+    settings: Callable[[Row | None], Settings] = settings_of,
+) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        manifest(text, form, company=company, settings=settings)
+    first, *rest = str(caught.value).split("\n  ")
+    assert first == "The manifest will not do, and nothing was contacted:"
+    return rest
+
+
+def test_a_manifest_is_identities_with_their_lines_in_their_order() -> None:
+    text = """
+defaults:
+  company_name: Acme
+identities:
+- user_id: 026
+- {user_id: 26, company_name: Initech, file: /run/x}
+"""
+    assert entries(text) == [
+        Entry(5, Identity("026", "Acme"), None),
+        Entry(6, Identity("26", "Initech"), "/run/x"),
+    ]
+
+
+def test_the_other_formats_say_the_same() -> None:
+    for form, text in (
+        ("jsonl", '{"user_id": 26, "company_name": "Acme", "file": "/x"}\n'),
+        ("csv", "file,company_name,user_id\n/x,Acme,26\n"),
+    ):
+        ((_, identity, file),) = entries(text, form)
+        assert (identity, file) == (Identity("26", "Acme"), "/x")
+
+
+def test_the_company_is_the_identitys_else_the_default_else_that_of_the_settings() -> None:
+    rows = "identities:\n- user_id: 1\n- user_id: 2\n  company_name: Own\n"
+    default = "defaults: {company_name: Default}\n"
+    assert [one.identity.company_name for one in entries(rows, company="Set")] == ["Set", "Own"]
+    assert [one.identity.company_name for one in entries(default + rows, company="Set")] == ["Default", "Own"]
+
+
+def test_an_empty_field_is_one_left_out() -> None:
+    text = "defaults: {company_name: Acme, file: '/x/{user_id}'}\nidentities:\n- {user_id: 1, company_name: '', file: ~}\n"
+    assert entries(text) == [Entry(3, Identity("1", "Acme"), "/x/1")]
+
+
+def test_entries_may_be_asked_for_again() -> None:
+    one = manifest("identities: [{user_id: 1, company_name: Acme}]")
+    assert list(one.entries()) == list(one.entries()) != []
+
+
+def test_only_the_entries_of_the_shard_are_counted_and_handed_out() -> None:
+    text = "user_id\n" + "".join(f"{number}\n" for number in range(100))
+    whole = manifest(text, "csv", company="Acme")
+    parts = [manifest(text, "csv", company="Acme", shard=Shard(number, 3)) for number in (1, 2, 3)]
+    assert whole.count == 100 == sum(part.count for part in parts)
+    assert all(part.count == len(list(part.entries())) > 0 for part in parts)
+    assert sorted(one for part in parts for one in part.entries()) == sorted(whole.entries())
+
+
+def test_what_is_wrong_in_another_shard_is_wrong_too() -> None:
+    text = "user_id\n1\n1\n"
+    for number in (1, 2):
+        with pytest.raises(SettingsError, match="line 3"):
+            manifest(text, "csv", company="Acme", shard=Shard(number, 2))
+
+
+def test_all_that_is_wrong_is_told_at_once_with_line_and_key() -> None:
+    text = """
+defaults: {file: /x, user_id: 9}
+targets:
+- {mount: bad}
+- {adress: x}
+identities:
+- user_id: 1
+- company_name: Acme
+- {}
+- {user_id: [1], company_name: Acme}
+- {user_id: 2, company_name: Acme, file: relative}
+- 3
+"""
+    assert problems(text) == [
+        "line 2: `user_id` is no key of defaults",
+        "line 4: `targets` --mount will not do.",
+        "line 5: `adress` is no key of targets",
+        "line 7: `company_name` is missing",
+        "line 9: `company_name` is missing",
+        "line 10: `user_id` is no plain text or number, without tag or alias",
+        "line 11: `file` must be an absolute path, in which {user_id} and {company_name} may stand",
+        "line 12: `identities` has an item that is no mapping",
+    ]
+
+
+def test_an_identity_without_user_is_told_even_if_defaults_try_to_name_one() -> None:
+    said = problems("identities:\n- {company_name: Acme}\n- {file: /x}\n")
+    assert said == [
+        "line 2: `user_id` is missing",
+        "line 3: `user_id` is missing",
+        "line 3: `company_name` is missing",
+    ]
+
+
+def test_a_name_that_is_no_utf_8_is_told_and_not_quoted() -> None:
+    said = problems('{"user_id": "CANARY\\ud800", "company_name": "Acme"}', "jsonl")
+    assert said == ["line 1: The user_id is not valid UTF-8."]
+
+
+def test_a_key_that_nobody_knows_is_told_once_where_it_stands_first() -> None:
+    text = "user_id,company,company_name,notes\n1,a,Acme,\n2,b,Acme,x\n3,c,Acme,y\n"
+    assert problems(text, "csv") == [
+        "line 2: `company` is no key of identities",
+        "line 3: `notes` is no key of identities",
+    ]
+
+
+def test_at_most_so_many_problems_are_shown_and_the_rest_are_counted() -> None:
+    def said(count: int) -> list[str]:
+        return problems("company_name\n" + "Acme\n" * count, "csv")
+
+    assert len(said(MAX_SHOWN)) == MAX_SHOWN
+    assert said(MAX_SHOWN)[-1] == f"line {MAX_SHOWN + 1}: `user_id` is missing"
+    assert said(MAX_SHOWN + 1)[MAX_SHOWN:] == ["and 1 more"]
+    assert said(MAX_SHOWN + 950)[MAX_SHOWN:] == ["and 950 more"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "lines"),
+    [
+        (
+            "yaml",
+            "identities:\n- {user_id: 1}\n- {user_id: 2}\n- user_id: '1'\n  company_name: Acme\n",
+            (4, 2),
+        ),
+        ("jsonl", '{"user_id": 1}\n{"user_id": 2}\n\n{"user_id": "1"}\n', (4, 1)),
+        ("csv", "user_id,company_name\n1,\n2,\n1,Acme\n", (4, 2)),
+    ],
+)
+def test_an_identity_that_stands_there_twice_is_told_with_both_lines(
+    form: str, text: str, lines: tuple[int, int]
+) -> None:
+    assert problems(text, form, company="Acme") == [
+        f"line {lines[0]}: `user_id` and company are those of line {lines[1]}"
+    ]
+
+
+def test_an_identity_that_stands_twice_on_one_line_is_told_too() -> None:
+    text = "identities: [{user_id: 1, file: /a}, {user_id: 1, file: /a}]"
+    assert problems(text, company="Acme") == [
+        "line 1: `user_id` and company are those of line 1",
+        "line 1: `file` is that of line 1",
+    ]
+
+
+def test_identities_that_look_alike_are_none_that_stand_there_twice() -> None:
+    text = '{"user_id": "1"}\n{"user_id": "01"}\n{"user_id": "1", "company_name": "acme"}\n{"user_id": "1 "}\n{"user_id": "l"}\n'
+    assert len(entries(text, "jsonl", company="Acme")) == 5
+
+
+def test_each_further_one_is_told_with_the_line_of_the_first() -> None:
+    said = problems("user_id\n1\n1\n1\n", "csv", company="Acme")
+    assert said == [f"line {line}: `user_id` and company are those of line 2" for line in (3, 4)]
+
+
+def test_two_identities_in_one_file_are_told() -> None:
+    text = "defaults: {company_name: Acme, file: /x}\nidentities:\n- {user_id: 1}\n- {user_id: 2}\n- {user_id: 3, file: /y}\n"
+    assert problems(text) == ["line 4: `file` is that of line 3"]
+
+
+def test_a_file_that_is_written_in_two_ways_is_one() -> None:
+    text = "user_id,file\n1,/x/y\n2,/x//./y\n"
+    assert problems(text, "csv", company="Acme") == ["line 3: `file` is that of line 2"]
+
+
+def test_identities_without_a_file_share_none() -> None:
+    assert len(entries("user_id\n1\n2\n", "csv", company="Acme")) == 2
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("/x", "/x"),
+        ("/x/{company_name}/{user_id}.jwt", "/x/Acme~20~26~20Co~2E/~2E~2E~2Fa.jwt"),
+        ("/{user_id}{user_id}", "/~2E~2E~2Fa~2E~2E~2Fa"),
+        ("/x/..y/...", "/x/..y/..."),
+        ("/x y", "/x y"),
+        ("/x//./y", "/x/y"),
+    ],
+)
+def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, path: str) -> None:
+    ((_, _, file),) = entries(
+        f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
+    )
+    assert file == path
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "x",
+        "./x",
+        "~/x",
+        "{user_id}",
+        "/x/../y",
+        "/..",
+        "/x/{user}",
+        "/x/{user_id",
+        "/x/user_id}",
+        "/x/{}",
+        "/x/{user-id}",
+        "/x/{{user_id}}",
+        "/x/{USER_ID}",
+        "/x\\u0000y",
+        "/x/\\ud800",
+    ],
+)
+def test_a_file_that_leads_who_knows_where_is_refused(template: str) -> None:
+    text = f'{{"user_id": "..", "company_name": "Acme", "file": "{template}"}}'
+    assert problems(text, "jsonl") == [
+        "line 1: `file` must be an absolute path, in which {user_id} and {company_name} may stand"
+    ]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(TEXTS, TEXTS)
+def test_no_name_leads_out_of_its_folder(user: str, company: str) -> None:
+    line = json.dumps({"user_id": user, "company_name": company, "file": "/x/{company_name}/{user_id}"})
+    ((_, _, path),) = entries(line, "jsonl")
+    assert path is not None
+    assert os.path.normpath(path) == path
+    assert path.count("/") == 3
+
+
+# Targets
+
+
+def test_without_targets_there_is_the_one_of_the_settings() -> None:
+    (gather,) = manifest("identities: []").targets
+    assert gather() == settings_of(None)
+
+
+def test_each_target_is_gathered_anew_whenever_asked() -> None:
+    asked: list[Row | None] = []
+
+    def watched(row: Row | None) -> Settings:
+        asked.append(row)
+        return settings_of(row)
+
+    text = "targets:\n- {address: 'https://a.example'}\n- {mount: kv}\nidentities: []\n"
+    first, second = manifest(text, settings=watched).targets
+    asked.clear()
+    assert (first().vault_addr, second().mount) == (("https://a.example",), "kv")
+    assert [row and row.fields for row in asked] == [{"address": "https://a.example"}, {"mount": "kv"}]
+
+
+def test_settings_that_will_not_do_are_told_with_the_rest() -> None:
+    def unset(row: Row | None) -> Settings:
+        raise SettingsError("--url (KLEARSTACK_URL) is missing.")
+
+    said = problems("identities:\n- {user_id: 1}\n", settings=unset)
+    assert said == ["line 2: `company_name` is missing", "--url (KLEARSTACK_URL) is missing."]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("{}", "{}"),
+        ("{address: 'https://a'}", "{address: 'https://a'}"),
+        ("{address: 'https://a,https://b'}", "{address: 'https://b,https://a'}"),
+        ("{mount: secret}", "{path_prefix: klearstack}"),
+    ],
+)
+def test_one_place_in_vault_named_by_two_targets_is_told(one: str, other: str) -> None:
+    text = f"targets:\n- {one}\n- {other}\nidentities: []\n"
+    assert problems(text) == ["line 3: `targets` names the place in Vault of line 2"]
+
+
+@pytest.mark.parametrize(
+    "other", ["{address: 'https://a'}", "{mount: kv}", "{namespace: n}", "{path_prefix: p}"]
+)
+def test_targets_that_differ_in_anything_are_two_places(other: str) -> None:
+    assert len(manifest(f"targets:\n- {{}}\n- {other}\nidentities: []\n").targets) == 2
+
+
+# Secrets, and changes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{jwt()}: 1\nidentities: []\n",
+        f"identities:\n- {{user_id: 1, company_name: Acme, {jwt()}: x}}\n",
+        f"identities:\n- {{user_id: 1, company_name: Acme, {jwt()}: [x], {jwt()}: y}}\n",
+        f"identities:\n- {{user_id: 1, company_name: Acme, file: {jwt()}}}\n",
+        f"identities:\n- {{user_id: [{jwt()}]}}\n- {jwt()}\n- {{user_id: 1, company_name: {jwt()}}}\n- {{user_id: 1, company_name: {jwt()}}}\n",
+        f"targets: [{{mount: bad, namespace: {jwt()}}}]\nidentities: []\n",
+        f"targets: {jwt()}\nidentities: {jwt()}\n",
+        f"identities: [{jwt()}: {jwt()}: x]",
+    ],
+)  # fmt: skip
+def test_no_value_and_no_pasted_token_is_quoted(text: str) -> None:
+    said = "\n".join(problems(text))
+    assert not any(part in said for part in jwt().split("."))
+
+
+class Changing(io.BytesIO):
+    """Another file, each time it is begun."""
+
+    def __init__(self, *contents: bytes) -> None:
+        super().__init__(contents[0])
+        self._contents = list(contents)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if (offset, whence) == (0, os.SEEK_SET) and self._contents:
+            self.truncate(super().seek(0))
+            self.write(self._contents.pop(0))
+        return super().seek(offset, whence)
+
+
+def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_the_run() -> None:
+    stream = Changing(b"user_id\n1\n2\n", b"user_id\n1\n\xff\n2\n")
+    one = Manifest(stream, "csv", ALL, "Acme", KEYS, settings_of)
+    worked_through = one.entries()
+    assert next(worked_through).identity.user_id == "1"
+    with pytest.raises(SettingsError, match="was changed while"):
+        next(worked_through)
+
+
+# Where it comes from
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("-", "yaml"),
+        ("a.yaml", "yaml"),
+        ("a.yml", "yaml"),
+        ("/x.csv/a.YML", "yaml"),
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.b.csv", "csv"),
+        ("A.CSV", "csv"),
+    ],
+)
+def test_the_name_tells_the_format_and_standard_input_is_yaml(path: str, form: str) -> None:
+    assert format_of(path, None) == form
+    assert format_of(path, "csv") == "csv"
+
+
+@pytest.mark.parametrize("path", ["a", "a.json", "a.txt", ".csv", "/dev/stdin", "a.csv/b"])
+def test_a_name_that_tells_no_format_wants_one(path: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        format_of(path, None)
+    assert caught.value.hint == "--format takes yaml, jsonl, csv."
+    assert format_of(path, "jsonl") == "jsonl"
+
+
+def twice(path: str) -> tuple[bytes, bytes]:
+    with rewindable(path) as file:
+        file.seek(0)
+        first = file.read()
+        file.seek(0)
+        return first, file.read()
+
+
+def test_a_file_can_be_read_twice_and_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(b"all\n")
+    assert twice(str(tmp_path / "m")) == (b"all\n", b"all\n")
+    with rewindable(str(tmp_path / "m")) as file:
+        pass
+    assert file.closed
+
+
+def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"all\n" * 50_000,))
+    writer.start()
+    assert twice(str(tmp_path / "pipe")) == (b"all\n" * 50_000,) * 2
+    writer.join()
+
+
+READ_STDIN = """
+from vault_plugin.errors import SettingsError
+from vault_plugin.manifest import rewindable
+try:
+    with rewindable("-") as file:
+        file.seek(0)
+        first = file.read()
+        file.seek(0)
+        print(first, file.read())
+except SettingsError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_standard_input_can_be_read_twice_unless_it_is_closed(closed: bool) -> None:
+    code = ("import os; os.close(0)\nimport sys; sys.stdin = None\n" if closed else "") + READ_STDIN
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], input=b"a", capture_output=True, check=True
+    )
+    said = b"The manifest cannot be read (closed)." if closed else b"b'a' b'a'"
+    assert (done.stdout.strip(), done.stderr) == (said, b"")
+
+
+def test_standard_input_is_taken_from_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xffall")))
+    assert twice("-") == (b"\xffall", b"\xffall")
+
+
+@pytest.mark.parametrize("name", ["missing", ".", "file/below"])
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"The manifest cannot be read \([A-Z]"):
+        twice(str(tmp_path / name))
+
+
+# Many
+
+
+def made_file(path: Path, form: str, count: int) -> None:
+    with path.open("w") as file:
+        if form == "csv":
+            file.write("user_id\n")
+            file.writelines(f"user-{number}\n" for number in range(count))
+        else:
+            file.write("defaults: {company_name: Acme}\nidentities:\n")
+            file.writelines(f"- user_id: user-{number}\n" for number in range(count))
+
+
+def peak(path: Path, form: str, count: int) -> int:
+    """Bytes, at most, while a manifest with so many identities is checked."""
+    made_file(path, form, count)
+    with path.open("rb") as file:
+        tracemalloc.start()
+        try:
+            one = Manifest(file, form, ALL, "Acme", KEYS, settings_of)
+            assert one.count == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("form", "few", "many"), [("csv", 5_000, 100_000), ("yaml", 1_000, 5_000)])
+def test_what_is_kept_of_each_identity_is_a_number_or_two(
+    tmp_path: Path, form: str, few: int, many: int
+) -> None:
+    low, high = (peak(tmp_path / "m", form, count) for count in (few, many))
+    assert high < 40_000_000
+    assert (high - low) / (many - few) < 200
+
+
+def test_nothing_more_is_kept_of_those_that_are_worked_through(tmp_path: Path) -> None:
+    made_file(tmp_path / "m", "csv", 5_000)
+    with (tmp_path / "m").open("rb") as file:
+        one = Manifest(file, "csv", ALL, "Acme", KEYS, settings_of)
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in one.entries()) == 5_000
+            assert tracemalloc.get_traced_memory()[1] < 200_000
+        finally:
+            tracemalloc.stop()

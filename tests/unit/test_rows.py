@@ -1,0 +1,491 @@
+"""A manifest's text as rows: taken to the letter, read as a stream, told by line, and never quoted."""
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin.rows import FORMATS, MAX_LINE, Problem, Row, read_csv, read_jsonl, read_yaml, shown
+
+CANARY = "hvs.CAN-ARY"
+TWICE = "stands there twice"
+NO_TEXT = "is no plain text or number, without tag or alias"
+NO_JSON = f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)"
+NO_NUMBER = "is no text and no whole number"
+NO_COLUMNS = "must name the columns, each once"
+BROKEN_YAML, BROKEN_CSV = "is no YAML from here on", "is no CSV from here on"
+
+
+def read(form: str, text: str | bytes) -> list[Row | Problem]:
+    raw = text.encode() if isinstance(text, str) else text
+    return list(FORMATS[form](io.BytesIO(raw)))
+
+
+def row(line: int, **fields: str) -> Row:
+    return Row("identities", line, fields)
+
+
+def items(text: str) -> list[Row | Problem]:
+    """Of a manifest that has nothing but these."""
+    return read("yaml", f"identities:\n{text}")
+
+
+# YAML
+
+
+def test_yaml_is_sections_of_mappings_each_with_its_line() -> None:
+    assert read(
+        "yaml",
+        "defaults:\n  company_name: Acme\n  file: /x\ntargets:\n- address: a\n- mount: b\nidentities:\n- user_id: 1\n\n-\n  user_id: 2\n",
+    ) == [
+        Row("defaults", 2, {"company_name": "Acme", "file": "/x"}),
+        Row("targets", 5, {"address": "a"}),
+        Row("targets", 6, {"mount": "b"}),
+        row(8, user_id="1"),
+        row(11, user_id="2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["026", "0x1a", "1_000", "1e3", "yes", "No", "on", "true", ".nan", "2026-09-21", "12:30", "nUll", "<<", "=", "-0"]
+)  # fmt: skip
+def test_yaml_guesses_no_types(text: str) -> None:
+    assert items(f"- user_id: {text}\n") == [row(2, user_id=text)]
+
+
+@pytest.mark.parametrize("null", ["", "~", "null", "Null", "NULL"])
+def test_yamls_null_is_a_field_left_out(null: str) -> None:
+    assert items(f"- file: {null}\n  user_id: 1\n") == [row(2, user_id="1")]
+
+
+@pytest.mark.parametrize(
+    "quoted", ["'null'", '"null"', "!!str null", "! null", "|-\n    null", ">-\n    null"]
+)
+def test_a_null_that_is_quoted_is_a_text(quoted: str) -> None:
+    said = items(f"- user_id: {quoted}\n")
+    assert said == ([Problem(2, "user_id", NO_TEXT)] if quoted == "! null" else [row(2, user_id="null")])
+
+
+def test_an_empty_text_in_quotes_is_a_field_left_out() -> None:
+    assert items("- user_id: ''\n  company_name: \"\"\n") == [row(2)]
+
+
+@pytest.mark.parametrize("value", ["!!int 26", "!!binary aGk=", "!secret x", "*x", "[a]", "[]", "{a: b}", "[{a: [b, {c: d}]}]"])  # fmt: skip
+def test_a_value_with_a_tag_or_an_alias_or_more_inside_is_a_problem(value: str) -> None:
+    assert items(f"- user_id: {value}\n  file: a\n- user_id: 2\n") == [
+        Problem(2, "user_id", NO_TEXT),
+        row(4, user_id="2"),
+    ]
+
+
+def test_an_anchor_is_no_more_than_a_mark() -> None:
+    assert items("- &one {user_id: &two 1}\n") == [row(2, user_id="1")]
+
+
+def test_an_alias_stands_for_nothing() -> None:
+    assert items("- &one {user_id: 1}\n- *one\n- <<: *one\n") == [
+        row(2, user_id="1"),
+        Problem(3, "identities", "has an item that is no mapping"),
+        Problem(4, "(no plain word)", NO_TEXT),
+    ]
+
+
+@pytest.mark.parametrize("key", ["*x ", "[user_id]", "{a: b}", "!!int 1", "''", "~"])
+def test_a_key_that_is_no_text_is_none_that_anybody_knows(key: str) -> None:
+    assert items(f"- ? {key}\n  : x\n  user_id: 1\n") == [Row("identities", 2, {"": "x", "user_id": "1"})]
+
+
+def test_a_key_that_stands_there_twice_is_told_where_the_second_stands() -> None:
+    assert items("- user_id: 1\n  file: a\n  user_id: 1\n- user_id: 2\n") == [
+        Problem(4, "user_id", TWICE),
+        row(5, user_id="2"),
+    ]
+
+
+def test_a_section_that_stands_there_twice_is_told() -> None:
+    said = read("yaml", "identities:\n- user_id: 1\nidentities:\n- user_id: 2\n")
+    assert said == [row(2, user_id="1"), Problem(3, "identities", TWICE), row(4, user_id="2")]
+
+
+@pytest.mark.parametrize(("section", "value"), [("defaults", "{file: /x}"), ("targets", "[]")])
+def test_a_section_after_the_stream_of_identities_is_told(section: str, value: str) -> None:
+    problem = Problem(2, section, "must stand before `identities`, which is read as a stream")
+    assert read("yaml", f"identities: []\n{section}: {value}\n")[0] == problem
+    assert not any(isinstance(one, Problem) for one in read("yaml", f"{section}: {value}\nidentities: []\n"))
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "what"),
+    [
+        ("defaults", "[]", "must be a mapping"),
+        ("defaults", "x", "must be a mapping"),
+        ("defaults", "", "must be a mapping"),
+        ("targets", "{a: {b: c}}", "must be a list"),
+        ("targets", "x", "must be a list"),
+        ("identity", "[{a: b}, [c]]", "is no section of a manifest"),
+    ],
+)
+def test_a_section_of_the_wrong_kind_is_told_and_what_follows_is_read(
+    section: str, value: str, what: str
+) -> None:
+    said = read("yaml", f"# a comment\n{section}: {value}\nidentities:\n- user_id: 1\n")
+    assert said == [Problem(2, section, what), row(4, user_id="1")]
+
+
+@pytest.mark.parametrize("value", ["", "x", "{a: {b: c}}", "*x"])
+def test_identities_must_be_a_list(value: str) -> None:
+    assert read("yaml", f"identities: {value}\n") == [Problem(1, "identities", "must be a list")]
+
+
+def test_an_item_that_is_no_mapping_is_told_and_what_follows_is_read() -> None:
+    problem = "has an item that is no mapping"
+    assert items("- 26\n- [a, [b, {c: d}]]\n- user_id: 1\n") == [
+        Problem(2, "identities", problem),
+        Problem(3, "identities", problem),
+        row(4, user_id="1"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["*x ", "[a, [b]]", "{a: b}", "<<", CANARY])
+def test_a_section_whose_name_is_no_plain_word_is_not_quoted(key: str) -> None:
+    said = read("yaml", f"? {key}\n: 1\nidentities: []\n")
+    assert said == [Problem(1, "(no plain word)", "is no section of a manifest")]
+
+
+def test_a_manifest_without_identities_is_told_so() -> None:
+    said = read("yaml", "defaults:\n  file: /x\n")
+    assert said[1:] == [Problem(3, "identities", "is missing")]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])
+def test_an_empty_yaml_is_told_so(text: str) -> None:
+    assert read("yaml", text) == [Problem(1, "", "holds nothing: a manifest has `identities`")]
+
+
+@pytest.mark.parametrize("text", ["- a: 1\n", "x\n", "*x\n", "---\n"])
+def test_a_yaml_that_is_no_mapping_is_told_so(text: str) -> None:
+    (problem,) = read("yaml", text)
+    assert isinstance(problem, Problem)
+    assert problem.text == "is no mapping with `identities`"
+
+
+def test_a_second_document_is_told() -> None:
+    said = read("yaml", "---\nidentities: []\n---\nidentities:\n- user_id: 1\n")
+    assert said == [Problem(3, "", "begins another document: a manifest is one")]
+    assert read("yaml", "%YAML 1.2\n---\nidentities: []\n...\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("- user_id: 1\n  file: [\n", 3),
+        ("- user_id: 1\n- user_id: '2\n", 3),
+        ("- user_id: 1\n- user_id: @2\n", 3),
+        ("- user_id: 1\n\t- user_id: 2\n", 2),
+        ("- user_id: 1\n- user_id: 2: 3\n", 3),
+    ],
+)
+def test_broken_yaml_is_told_once_by_its_line_after_what_came_before(text: str, line: int) -> None:
+    *before, last = items(text)
+    assert last == Problem(line, "", BROKEN_YAML)
+    assert before in ([], [row(2, user_id="1")])
+
+
+@pytest.mark.parametrize("broken", [b"\xff", b"\xc3(", b"\x00", b"\x07"])
+@pytest.mark.parametrize("line", [2, 500, 5000])
+def test_bytes_that_are_no_text_are_told_by_their_line_although_yaml_is_read_by_the_block(
+    broken: bytes, line: int
+) -> None:
+    good = b"- user_id: \xc3\xa9\n" * (line - 2)
+    said = read("yaml", b"identities:\n" + good + b"- user_id: " + broken + b"\n")
+    assert said[-1] == Problem(line, "", BROKEN_YAML)
+
+
+def test_a_byte_order_mark_is_none_of_the_text() -> None:
+    assert read("yaml", "\ufeffidentities:\n- user_id: 1\n") == [row(2, user_id="1")]
+    assert read("jsonl", '\ufeff{"user_id": "1"}\n') == [row(1, user_id="1")]
+    assert read("csv", "\ufeffuser_id\n1\n") == [row(2, user_id="1")]
+
+
+# JSON Lines
+
+
+def test_jsonl_is_an_object_per_line_and_blank_lines_count() -> None:
+    said = read("jsonl", '{"user_id": "026", "file": "/x"}\n\n  \n{"user_id": 26}')
+    assert said == [row(1, user_id="026", file="/x"), row(4, user_id="26")]
+
+
+@pytest.mark.parametrize("number", ["0", "-0", "12345678901234567890123", "9" * 5000])
+def test_a_whole_number_stays_as_it_is_written(number: str) -> None:
+    assert read("jsonl", f'{{"user_id": {number}}}') == [row(1, user_id=number)]
+
+
+def test_jsons_null_and_the_empty_text_are_fields_left_out() -> None:
+    assert read("jsonl", '{"a": null, "b": "", "c": "null"}') == [row(1, c="null")]
+
+
+@pytest.mark.parametrize("value", ["1.5", "1e3", "true", "false", "[]", '["a"]', "{}", '{"a": "b"}', "NaN", "-Infinity"])  # fmt: skip
+def test_any_other_value_of_json_is_a_problem(value: str) -> None:
+    said = read("jsonl", f'{{"user_id": {value}, "b": "c"}}\n{{"user_id": "1"}}')
+    assert said == [Problem(1, "user_id", NO_NUMBER), row(2, user_id="1")]
+
+
+def test_a_key_of_json_that_stands_there_twice_is_told() -> None:
+    said = read("jsonl", '{"a": "1", "a": "1"}\n{"a": null, "a": "1"}')
+    assert said == [Problem(1, "a", TWICE), Problem(2, "a", TWICE)]
+
+
+def test_all_problems_of_a_line_are_told() -> None:
+    said = read("jsonl", f'{{"a": 1.5, "a": "1", "{CANARY}": true}}')
+    assert said == [
+        Problem(1, "a", NO_NUMBER),
+        Problem(1, "a", TWICE),
+        Problem(1, "(no plain word)", NO_NUMBER),
+    ]
+
+
+@pytest.mark.parametrize("text", ["[]", '["a"]', '"a"', "1", "1.5", "null", "true", '[["a", "b"]]'])
+def test_json_that_is_no_object_is_a_problem(text: str) -> None:
+    assert read("jsonl", f"{text}\n{{}}") == [Problem(1, "", "is no JSON object"), row(2)]
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b"{} {}", b"{'a': 1}", b'{"a": 026}', b'{"a": "\xff"}', b"\xff\xfe", b"[" * 60_000]
+)
+def test_what_is_not_json_is_a_problem_of_its_line_alone(text: bytes) -> None:
+    assert read("jsonl", text + b'\n{"a": "1"}') == [Problem(1, "", NO_JSON), row(2, a="1")]
+
+
+def test_a_line_of_json_may_be_as_long_as_told() -> None:
+    fitting = MAX_LINE - len('{"a": ""}\n')
+    assert read("jsonl", f'{{"a": "{"x" * fitting}"}}\n{{}}') == [row(1, a="x" * fitting), row(2)]
+    assert read("jsonl", f'{{"a": "{"x" * (fitting + 1)}"}}\n{{}}')[0] == Problem(1, "", NO_JSON)
+
+
+@pytest.mark.parametrize("length", [MAX_LINE, 3 * MAX_LINE, 10 * MAX_LINE - 1])
+def test_a_line_of_json_that_is_too_long_is_one_problem_and_the_lines_after_it_keep_their_numbers(
+    length: int,
+) -> None:
+    said = read("jsonl", f'{{"a": "{"x" * length}"}}\n{{"a": "1"}}\n')
+    assert said == [Problem(1, "", NO_JSON), row(2, a="1")]
+    assert read("jsonl", f'{" " * length}{{"a": "1"}}') == [Problem(1, "", NO_JSON)]
+
+
+# CSV
+
+
+def test_csv_is_a_header_and_records() -> None:
+    said = read("csv", 'user_id,company_name,file\n026,"Acme, Inc. ""A""",/x\r\n1,null,\n\n2,,\n')
+    assert said == [
+        row(2, user_id="026", company_name='Acme, Inc. "A"', file="/x"),
+        row(3, user_id="1", company_name="null"),
+        row(5, user_id="2"),
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_may_end_its_lines_in_any_way(end: str) -> None:
+    assert read("csv", end.join(["a,b", "1,2", "3,4"])) == [row(2, a="1", b="2"), row(3, a="3", b="4")]
+
+
+@pytest.mark.parametrize("record", ["1", "1,2,3", ",,"])
+def test_a_record_with_more_or_fewer_fields_than_columns_is_a_problem(record: str) -> None:
+    assert read("csv", f"a,b\n{record}\n3,4\n") == [
+        Problem(2, "", f"has {record.count(',') + 1} fields under 2 columns"),
+        row(3, a="3", b="4"),
+    ]
+
+
+@pytest.mark.parametrize("header", ["", "\n", "a,a", "a,b,a", "a,", ",", '""'])
+def test_columns_without_a_name_or_of_the_same_name_are_a_problem(header: str) -> None:
+    assert read("csv", header) == [Problem(1, "", NO_COLUMNS)]
+
+
+@pytest.mark.parametrize("text", ['"1', '"1"2', "x" * 200_000])
+def test_what_is_no_csv_is_told_once(text: str) -> None:
+    said = read("csv", f"a\n0\n{text}\n4\n")
+    assert said[0] == row(2, a="0")
+    (problem,) = said[1:]
+    assert isinstance(problem, Problem)
+    assert (problem.text, problem.line in (3, 4, 5)) == (BROKEN_CSV, True)
+
+
+@pytest.mark.parametrize("line", [1, 2, 500, 5000])
+def test_a_record_that_is_no_utf_8_is_told_by_its_line_although_files_are_read_by_the_block(
+    line: int,
+) -> None:
+    lines = ["a,b\n", *["1,é\n"] * 5000]
+    raw = b"".join(
+        text.encode("latin-1" if number == line else "utf-8") for number, text in enumerate(lines, 1)
+    )
+    raw = raw if line > 1 else raw.replace(b"b", b"\xff", 1)
+    problems = [one for one in read("csv", raw) if isinstance(one, Problem)]
+    assert problems == [Problem(line, "", "is no UTF-8")]
+
+
+def test_the_stream_stays_open_after_csv() -> None:
+    for text in (b"a\n1\n", b"a\n\xff", b'a\n"'):
+        stream = io.BytesIO(text)
+        assert list(read_csv(stream))
+        assert stream.seek(0) == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_run_that_is_stopped_ends_without_a_word_of_its_reader(form: str) -> None:
+    texts = {"yaml": b"identities: [{a: 1}, {a: 2}]", "jsonl": b"{}\n{}\n", "csv": b"a\n1\n2\n"}
+    for close_first in (True, False):
+        stream = io.BytesIO(texts[form])
+        rows: Any = FORMATS[form](stream)
+        next(rows)
+        if close_first:
+            stream.close()
+        rows.close()  # else Python prints what goes wrong here, when it collects the reader
+        assert stream.closed == close_first
+
+
+# All of them
+
+
+@pytest.mark.parametrize(
+    ("name", "is_shown"),
+    [
+        ("user_id", True),
+        ("x" * 40, True),
+        ("x" * 41, False),
+        ("", False),
+        ("user id", False),
+        ("é", False),
+        (CANARY, False),
+        ("eyJhbGciOiJIUzI1NiJ9.e30.c2ln", False),
+        ("a\n", False),
+    ],
+)
+def test_a_key_is_quoted_if_it_is_a_plain_word(name: str, is_shown: bool) -> None:
+    assert shown(name) == (name if is_shown else "(no plain word)")
+
+
+def test_a_problem_names_line_and_key() -> None:
+    assert str(Problem(3, "file", "is bad")) == "line 3: `file` is bad"
+    assert str(Problem(3, "", "is bad")) == "line 3: is bad"
+
+
+def written_as_jsonl(fields: dict[str, str]) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def written_as_csv(fields: dict[str, str]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([fields.keys(), fields.values()])
+    return text.getvalue().encode("utf-8-sig")
+
+
+def written_as_yaml(fields: dict[str, str]) -> bytes:
+    text: str = yaml.safe_dump({"identities": [fields]}, default_style='"', allow_unicode=True)
+    return text.replace('!!null "null"', "").encode()
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+FIELDS = st.dictionaries(TEXTS.filter(bool), TEXTS, min_size=1, max_size=5)
+
+
+@given(FIELDS)
+def test_what_is_written_comes_back_to_the_letter(fields: dict[str, str]) -> None:
+    full = {name: text for name, text in fields.items() if text}
+    for form, write in (("jsonl", written_as_jsonl), ("csv", written_as_csv), ("yaml", written_as_yaml)):
+        (said,) = read(form, write(fields))
+        assert isinstance(said, Row), form
+        assert said.fields == full, form
+
+
+SCRAPS = st.lists(
+    st.sampled_from(
+        [
+            b"identities:\n", b"targets", b"defaults: ", b"- ", b"a: b\n", b"{", b"}", b"[", b"]", b'"', b"'", b",", b":", b"\n",
+            b"  ", b"!!str ", b"&x ", b"*x", b"? ", b"---\n", b"...\n", b"%YAML 1.1\n", b"# ", b"|\n", b"\t", b"\xff", b"\xef\xbb\xbf", b"\x00",
+            b"\r", b"\\ud800", b"1.5", b"null", b"user_id,file\n", b"\xc3\xa9",
+        ]
+    ),
+    max_size=30,
+).map(b"".join)  # fmt: skip
+
+
+@given(st.binary() | SCRAPS, st.sampled_from(sorted(FORMATS)))
+def test_no_bytes_crash_a_reader(raw: bytes, form: str) -> None:
+    for one in read(form, raw):
+        assert one.line >= 1
+        if isinstance(one, Row):
+            assert all(one.fields.values())
+
+
+@given(SCRAPS, SCRAPS, st.sampled_from(sorted(FORMATS)))
+def test_no_problem_quotes_what_is_no_plain_word(before: bytes, after: bytes, form: str) -> None:
+    said = read(form, before + CANARY.encode() + after)
+    assert CANARY not in "".join(str(one) for one in said if isinstance(one, Problem))
+
+
+@pytest.mark.parametrize(
+    ("form", "raw"),
+    [
+        ("yaml", f"identities:\n- user_id: [{CANARY}]\n- {CANARY}\n- user_id: !x {CANARY}\n- {CANARY}: x\n  {CANARY}: y\n{CANARY}: 1\n"),
+        ("yaml", f"identities:\n- user_id: {CANARY}: x\n"),
+        ("yaml", f"identities:\n- user_id: '{CANARY}\n"),
+        ("yaml", f"identities:\n- &{CANARY} *{CANARY}\n"),
+        ("jsonl", f'{{"{CANARY}": true}}\n["{CANARY}"]\n{CANARY}\n{{"user_id": {{"{CANARY}": "{CANARY}"}}}}\n'),
+        ("csv", f'{CANARY},{CANARY}\n{CANARY}\n"{CANARY}"x\n'),
+        ("csv", f'a\n"{CANARY}'),
+    ],
+)  # fmt: skip
+def test_no_value_is_quoted_by_any_problem(form: str, raw: str) -> None:
+    problems = [str(one) for one in read(form, raw) if isinstance(one, Problem)]
+    assert problems
+    assert CANARY not in "".join(problems)
+
+
+class Endless(io.RawIOBase):
+    """Row after row, made when they are read."""
+
+    def __init__(self, head: bytes, one: bytes, count: int) -> None:
+        self._parts: Iterator[bytes] = iter([head, *[one] * count])
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = b"".join(islice(self._parts, 100))
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize(
+    ("form", "head", "one"),
+    [
+        ("yaml", b"identities:\n", b"- {user_id: 26, company_name: Acme}\n"),
+        ("jsonl", b"", b'{"user_id": "26", "company_name": "Acme"}\n'),
+        ("csv", b"user_id,company_name\n", b"26,Acme\n"),
+    ],
+)
+def test_rows_are_read_one_at_a_time(form: str, head: bytes, one: bytes) -> None:
+    stream = io.BufferedReader(Endless(head, one, 20_000))
+    tracemalloc.start()
+    try:
+        count = sum(isinstance(said, Row) for said in FORMATS[form](stream))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 20_000
+    assert peak < 1_000_000
+
+
+def test_the_formats_are_the_promised_ones() -> None:
+    assert {"yaml": read_yaml, "jsonl": read_jsonl, "csv": read_csv} == FORMATS

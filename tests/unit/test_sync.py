@@ -1,0 +1,399 @@
+"""A whole manifest at once: what is counted and told, and how a run comes to an end."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+from fakes import NOW, token
+
+from vault_plugin import sync
+from vault_plugin.broker import Grant, Held
+from vault_plugin.errors import (
+    KlearstackVaultError,
+    SettingsError,
+    SourceBusyError,
+    SourceRefusedError,
+    WriteError,
+)
+from vault_plugin.identity import Identity
+from vault_plugin.manifest import Entry
+from vault_plugin.record import VaultRef
+from vault_plugin.retry import Deadline
+from vault_plugin.sync import Done, Sync
+from vault_plugin.targets import Outcome
+from vault_plugin.tokens import Kind
+
+PATIENCE = 30  # seconds that a real wait may take before the test has failed
+
+
+def entry(number: int) -> Entry:
+    return Entry(number + 1, Identity(str(number), "Acme"), None)
+
+
+def entries(count: int) -> Iterator[Entry]:
+    return map(entry, range(count))
+
+
+def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> Outcome:
+    held = {Kind.ACCESS: Held(token(life=life), VaultRef("secret", "p", 1))}
+    return Outcome(result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW))
+
+
+class FakeTargets:
+    """Vaults in which a user's token is as its number says; what was asked of them."""
+
+    def __init__(self, becomes: Callable[[int], Outcome] = lambda _: outcome("minted")) -> None:
+        self.becomes = becomes
+        self.fresh: set[int] = set()
+        self.asked: list[tuple[str, int]] = []
+
+    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+        number = int(identity.user_id)
+        self.asked.append(("check", number))
+        return outcome("fresh", 800) if number in self.fresh else None
+
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+        number = int(identity.user_id)
+        self.asked.append(("ensure", number))
+        return self.becomes(number)
+
+
+class Run:
+    """A run over fake targets, and what it told."""
+
+    def __init__(self, targets: FakeTargets | None = None, **how: Any) -> None:
+        self.targets = targets or FakeTargets()
+        self.told: list[Done] = []
+        self.sync = Sync(self.targets, self.told.append, **{"concurrency": 1} | how)  # type: ignore[arg-type]
+
+    def over(self, count: int) -> "Run":
+        self.sync.run(entries(count))
+        return self
+
+    @property
+    def results(self) -> list[tuple[int, str]]:
+        return sorted((int(done.entry.identity.user_id), done.result) for done in self.told)
+
+
+def failing(*numbers: int, exc: Exception | None = None) -> FakeTargets:
+    def becomes(number: int) -> Outcome:
+        if number in numbers:
+            raise exc or SourceRefusedError("No.", hint="Ask.")
+        return outcome("minted")
+
+    return FakeTargets(becomes)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 64])
+def test_each_entry_is_done_told_and_counted_once(concurrency: int) -> None:
+    run = Run(
+        FakeTargets(lambda number: outcome(("fresh", "minted", "copied")[number % 3])),
+        concurrency=concurrency,
+    )
+    run.over(300)
+    assert [number for number, _ in run.results] == list(range(300))
+    assert sorted(run.targets.asked) == sorted(("ensure", number) for number in range(300))
+    assert run.sync.counts == {"fresh": 100, "minted": 100, "copied": 100}
+    assert run.sync.stopped_by == ""
+
+
+def test_nothing_to_do_is_done() -> None:
+    run = Run(concurrency=4).over(0)
+    assert (run.told, run.sync.counts.total(), run.sync.stopped_by) == ([], 0, "")
+
+
+def test_a_failure_is_that_of_one_identity() -> None:
+    run = Run(failing(1)).over(3)
+    assert run.results == [(0, "minted"), (1, "failed"), (2, "minted")]
+    assert run.sync.counts == {"minted": 2, "failed": 1}
+    assert [str(done.error) for done in run.told if done.error] == ["No."]
+
+
+def test_a_bug_is_that_of_one_identity_and_quotes_nothing() -> None:
+    run = Run(failing(1, exc=ValueError("CANARY"))).over(3)
+    assert run.sync.counts == {"minted": 2, "failed": 1}
+    (error,) = [done.error for done in run.told if done.error]
+    assert error.code == "internal"
+    assert "A bug of ours: ValueError at " in str(error)
+    assert "CANARY" not in str(error)
+
+
+def test_so_many_at_a_time_and_no_more() -> None:
+    barrier = threading.Barrier(5)
+    inside: list[int] = []
+    crowds: list[int] = []
+
+    def becomes(number: int) -> Outcome:
+        inside.append(number)
+        crowds.append(len(inside))
+        barrier.wait(PATIENCE)  # breaks unless five are in here together
+        inside.remove(number)
+        return outcome("minted")
+
+    run = Run(FakeTargets(becomes), concurrency=5).over(20)
+    assert run.sync.counts == {"minted": 20}
+    assert max(crowds) == 5
+
+
+def test_one_at_a_time_is_told() -> None:
+    talking = threading.Lock()
+
+    def tell(done: Done) -> None:
+        assert talking.acquire(blocking=False), "two spoke at the same time"
+        threading.Event().wait(0.001)
+        talking.release()
+
+    one = Sync(FakeTargets(), tell, concurrency=16)  # type: ignore[arg-type]
+    one.run(entries(100))
+    assert one.counts == {"minted": 100}
+
+
+# Ends
+
+
+def test_so_many_failures_in_a_row_stop_the_run() -> None:
+    run = Run(failing(*range(3, 100)), stop_after=4).over(100)
+    assert run.sync.counts == {"minted": 3, "failed": 4}
+    assert run.sync.stopped_by == "4 in a row failed"
+    assert len(run.targets.asked) == 7
+
+
+def test_a_success_in_between_lets_it_go_on() -> None:
+    run = Run(failing(*(number for number in range(20) if number % 4)), stop_after=4).over(20)
+    assert run.sync.counts == {"minted": 5, "failed": 15}
+    assert run.sync.stopped_by == ""
+
+
+def test_with_a_bound_of_0_it_goes_on_for_ever() -> None:
+    run = Run(failing(*range(50)), stop_after=0).over(50)
+    assert run.sync.counts == {"failed": 50}
+    assert run.sync.stopped_by == ""
+
+
+def test_who_stops_it_is_remembered_and_nothing_more_is_begun() -> None:
+    def becomes(number: int) -> Outcome:
+        if number == 2:
+            run.sync.stop("SIGTERM")
+            run.sync.stop("SIGINT")
+            assert run.sync._stopping.wait(PATIENCE)
+        return outcome("minted")
+
+    run = Run(FakeTargets(becomes))
+    run.over(100)
+    assert run.sync.stopped_by == "SIGTERM"
+    assert run.results == [(0, "minted"), (1, "minted"), (2, "minted")]  # what was in flight could finish
+
+
+def test_a_deadline_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = itertools.chain([0.5] * 3, itertools.repeat(0.0))
+
+    class Passing(Deadline):
+        def left(self) -> float:
+            return next(left)
+
+    monkeypatch.setattr(
+        sync, "Deadline", lambda seconds: Passing(seconds) if seconds == 7 else Deadline(seconds)
+    )
+
+    def becomes(number: int) -> Outcome:
+        if number == 1:
+            assert run.sync._stopping.wait(PATIENCE)
+        return outcome("minted")
+
+    run = Run(FakeTargets(becomes), deadline=7)
+    run.over(100)
+    assert run.sync.stopped_by == "the deadline has passed"
+    assert run.sync.counts == {"minted": 2}
+
+
+def test_a_deadline_that_does_not_pass_stops_nothing() -> None:
+    run = Run(deadline=600.0).over(20)
+    assert (run.sync.counts, run.sync.stopped_by) == ({"minted": 20}, "")
+
+
+def test_what_is_in_flight_after_the_grace_has_failed_once_and_is_not_heard_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sync, "GRACE", 0.01)
+    released, left = threading.Event(), threading.Semaphore(0)
+    late: list[threading.Thread] = []
+
+    def becomes(number: int) -> Outcome:
+        if number == 0:
+            return outcome("minted")
+        late.append(threading.current_thread())
+        left.release()
+        assert released.wait(PATIENCE)
+        return outcome("minted")
+
+    run = Run(FakeTargets(becomes), concurrency=2)
+
+    def endless() -> Iterator[Entry]:
+        yield from entries(3)
+        raise AssertionError("more was begun")
+
+    def stop() -> None:
+        for _ in range(2):
+            left.acquire(timeout=PATIENCE)
+        run.sync.stop("SIGTERM")
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    run.sync.run(endless())
+    stopper.join()
+    assert run.results == [(0, "minted"), (1, "failed"), (2, "failed")]
+    errors = [done.error for done in run.told if done.error]
+    assert [(error.code, error.retryable) for error in errors] == [("busy", True)] * 2
+    released.set()
+    for thread in late:
+        thread.join(PATIENCE)
+    assert len(run.told) == 3
+    assert run.sync.counts == {"minted": 1, "failed": 2}
+
+
+def test_entries_that_fail_end_the_run_and_are_nobodys_failure() -> None:
+    def changed() -> Iterator[Entry]:
+        yield from entries(2)
+        raise SettingsError("The manifest was changed.")
+
+    run = Run(concurrency=4)
+    with pytest.raises(SettingsError, match="was changed"):
+        run.sync.run(changed())
+    assert run.sync.counts == {"minted": 2}
+
+
+def test_a_report_that_cannot_be_written_ends_the_run() -> None:
+    told: list[Done] = []
+
+    def tell(done: Done) -> None:
+        told.append(done)
+        if len(told) == 3:
+            raise WriteError("The disk is full.")
+
+    targets = FakeTargets()
+    with pytest.raises(WriteError, match="disk is full"):
+        Sync(targets, tell, concurrency=1).run(entries(1000))  # type: ignore[arg-type]
+    assert len(told) == len(targets.asked) == 3
+
+
+# Rate, and check
+
+
+class CountingPace:
+    """A pace that takes no time, and what it did."""
+
+    made: list["CountingPace"]
+
+    def __init__(self, rate: float, sleep: Callable[[float], object]) -> None:
+        self.rate = rate
+        self.sleep = sleep
+        self.waits = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.made.append(self)
+
+    def wait(self) -> None:
+        self.waits += 1
+        self.meanwhile()
+
+
+@pytest.fixture
+def paces(monkeypatch: pytest.MonkeyPatch) -> list[CountingPace]:
+    CountingPace.made = []
+    monkeypatch.setattr(sync, "Pace", CountingPace)
+    return CountingPace.made
+
+
+def test_with_a_rate_a_good_token_waits_for_nobody_and_any_other_waits_before_the_lock(
+    paces: list[CountingPace],
+) -> None:
+    run = Run(rate=5.0)
+    run.targets.fresh = {0, 2}
+    run.over(4)
+    (pace,) = paces
+    assert (pace.rate, pace.waits) == (5.0, 2)
+    assert run.targets.asked == [
+        ("check", 0),
+        ("check", 1),
+        ("ensure", 1),
+        ("check", 2),
+        ("check", 3),
+        ("ensure", 3),
+    ]
+    assert run.results == [(0, "fresh"), (1, "minted"), (2, "fresh"), (3, "minted")]
+    assert run.told[0].expires_at == NOW + 800
+
+
+def test_without_a_rate_there_is_no_pace_and_one_request_less(paces: list[CountingPace]) -> None:
+    run = Run().over(2)
+    assert (paces, run.targets.asked) == ([], [("ensure", 0), ("ensure", 1)])
+
+
+def test_whoever_waits_for_the_pace_when_the_run_is_stopped_mints_no_more(paces: list[CountingPace]) -> None:
+    run = Run(rate=1.0)
+
+    def stopped() -> None:
+        run.sync.stop("SIGTERM")
+        assert run.sync._stopping.wait(PATIENCE)
+
+    paces[0].meanwhile = stopped
+    run.over(5)
+    assert run.targets.asked == [("check", 0)]
+    assert (run.told, run.sync.counts.total()) == ([], 0)  # it is left for another run
+
+
+def test_a_wait_for_the_pace_ends_with_the_run(paces: list[CountingPace]) -> None:
+    run = Run(rate=0.001)
+    run.sync._stopping.set()
+    paces[0].sleep(PATIENCE * 1000)  # returns
+
+
+def test_a_real_pace_is_kept() -> None:
+    assert Run(rate=1e6, concurrency=4).over(50).sync.counts == {"minted": 50}
+
+
+@pytest.mark.parametrize("rate", [None, 1.0])
+def test_a_check_only_reads_and_says_what_would_be_minted(
+    rate: float | None, paces: list[CountingPace]
+) -> None:
+    run = Run(check=True, rate=rate)
+    run.targets.fresh = {1}
+    run.over(3)
+    assert run.targets.asked == [("check", 0), ("check", 1), ("check", 2)]
+    assert run.results == [(0, "would_mint"), (1, "fresh"), (2, "would_mint")]
+    assert run.sync.counts == {"would_mint": 2, "fresh": 1}
+    assert not any(pace.waits for pace in paces)
+
+
+# Reports
+
+
+def test_what_became_of_an_identity_is_told_without_its_token() -> None:
+    run = Run().over(1)
+    assert run.told[0].describe() == {
+        "line": 1,
+        "company_name": "Acme",
+        "user_id": "0",
+        "result": "minted",
+        "expires_at": "2026-09-21T14:28:20Z",
+    }
+
+
+def test_a_failure_is_told_with_its_error() -> None:
+    run = Run(failing(0, exc=SourceBusyError("Too many.", hint="Wait.", retryable=True))).over(1)
+    assert run.told[0].describe() == {
+        "line": 1,
+        "company_name": "Acme",
+        "user_id": "0",
+        "result": "failed",
+        "error": {"code": "endpoint_busy", "message": "Too many.", "hint": "Wait.", "retryable": True},
+    }
+
+
+def test_what_would_be_minted_has_no_end_yet() -> None:
+    assert "expires_at" not in Run(check=True).over(1).told[0].describe()
+
+
+def test_an_error_is_one_of_ours() -> None:
+    assert all(isinstance(done.error, KlearstackVaultError) for done in Run(failing(0)).over(1).told)
