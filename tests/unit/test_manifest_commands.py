@@ -1,0 +1,540 @@
+"""`sync` and `watch` on the command line: what they take, what they print, and how they exit."""
+
+import grp
+import io
+import json
+import logging
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fakes import NOW, jwt, token
+
+from vault_plugin import cli, service
+from vault_plugin.broker import Grant, Held
+from vault_plugin.commands import options as common
+from vault_plugin.commands import sync as sync_command
+from vault_plugin.commands import watch as watch_command
+from vault_plugin.errors import SourceRefusedError
+from vault_plugin.identity import Identity
+from vault_plugin.record import VaultRef
+from vault_plugin.settings import Settings
+from vault_plugin.targets import Outcome
+from vault_plugin.tokens import Kind
+from vault_plugin.watch import Files
+
+ENOUGH = {
+    "KLEARSTACK_URL": "https://api.example",
+    "VAULT_ADDR": "https://vault.example",
+    "VAULT_TOKEN": "hvs.CANARY",
+}
+MANIFEST = "user_id,company_name\n0,Acme\n1,Acme\n2,Acme\n"
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+class FakeTargets:
+    """Vaults in which users become what `results` says; by default, their tokens are minted."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, str] = {}
+        self.settings: list[Settings] = []
+        self.asked: list[str] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def connect_all(self, gather: Sequence[Callable[[], Settings]]) -> Iterator["FakeTargets"]:
+        self.settings += [one() for one in gather]
+        yield self
+
+    def _outcome(self, identity: Identity) -> Outcome:
+        self.asked.append(identity.user_id)
+        self.meanwhile()
+        result: Any = self.results.get(identity.user_id, "minted")
+        if result == "failed":
+            raise SourceRefusedError("The endpoint says no.", hint="Ask.")
+        held = {Kind.ACCESS: Held(token(), VaultRef("secret", "p", 1))}
+        return Outcome(
+            result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW)
+        )
+
+    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+        found = self._outcome(identity)
+        return found if found.result == "fresh" else None
+
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+        return self._outcome(identity)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> Done:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(argv)
+        assert isinstance(caught.value.code, int | None)
+        return Done(caught.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> FakeTargets:
+    fake = FakeTargets()
+    for name, text in ENOUGH.items():
+        monkeypatch.setenv(name, text)
+    for name in ("CI_NODE_INDEX", "CI_NODE_TOTAL", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sync_command, "connect_all", fake.connect_all)
+    return fake
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    (tmp_path / "m.csv").write_text(MANIFEST)
+    return str(tmp_path / "m.csv")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    ours = logging.getLogger("vault_plugin")
+    before = ours.level, list(ours.handlers)
+    yield
+    ours.setLevel(before[0])
+    ours.handlers[:] = before[1]
+
+
+# Both
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (("--rate", "0"), "--rate takes"),
+        (("--rate", "-1"), "--rate takes"),
+        (("--concurrency", "0"), "--concurrency takes"),
+        (("--concurrency", "257"), "--concurrency takes"),
+        (("--format", "xml"), "--format takes one of yaml, jsonl, csv."),
+        (("--shard", "4/3"), "--shard takes I/N"),
+        (("--user-id", "26"), "There is no option"),
+        (("--on-vault-error", "bypass"), "There is no option"),
+        (("--company-name", "-"), "no company of a manifest"),
+    ],
+)
+def test_a_wrong_command_line_exits_64(
+    run: Run, targets: FakeTargets, manifest: str, command: str, argv: Sequence[str], what: str
+) -> None:
+    done = run(command, *argv, manifest)
+    assert (done.code, done.out, targets.settings) == (64, "", [])
+    assert what in done.err
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
+def test_a_manifest_must_be_named(run: Run, command: str) -> None:
+    done = run(command)
+    assert done.code == 64
+    assert "MANIFEST is missing." in done.err
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
+def test_what_is_wrong_with_a_manifest_exits_78_before_anything_is_contacted(
+    run: Run, targets: FakeTargets, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "m.csv").write_text(f"user_id,{jwt()}\n1,x\n")
+    done = run(command, str(tmp_path / "m.csv"))
+    assert (done.code, done.out, targets.settings) == (78, "", [])
+    assert "line 2: `company_name` is missing" in done.err
+    assert not any(part in done.err for part in jwt().split("."))
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
+def test_a_manifest_whose_name_tells_no_format_exits_64_and_one_that_is_not_there_78(
+    run: Run, targets: FakeTargets, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "m").write_text(MANIFEST)
+    assert run(command, str(tmp_path / "m")).code == 64
+    assert run(command, str(tmp_path / "missing.csv")).code == 78
+
+
+# sync
+
+
+def test_sync_makes_all_good_and_says_how_many(run: Run, targets: FakeTargets, manifest: str) -> None:
+    targets.results = {"0": "fresh", "1": "copied"}
+    done = run("sync", manifest)
+    assert done == (0, "3 identities: 1 fresh, 1 minted, 1 copied\n", "")
+    assert sorted(targets.asked) == ["0", "1", "2"]
+
+
+def test_a_thousand_is_written_for_people(run: Run, targets: FakeTargets, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n" + "".join(f"{number}\n" for number in range(1234)))
+    done = run("sync", "--company-name", "Acme", str(tmp_path / "m.csv"))
+    assert done.out == "1,234 identities: 1,234 minted\n"
+
+
+def test_of_nothing_there_is_nothing_to_do(run: Run, targets: FakeTargets, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("identities: []\n")
+    assert run("sync", str(tmp_path / "m.yaml")) == (0, "0 identities: nothing to do\n", "")
+
+
+def test_a_failure_exits_5_and_is_told_with_its_line_and_what_to_do(
+    run: Run, targets: FakeTargets, manifest: str
+) -> None:
+    targets.results = {"1": "failed"}
+    done = run("sync", manifest)
+    assert (done.code, done.out) == (5, "3 identities: 2 minted, 1 failed\n")
+    assert done.err == "klearstack-vault: line 3: The endpoint says no. Ask.\n"
+
+
+def test_the_first_failures_are_told_and_the_report_has_all(
+    run: Run, targets: FakeTargets, tmp_path: Path
+) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n" + "".join(f"{number}\n" for number in range(30)))
+    targets.results = {str(number): "failed" for number in range(30)}
+    report = tmp_path / "report"
+    done = run(
+        "sync", "--company-name", "A", "--stop-after", "0", "--report", str(report), str(tmp_path / "m.csv")
+    )
+    assert done.err.count("says no") == 10
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert sorted(int(line["user_id"]) for line in lines) == list(range(30))
+    assert all(line["error"]["code"] == "endpoint_refused" for line in lines)
+    assert report.stat().st_mode & 0o777 == 0o600
+
+
+def test_too_many_failures_in_a_row_leave_the_rest(run: Run, targets: FakeTargets, manifest: str) -> None:
+    targets.results = dict.fromkeys("012", "failed")
+    done = run("sync", "--stop-after", "2", "--concurrency", "1", manifest)
+    assert (done.code, done.out) == (5, "3 identities: 2 failed, 1 not tried (2 in a row failed)\n")
+
+
+@pytest.mark.parametrize(
+    ("results", "argv", "code"),
+    [
+        ({}, ("--detailed-exitcode",), 2),
+        ({"0": "fresh", "1": "copied", "2": "fresh"}, ("--detailed-exitcode",), 2),
+        (dict.fromkeys("012", "fresh"), ("--detailed-exitcode",), 0),
+        ({"0": "failed"}, ("--detailed-exitcode",), 5),
+        ({}, (), 0),
+        ({}, ("--check",), 0),
+        ({}, ("--check", "--detailed-exitcode"), 2),
+        (dict.fromkeys("012", "fresh"), ("--check", "--detailed-exitcode"), 0),
+    ],
+)
+def test_a_detailed_exit_code_says_whether_anything_changes(
+    run: Run, targets: FakeTargets, manifest: str, results: dict[str, str], argv: Sequence[str], code: int
+) -> None:
+    targets.results = results
+    assert run("sync", *argv, manifest).code == code
+
+
+def test_a_check_says_what_would_be_minted(run: Run, targets: FakeTargets, manifest: str) -> None:
+    targets.results = {"1": "fresh"}
+    assert run("sync", "--check", manifest).out == "3 identities: 1 fresh, 2 to be minted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_exits_by_it_and_leaves_the_rest(
+    run: Run, targets: FakeTargets, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n" + "".join(f"{user}\n" for user in range(1000)))
+    before = signal.getsignal(number)
+
+    def stopped() -> None:
+        if len(targets.asked) == 3:
+            os.kill(os.getpid(), number)
+        if len(targets.asked) >= 3:
+            wait_until(lambda: signal.getsignal(number) == signal.SIG_DFL)
+
+    targets.meanwhile = stopped
+    done = run(
+        "sync", "--company-name", "A", "--concurrency", "1", "--rate", "1000000", str(tmp_path / "m.csv")
+    )
+    assert done.code == 128 + number
+    assert f"not tried ({number.name})" in done.out
+    assert signal.getsignal(number) == before
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    while not true():
+        pass
+
+
+def test_a_signal_that_comes_when_all_is_done_changes_nothing(
+    run: Run, targets: FakeTargets, manifest: str
+) -> None:
+    def last() -> None:
+        if len(targets.asked) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+
+    targets.meanwhile = last
+    done = run("sync", "--concurrency", "1", manifest)
+    assert (done.code, done.out) == (0, "3 identities: 3 minted\n")
+
+
+@pytest.mark.parametrize("deadline", ["0", "x", "-1", ""])
+def test_a_deadline_is_a_duration(run: Run, targets: FakeTargets, manifest: str, deadline: str) -> None:
+    done = run("sync", "--deadline", deadline, manifest)
+    assert (done.code, targets.asked) == (64, [])
+    assert "--deadline takes another kind of value." in done.err
+    assert run("sync", "--deadline", "1h30m", manifest).code == 0
+
+
+def test_flags_reach_each_targets_settings(run: Run, targets: FakeTargets, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hvs.other")
+    (tmp_path / "m").write_text(
+        f"targets:\n- {{}}\n- {{address: 'https://b.example', token_file: {tmp_path}/token}}\nidentities:\n- user_id: 1\n"
+    )
+    done = run(
+        "sync",
+        "--company-name",
+        "Acme",
+        "--mount",
+        "kv",
+        "--min-ttl",
+        "5m",
+        "--format",
+        "yaml",
+        str(tmp_path / "m"),
+    )
+    assert done.code == 0
+    assert [(one.mount, one.min_ttl) for one in targets.settings] == [("kv", 300)] * 2
+    assert [one.vault_addr[0] for one in targets.settings] == ["https://vault.example", "https://b.example"]
+
+
+def test_the_company_may_come_from_the_environment(
+    run: Run, targets: FakeTargets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n1\n")
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Acme")
+    assert run("sync", str(tmp_path / "m.csv")).code == 0
+
+
+def test_a_shard_is_a_part(run: Run, targets: FakeTargets, manifest: str) -> None:
+    codes = [run("sync", "--shard", f"{number}/2", manifest).code for number in (1, 2)]
+    assert (codes, sorted(targets.asked)) == ([0, 0], ["0", "1", "2"])
+
+
+def test_a_manifest_may_come_from_standard_input(
+    run: Run, targets: FakeTargets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(MANIFEST.encode())))
+    assert run("sync", "--format", "csv", "-").out == "3 identities: 3 minted\n"
+
+
+def test_a_report_that_cannot_be_made_exits_73_before_anything_is_done(
+    run: Run, targets: FakeTargets, manifest: str, tmp_path: Path
+) -> None:
+    done = run("sync", "--report", str(tmp_path / "missing" / "report"), manifest)
+    assert (done.code, done.out, targets.asked) == (73, "", [])
+
+
+def test_a_report_on_a_full_disk_exits_74(run: Run, targets: FakeTargets, manifest: str) -> None:
+    done = run("sync", "--report", "/dev/full", manifest)
+    assert (done.code, done.out) == (74, "")
+    assert done.err == "klearstack-vault: /dev/full cannot be written (No space left on device).\n"
+
+
+def test_a_terminal_is_shown_how_far_it_is(
+    run: Run, targets: FakeTargets, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    done = run("sync", manifest)
+    assert "100%" in done.err
+    assert done.out == "3 identities: 3 minted\n"
+
+
+# watch
+
+
+class FakeService:
+    """In place of the service: what it would have run."""
+
+    def __init__(self) -> None:
+        self.plan: service.Plan | None = None
+        self.watcher_of: Any = None
+        self.ended = signal.SIGTERM
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def run(self, load: Callable[[], service.Plan], watcher_of: Any) -> signal.Signals:
+        self.plan, self.watcher_of = load(), watcher_of
+        self.meanwhile()
+        return self.ended
+
+
+@pytest.fixture
+def fake_service(targets: FakeTargets, monkeypatch: pytest.MonkeyPatch) -> FakeService:
+    fake = FakeService()
+    monkeypatch.setattr(service, "run", fake.run)
+    return fake
+
+
+def test_watch_hands_the_manifest_to_the_service(run: Run, fake_service: FakeService, manifest: str) -> None:
+    assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", "")
+    assert fake_service.plan is not None
+    assert [(line, one.user_id) for line, one, _ in fake_service.plan.entries] == [
+        (2, "0"),
+        (3, "1"),
+        (4, "2"),
+    ]
+    assert [one().mount for one in fake_service.plan.targets] == ["secret"]
+    how = fake_service.watcher_of.keywords
+    assert (how["rate"], how["concurrency"], how["files"], how["on_change"]) == (2.5, 3, Files(), None)
+    assert fake_service.watcher_of([], [])  # a Watcher takes all of that
+
+
+def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
+    run: Run, fake_service: FakeService, manifest: str
+) -> None:
+    assert run("watch", manifest).code == 0
+    fake_service.ended = signal.SIGINT
+    assert run("watch", manifest).code == 130
+
+
+def test_watch_takes_no_standard_input_which_cannot_be_read_anew(run: Run, fake_service: FakeService) -> None:
+    done = run("watch", "--format", "csv", "-")
+    assert done.code == 64
+    assert "cannot be read anew. Name a file." in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("0600", 0o600), ("640", 0o640), ("0o440", 0o440), ("770", 0o770), ("0", 0)]
+)
+def test_a_mode_is_octal(run: Run, fake_service: FakeService, manifest: str, text: str, mode: int) -> None:
+    assert run("watch", "--mode", text, manifest).code == 0
+    assert fake_service.watcher_of.keywords["files"] == Files(mode)
+
+
+@pytest.mark.parametrize("text", ["", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"])
+def test_a_mode_that_lets_others_in_or_is_none_is_refused(
+    run: Run, fake_service: FakeService, manifest: str, text: str
+) -> None:
+    done = run("watch", "--mode", text, manifest)
+    assert (done.code, fake_service.plan) == (64, None)
+    assert "--mode takes another kind of value." in done.err
+
+
+def test_an_owner_is_told_by_names_or_numbers(run: Run, fake_service: FakeService, manifest: str) -> None:
+    me, mine = pwd.getpwuid(0), grp.getgrgid(0)
+    for text, owner in (
+        ("0", (0, -1)),
+        ("12:34", (12, 34)),
+        (me.pw_name, (0, -1)),
+        (f"{me.pw_name}:", (0, -1)),
+        (f"{me.pw_name}:{mine.gr_name}", (0, 0)),
+        (f"7:{mine.gr_name}", (7, 0)),
+    ):
+        assert run("watch", "--owner", text, manifest).code == 0
+        assert fake_service.watcher_of.keywords["files"] == Files(0o600, owner)
+
+
+@pytest.mark.parametrize("text", ["", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"])
+def test_an_owner_that_there_is_not_is_refused(
+    run: Run, fake_service: FakeService, manifest: str, text: str
+) -> None:
+    done = run("watch", f"--owner={text}", manifest)
+    assert (done.code, fake_service.plan) == (64, None)
+    assert "--owner takes USER or USER:GROUP" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9000", ("127.0.0.1", 9000)),
+        (":9000", ("127.0.0.1", 9000)),
+        ("0.0.0.0:9000", ("0.0.0.0", 9000)),
+        ("[::1]:65535", ("::1", 65535)),
+        ("0", ("127.0.0.1", 0)),
+    ],
+)
+def test_metrics_are_served_at_an_address(
+    run: Run,
+    fake_service: FakeService,
+    manifest: str,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    address: object,
+) -> None:
+    log: list[object] = []
+
+    @contextmanager
+    def served(stats: object, host: str, port: int) -> Iterator[int]:
+        log.append((host, port))
+        yield port
+        assert stats is fake_service.watcher_of.keywords["stats"]
+        log.append("closed")
+
+    monkeypatch.setattr("vault_plugin.metrics.served", served)
+    fake_service.meanwhile = lambda: log.append("watched")
+    assert run("watch", "--metrics", text, manifest).code == 0
+    assert log == [address, "watched", "closed"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:"])
+def test_an_address_without_a_port_is_refused(
+    run: Run, fake_service: FakeService, manifest: str, text: str
+) -> None:
+    done = run("watch", f"--metrics={text}", manifest)
+    assert (done.code, fake_service.plan) == (64, None)
+    assert "--metrics takes PORT or HOST:PORT." in done.err
+
+
+def test_the_hook_is_there_until_the_end(
+    run: Run, fake_service: FakeService, manifest: str, tmp_path: Path
+) -> None:
+    def change() -> None:
+        fake_service.watcher_of.keywords["on_change"].call()
+
+    fake_service.meanwhile = change
+    assert run("watch", "--on-change", f"touch '{tmp_path}/a b'", manifest).code == 0
+    assert (tmp_path / "a b").exists()
+
+
+def test_a_hook_whose_quote_does_not_end_exits_64(run: Run, fake_service: FakeService, manifest: str) -> None:
+    done = run("watch", "--on-change", "x 'y", manifest)
+    assert (done.code, fake_service.plan) == (64, None)
+    assert "--on-change takes a command" in done.err
+
+
+def test_sync_does_not_load_the_metrics_server(run: Run, targets: FakeTargets, manifest: str) -> None:
+    assert watch_command.watch.name == "watch"
+    assert not hasattr(watch_command, "served")
+
+
+# What the parts warn of
+
+
+def told(name: str, level: int, text: str, *arguments: object) -> None:
+    logging.getLogger(name).log(level, text, *arguments)
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_among_many_identities_a_part_warns_once(repeat: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    common.log_to_stderr(1, repeat=repeat)
+    for number in (1, 2):
+        for part in common.ONCE:
+            told(part, logging.WARNING, "the clock of %s", part)
+        told("vault_plugin.store", logging.WARNING, "another %d", number)
+        told("vault_plugin.watch", logging.WARNING, "an outage")
+        told("vault_plugin.store", logging.INFO, "read")
+        told("vault_plugin.store", logging.ERROR, "lost")
+    err = capsys.readouterr().err
+    counts = [
+        err.count(text) for text in ("the clock of", "another", "an outage", "INFO: read", "ERROR: lost")
+    ]
+    # The clocks' text is the same for all parts; what is told apart by its numbers alone is the same warning.
+    assert counts == ([6, 2, 2, 2, 2] if repeat else [1, 1, 2, 2, 2])
