@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vault_plugin.errors import UsageError
 from vault_plugin.manifest import Manifest, format_of, rewindable
 from vault_plugin.rows import FORMATS
 from vault_plugin.settings import default_company
@@ -66,10 +67,12 @@ def manifest_options(command: F) -> F:
 
 @contextmanager
 def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
-    """The manifest that these options name, checked. Raises SettingsError with all that is wrong."""
+    """The manifest that these options name, checked. Raises SettingsError with all that is wrong, UsageError."""
     flags = dict(options)
     path, form, part = flags.pop("manifest"), flags.pop("form"), flags.pop("shard")
     company = default_company(flags.pop("company_name"))
+    if company == "-":
+        raise UsageError("`-` stands for a line of standard input, which is no company of a manifest.")
     with rewindable(path) as file:
         yield Manifest(
             file,
