@@ -1,5 +1,8 @@
-"""One OpenBao behind several doors: TLS, TLS with client certificates, a unix socket."""
+"""Doors with TLS: one OpenBao behind several (also with client certificates, and a unix socket), and servers of ours."""
 
+import http.server
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +28,22 @@ def pki(folder: Path) -> dict[str, str]:
         for number, pem in enumerate(made.cert_chain_pems):
             pem.write_to_path(paths[name], append=bool(number))
     return {name: str(path) for name, path in paths.items()}
+
+
+@contextmanager
+def serving_https(files: dict[str, str], handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with the certificate that `pki` made; the URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["server"], files["server-key"])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass

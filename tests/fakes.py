@@ -6,13 +6,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.identity import Identity
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
 
+
+class Done(NamedTuple):
+    """How a command line ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]  # the fixture `run`: the command line with these arguments, in this process
 NOW = 1_790_000_000
 ACME = Identity("26", "Acme")
 

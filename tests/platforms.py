@@ -3,8 +3,6 @@
 import base64
 import http.server
 import json
-import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from doors import pki
+from doors import pki, serving_https
 
 
 def encoded(content: bytes | dict[str, Any]) -> str:
@@ -95,14 +93,7 @@ class Platform:
             def log_message(self, *_: object) -> None:
                 pass
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files["server"], files["server-key"])
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            self.url, self.ca_file = f"https://127.0.0.1:{server.server_address[1]}", Path(files["ca"])
+        with serving_https(files, Door) as url:
+            self.url, self.ca_file = url, Path(files["ca"])
             self.ca = self.ca_file.read_text()
             yield
-            server.shutdown()
-            thread.join()

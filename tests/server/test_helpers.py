@@ -6,17 +6,15 @@ import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from commands import COMMAND, World, run
-from doors import pki
+from doors import pki, serving_https
 from leaks import leaked, watched_processes
 
 from vault_plugin.clock import parse_rfc3339
@@ -326,19 +324,14 @@ def test_kubectl_itself_sends_the_token_to_a_named_host_and_to_no_other(kv2: Wor
     about = json.loads(kubectl(kv2, "version", "--client", "--output=json").stdout)["clientVersion"]
     knows_v1 = int(re.match(r"[0-9]+", about["minor"])[0]) >= 22  # type: ignore[index]
     files = pki(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files["server"], files["server-key"])
     ApiServer.seen.clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ApiServer) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        host = f"127.0.0.1:{server.server_address[1]}"
+    with serving_https(files, ApiServer) as url:
+        host = url.removeprefix("https://")
         for version in ("v1beta1", "v1") if knows_v1 else ("v1beta1",):
-            refused = ask(kv2, version, f"https://{host}", files["ca"], "other.example")
-            done = ask(kv2, version, f"https://{host}", files["ca"], host)
+            refused = ask(kv2, version, url, files["ca"], "other.example")
+            done = ask(kv2, version, url, files["ca"], host)
             assert (refused.returncode != 0, done.stdout) == (True, '{"major": "1", "minor": "33"}'), (
                 done.stderr
             )
-        server.shutdown()
     assert set(ApiServer.seen) == {f"Bearer {kv2.endpoint.issued[1]}"}  # never without it
     assert kv2.endpoint.mints == 1

@@ -2,14 +2,12 @@
 
 import http.server
 import json
-import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from commands import kept, run
-from doors import doors_of_openbao, pki
+from doors import doors_of_openbao, pki, serving_https
 from vaults import Vault
 
 from vault_plugin.simulator import Simulator
@@ -32,15 +30,8 @@ def behind_tls(files: dict[str, str]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files["server"], files["server-key"])
-    with minter, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with minter, serving_https(files, Endpoint) as url:
+        yield url
 
 
 def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 """No test of this room reaches a network, or sees the settings of whoever runs it."""
 
+import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import hypothesis
 import pytest
+from fakes import Done, Run
+
+from vault_plugin import cli
 
 hypothesis.settings.register_profile("unit", deadline=None)  # a slow machine is no failure
 hypothesis.settings.load_profile("unit")
@@ -35,3 +40,23 @@ def _empty_home(factory: pytest.TempPathFactory) -> Path:
     home = factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     return home
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*argv: str) -> Done:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(argv)
+        assert isinstance(caught.value.code, int | None)
+        return Done(caught.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    ours = logging.getLogger("vault_plugin")
+    before = ours.level, list(ours.handlers)
+    yield
+    ours.setLevel(before[0])
+    ours.handlers[:] = before[1]

@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
-from fakes import ACME, NOW, jwt, token
+from fakes import ACME, NOW, Run, jwt, token
 
 from vault_plugin import cli
 from vault_plugin.broker import Grant, Held
@@ -43,15 +42,6 @@ ENOUGH = {
 }
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
 @dataclass
 class FakeBroker:
     """What `connect` gives, and what the command asked of it."""
@@ -78,17 +68,6 @@ class FakeBroker:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> Done:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(argv)
-        assert isinstance(caught.value.code, int | None)
-        return Done(caught.value.code or 0, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
     """All settings are there, and no part behind the command line is."""
     for name, text in ENOUGH.items():
@@ -96,15 +75,6 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
     fake = FakeBroker()
     monkeypatch.setattr("vault_plugin.commands.get.connect", fake.connect)
     return fake
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    ours = logging.getLogger("vault_plugin")
-    before = ours.level, list(ours.handlers)
-    yield
-    ours.setLevel(before[0])
-    ours.handlers[:] = before[1]
 
 
 def failing(broker: FakeBroker, failure: BaseException) -> None:

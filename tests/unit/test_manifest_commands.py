@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from fakes import NOW, jwt, token
+from fakes import NOW, Run, jwt, token
 
-from vault_plugin import cli, service
+from vault_plugin import service
 from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
@@ -35,15 +35,6 @@ ENOUGH = {
     "VAULT_TOKEN": "hvs.CANARY",
 }
 MANIFEST = "user_id,company_name\n0,Acme\n1,Acme\n2,Acme\n"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
 
 
 class FakeTargets:
@@ -80,17 +71,6 @@ class FakeTargets:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*argv: str) -> Done:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(argv)
-        assert isinstance(caught.value.code, int | None)
-        return Done(caught.value.code or 0, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
 def targets(monkeypatch: pytest.MonkeyPatch) -> FakeTargets:
     fake = FakeTargets()
     for name, text in ENOUGH.items():
@@ -105,15 +85,6 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> FakeTargets:
 def manifest(tmp_path: Path) -> str:
     (tmp_path / "m.csv").write_text(MANIFEST)
     return str(tmp_path / "m.csv")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    ours = logging.getLogger("vault_plugin")
-    before = ours.level, list(ours.handlers)
-    yield
-    ours.setLevel(before[0])
-    ours.handlers[:] = before[1]
 
 
 # Both
