@@ -70,8 +70,31 @@ class FakeTargets:
         return self._outcome(identity)
 
 
+class FakeService:
+    """In place of the service: what it would have run."""
+
+    def __init__(self) -> None:
+        self.plan: service.Plan | None = None
+        self.watcher_of: Any = None
+        self.ended = signal.SIGTERM
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def run(self, load: Callable[[], service.Plan], watcher_of: Any) -> signal.Signals:
+        self.plan, self.watcher_of = load(), watcher_of
+        self.meanwhile()
+        return self.ended
+
+
 @pytest.fixture
-def targets(monkeypatch: pytest.MonkeyPatch) -> FakeTargets:
+def fake_service(monkeypatch: pytest.MonkeyPatch) -> FakeService:
+    fake = FakeService()
+    monkeypatch.setattr(service, "run", fake.run)
+    return fake
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch, fake_service: FakeService) -> FakeTargets:
+    """All settings are there, and neither Vaults nor the service behind the commands."""
     fake = FakeTargets()
     for name, text in ENOUGH.items():
         monkeypatch.setenv(name, text)
@@ -295,6 +318,16 @@ def test_the_company_may_come_from_the_environment(
     assert run("sync", str(tmp_path / "m.csv")).code == 0
 
 
+@pytest.mark.parametrize("command", ["sync", "watch"])
+def test_a_line_of_standard_input_is_no_company_even_if_the_environment_says_so(
+    run: Run, targets: FakeTargets, manifest: str, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "-")
+    done = run(command, manifest)
+    assert (done.code, targets.asked) == (64, [])
+    assert "no company of a manifest" in done.err
+
+
 def test_a_shard_is_a_part(run: Run, targets: FakeTargets, manifest: str) -> None:
     codes = [run("sync", "--shard", f"{number}/2", manifest).code for number in (1, 2)]
     assert (codes, sorted(targets.asked)) == ([0, 0], ["0", "1", "2"])
@@ -332,29 +365,9 @@ def test_a_terminal_is_shown_how_far_it_is(
 # watch
 
 
-class FakeService:
-    """In place of the service: what it would have run."""
-
-    def __init__(self) -> None:
-        self.plan: service.Plan | None = None
-        self.watcher_of: Any = None
-        self.ended = signal.SIGTERM
-        self.meanwhile: Callable[[], object] = lambda: None
-
-    def run(self, load: Callable[[], service.Plan], watcher_of: Any) -> signal.Signals:
-        self.plan, self.watcher_of = load(), watcher_of
-        self.meanwhile()
-        return self.ended
-
-
-@pytest.fixture
-def fake_service(targets: FakeTargets, monkeypatch: pytest.MonkeyPatch) -> FakeService:
-    fake = FakeService()
-    monkeypatch.setattr(service, "run", fake.run)
-    return fake
-
-
-def test_watch_hands_the_manifest_to_the_service(run: Run, fake_service: FakeService, manifest: str) -> None:
+def test_watch_hands_the_manifest_to_the_service(
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
+) -> None:
     assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", "")
     assert fake_service.plan is not None
     assert [(line, one.user_id) for line, one, _ in fake_service.plan.entries] == [
@@ -369,14 +382,16 @@ def test_watch_hands_the_manifest_to_the_service(run: Run, fake_service: FakeSer
 
 
 def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
-    run: Run, fake_service: FakeService, manifest: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
     assert run("watch", manifest).code == 0
     fake_service.ended = signal.SIGINT
     assert run("watch", manifest).code == 130
 
 
-def test_watch_takes_no_standard_input_which_cannot_be_read_anew(run: Run, fake_service: FakeService) -> None:
+def test_watch_takes_no_standard_input_which_cannot_be_read_anew(
+    run: Run, targets: FakeTargets, fake_service: FakeService
+) -> None:
     done = run("watch", "--format", "csv", "-")
     assert done.code == 64
     assert "cannot be read anew. Name a file." in done.err
@@ -385,21 +400,25 @@ def test_watch_takes_no_standard_input_which_cannot_be_read_anew(run: Run, fake_
 @pytest.mark.parametrize(
     ("text", "mode"), [("0600", 0o600), ("640", 0o640), ("0o440", 0o440), ("770", 0o770), ("0", 0)]
 )
-def test_a_mode_is_octal(run: Run, fake_service: FakeService, manifest: str, text: str, mode: int) -> None:
+def test_a_mode_is_octal(
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str, mode: int
+) -> None:
     assert run("watch", "--mode", text, manifest).code == 0
     assert fake_service.watcher_of.keywords["files"] == Files(mode)
 
 
 @pytest.mark.parametrize("text", ["", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"])
 def test_a_mode_that_lets_others_in_or_is_none_is_refused(
-    run: Run, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
 ) -> None:
     done = run("watch", "--mode", text, manifest)
     assert (done.code, fake_service.plan) == (64, None)
     assert "--mode takes another kind of value." in done.err
 
 
-def test_an_owner_is_told_by_names_or_numbers(run: Run, fake_service: FakeService, manifest: str) -> None:
+def test_an_owner_is_told_by_names_or_numbers(
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
+) -> None:
     me, mine = pwd.getpwuid(0), grp.getgrgid(0)
     for text, owner in (
         ("0", (0, -1)),
@@ -415,7 +434,7 @@ def test_an_owner_is_told_by_names_or_numbers(run: Run, fake_service: FakeServic
 
 @pytest.mark.parametrize("text", ["", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"])
 def test_an_owner_that_there_is_not_is_refused(
-    run: Run, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
 ) -> None:
     done = run("watch", f"--owner={text}", manifest)
     assert (done.code, fake_service.plan) == (64, None)
@@ -434,6 +453,7 @@ def test_an_owner_that_there_is_not_is_refused(
 )
 def test_metrics_are_served_at_an_address(
     run: Run,
+    targets: FakeTargets,
     fake_service: FakeService,
     manifest: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -457,7 +477,7 @@ def test_metrics_are_served_at_an_address(
 
 @pytest.mark.parametrize("text", ["", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:"])
 def test_an_address_without_a_port_is_refused(
-    run: Run, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
 ) -> None:
     done = run("watch", f"--metrics={text}", manifest)
     assert (done.code, fake_service.plan) == (64, None)
@@ -465,7 +485,7 @@ def test_an_address_without_a_port_is_refused(
 
 
 def test_the_hook_is_there_until_the_end(
-    run: Run, fake_service: FakeService, manifest: str, tmp_path: Path
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, tmp_path: Path
 ) -> None:
     def change() -> None:
         fake_service.watcher_of.keywords["on_change"].call()
@@ -475,7 +495,9 @@ def test_the_hook_is_there_until_the_end(
     assert (tmp_path / "a b").exists()
 
 
-def test_a_hook_whose_quote_does_not_end_exits_64(run: Run, fake_service: FakeService, manifest: str) -> None:
+def test_a_hook_whose_quote_does_not_end_exits_64(
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
+) -> None:
     done = run("watch", "--on-change", "x 'y", manifest)
     assert (done.code, fake_service.plan) == (64, None)
     assert "--on-change takes a command" in done.err

@@ -88,6 +88,15 @@ def test_a_targets_own_settings_are_each_of_its_keys(secret: str) -> None:
     )
 
 
+@pytest.mark.parametrize("address", [{}, {"address": OTHER}])
+def test_a_targets_own_mount_and_prefix_come_before_those_of_the_command_line(
+    secret: str, address: dict[str, str]
+) -> None:
+    row = {**address, "mount": "own", "path_prefix": "p", "token_file": secret}
+    settings = gathered(row, mount="flag", path_prefix="flag")
+    assert (settings.mount, settings.path_prefix) == ("own", "p")
+
+
 @pytest.mark.parametrize("suffix", ["", "_FILE"])
 @pytest.mark.parametrize("name", ["VAULT_TOKEN", "BAO_TOKEN"])
 def test_a_vault_of_its_own_is_never_given_another_vaults_token(secret: str, name: str, suffix: str) -> None:
