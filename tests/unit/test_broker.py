@@ -332,6 +332,13 @@ def test_ensure_goes_by_the_min_ttl_of_the_call(min_ttl: float, source: str) -> 
     assert world.broker.ensure(ACME, min_ttl=min_ttl).source == source
 
 
+def test_a_min_ttl_of_0_is_one() -> None:
+    world = World()
+    world.keep()
+    world.clock.time = NOW + 899
+    assert world.broker.ensure(ACME, min_ttl=0).source == "vault"
+
+
 def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
     world = World()
     world.keep()

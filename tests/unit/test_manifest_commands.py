@@ -280,6 +280,15 @@ def test_a_signal_that_comes_when_all_is_done_changes_nothing(
     assert (done.code, done.out) == (0, "3 identities: 3 minted\n")
 
 
+def test_what_a_deadline_leaves_undone_exits_5_although_nothing_failed(
+    run: Run, targets: FakeTargets, manifest: str
+) -> None:
+    done = run("sync", "--deadline", "0.000001", "--rate", "0.001", manifest)
+    assert done.code == 5
+    assert "not tried (the deadline has passed)" in done.out
+    assert "failed" not in done.out
+
+
 @pytest.mark.parametrize("deadline", ["0", "x", "-1", ""])
 def test_a_deadline_is_a_duration(run: Run, targets: FakeTargets, manifest: str, deadline: str) -> None:
     done = run("sync", "--deadline", deadline, manifest)

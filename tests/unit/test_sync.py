@@ -278,6 +278,23 @@ def test_a_report_that_cannot_be_written_ends_the_run() -> None:
     assert len(told) == len(targets.asked) == 3
 
 
+def test_when_nothing_can_be_told_any_more_no_other_thread_begins_anything() -> None:
+    def becomes(number: int) -> Outcome:
+        if number:
+            assert one._stopping.wait(PATIENCE)
+        return outcome("minted")
+
+    def tell(done: Done) -> None:
+        raise WriteError("The disk is full.")
+
+    targets = FakeTargets(becomes)
+    one = Sync(targets, tell, concurrency=2)  # type: ignore[arg-type]
+    with pytest.raises(WriteError):
+        one.run(entries(5))
+    assert one._stopping.is_set()
+    assert len(targets.asked) <= 2
+
+
 # Rate, and check
 
 
