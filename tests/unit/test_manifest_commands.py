@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pwd
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,12 @@ from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
-from vault_plugin.errors import SourceRefusedError
+from vault_plugin.errors import SourceRefusedError, WriteError
 from vault_plugin.identity import Identity
+from vault_plugin.manifest import Entry
 from vault_plugin.record import VaultRef
 from vault_plugin.settings import Settings
+from vault_plugin.sync import Done as Told
 from vault_plugin.targets import Outcome
 from vault_plugin.tokens import Kind
 from vault_plugin.watch import Files
@@ -360,6 +363,18 @@ def test_a_report_on_a_full_disk_exits_74(run: Run, targets: FakeTargets, manife
     done = run("sync", "--report", "/dev/full", manifest)
     assert (done.code, done.out) == (74, "")
     assert done.err == "klearstack-vault: /dev/full cannot be written (No space left on device).\n"
+
+
+def test_a_report_of_which_the_disk_takes_half_a_line_is_told(tmp_path: Path) -> None:
+    done = Told(Entry(1, Identity("26", "Acme"), None), "fresh")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with sync_command._telling(str(tmp_path / "report"), 1) as tell:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        try:
+            with pytest.raises(WriteError, match="cannot be written"):
+                tell(done)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_terminal_is_shown_how_far_it_is(

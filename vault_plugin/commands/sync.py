@@ -100,7 +100,9 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
             nonlocal shown
             if file is not None:
                 try:
-                    file.write(json.dumps(done.describe()).encode() + b"\n")
+                    rest = json.dumps(done.describe()).encode() + b"\n"
+                    while rest:  # a disk that is filling up takes a part, and says why at the next try
+                        rest = rest[file.write(rest) :]
                 except OSError as exc:
                     raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
             if done.error is not None and (shown := shown + 1) <= SHOWN:
