@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
+from stat import S_IMODE
 from typing import NamedTuple, Self
 
 from vault_plugin.errors import KlearstackVaultError, UsageError, bug
@@ -201,12 +202,16 @@ class Watcher:
 
     def _write(self, path: Path, token: Token) -> None:
         text = token.value.reveal()
+        mode, owner = self._files
         with suppress(OSError, UnicodeDecodeError):
-            if path.read_text(encoding="utf-8") == text:
+            about = path.stat()
+            ids = zip(owner or (-1, -1), (about.st_uid, about.st_gid), strict=True)
+            fits = S_IMODE(about.st_mode) == mode and all(wanted in (-1, found) for wanted, found in ids)
+            if fits and path.read_text(encoding="utf-8") == text:
                 return
         with suppress(OSError):  # write_file tells what is wrong
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text, mode=self._files.mode, owner=self._files.owner)
+        write_file(path, text, mode=mode, owner=owner)
         if self._on_change is not None:
             self._on_change.call()
 

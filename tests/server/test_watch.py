@@ -193,6 +193,10 @@ def test_files_are_private_whole_and_written_only_when_they_change(kv2: World) -
         watch.ready()
         watch.end()
     assert file.stat().st_mtime_ns == written
+    with watching(kv2, users(1, file=template), "--mode", "0640") as watch:  # the same token, for others
+        watch.ready()
+        watch.end()
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
@@ -205,6 +209,10 @@ def test_files_go_to_whom_they_are_for(kv2: World) -> None:
         watch.end()
     about = file.stat()
     assert (about.st_uid, about.st_gid, about.st_mode & 0o777) == (nobody.pw_uid, nobody.pw_gid, 0o440)
+    with watching(kv2, users(1, file=str(file)), "--owner", "0", "--mode", "0440") as watch:
+        watch.ready()
+        watch.end()
+    assert (file.stat().st_uid, file.stat().st_mtime_ns > about.st_mtime_ns) == (0, True)
 
 
 def test_a_file_that_cannot_be_written_does_not_keep_the_token_from_vault(kv2: World) -> None:
