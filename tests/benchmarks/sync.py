@@ -6,11 +6,13 @@ looking first, locking, or checking what it wrote), and for the second run reads
 ours, for 1,000. Quote the ratios: the seconds are this machine's.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -102,7 +104,9 @@ def measure(identities: int, *, peer: bool) -> None:
                 ratio = f"  {2 * wall / (before[0] + after[0]):.2f}x the peer, {2 * cpu / (before[1] + after[1]):.2f}x its CPU"
             print(f"{identities:6} {what}: {wall:7.2f} s {cpu:7.2f} CPU s {peak:5.0f} MB{ratio}")  # noqa: T201
         vault = Vault(server.address, server.root_token)
-        print(f"{identities:6} lost or late: {lost_or_late(vault, identities)}")  # noqa: T201
+        with urllib.request.urlopen(f"{url}/simulator/stats") as answer:
+            mints = json.load(answer)["mints"]
+        print(f"{identities:6} lost or late: {lost_or_late(vault, identities)}; {mints} mints in all")  # noqa: T201
         vault.close()
         endpoint.terminate()
 
