@@ -524,3 +524,22 @@ def test_a_vault_token_that_is_gone_for_good_is_refused(kv2: World) -> None:
     assert code == 5
     assert "expired or used up" in err
     assert kv2.endpoint.requests == 0
+
+
+def test_a_token_file_that_has_gone_with_its_token_leaves_the_rest_undone(kv2: World) -> None:
+    policy = f'path "{kv2.mount}/*" {{ capabilities = ["create", "update", "read"] }}'
+    file = kv2.home / "vault-token"
+    file.write_text(kv2.vault.policy_token(policy))
+    kv2.endpoint.latency = 0.1
+    environ = {"VAULT_TOKEN": None, "VAULT_TOKEN_FILE": str(file)}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(sync, kv2, manifest(kv2, range(60)), "-v", "--concurrency", "2", **environ)
+        wait_for(lambda: kv2.endpoint.mints >= 6)
+        token = file.read_text()
+        file.unlink()
+        kv2.vault.admin.auth.token.revoke(token)
+        code, _, err, report = running.result()
+    assert code == 5
+    assert results(report)["failed"] in {20, 21}  # in a row, and what the other thread was at
+    assert "the credentials for Vault cannot be read anew" in err
+    assert token not in err
