@@ -500,15 +500,21 @@ def test_a_login_that_ends_in_the_middle_is_made_anew(kv2: World) -> None:
     assert sum("/login" in line for line in proxy.requests) >= 3
 
 
+def limited_token(world: World) -> Path:
+    """A file with a new Vault token of few rights, which another may end."""
+    policy = f'path "{world.mount}/*" {{ capabilities = ["create", "update", "read"] }}'
+    file = world.home / "vault-token"
+    file.write_text(world.vault.policy_token(policy))
+    return file
+
+
 def test_a_token_file_that_is_renewed_by_another_program_is_read_again(kv2: World) -> None:
-    policy = f'path "{kv2.mount}/*" {{ capabilities = ["create", "update", "read"] }}'
-    file = kv2.home / "vault-token"
-    file.write_text(kv2.vault.policy_token(policy))
+    file = limited_token(kv2)
     kv2.endpoint.latency = 0.05
     environ = {"VAULT_TOKEN": None, "VAULT_TOKEN_FILE": str(file)}
 
     def renew(old: str) -> None:
-        file.write_text(kv2.vault.policy_token(policy))
+        limited_token(kv2)
         kv2.vault.admin.auth.token.revoke(old)
 
     with ThreadPoolExecutor(1) as pool:
@@ -527,9 +533,7 @@ def test_a_vault_token_that_is_gone_for_good_is_refused(kv2: World) -> None:
 
 
 def test_a_token_file_that_has_gone_with_its_token_leaves_the_rest_undone(kv2: World) -> None:
-    policy = f'path "{kv2.mount}/*" {{ capabilities = ["create", "update", "read"] }}'
-    file = kv2.home / "vault-token"
-    file.write_text(kv2.vault.policy_token(policy))
+    file = limited_token(kv2)
     kv2.endpoint.latency = 0.1
     environ = {"VAULT_TOKEN": None, "VAULT_TOKEN_FILE": str(file)}
     with ThreadPoolExecutor(1) as pool:
@@ -540,6 +544,7 @@ def test_a_token_file_that_has_gone_with_its_token_leaves_the_rest_undone(kv2: W
         kv2.vault.admin.auth.token.revoke(token)
         code, _, err, report = running.result()
     assert code == 5
-    assert results(report)["failed"] in {20, 21}  # in a row, and what the other thread was at
+    # 20 in a row; besides, what the other thread was at, and one before a success that was told late.
+    assert 20 <= results(report)["failed"] <= 22
     assert "the credentials for Vault cannot be read anew" in err
     assert token not in err
