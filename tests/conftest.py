@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import containers
 import pytest
-from commands import World
-from vaults import Vault
+from support import docker
+from support.cli import World
+from support.vault import Vault
 
 from vault_plugin.embedded import openbao
 from vault_plugin.simulator import Simulator
@@ -52,7 +52,7 @@ def bao() -> Iterator[Vault]:
 @pytest.fixture(scope="session")
 def vault_container() -> Iterator[Vault]:
     """Vault in a container; skips where no Docker engine answers."""
-    with containers.vault_in_a_container() as (address, root_token):
+    with docker.vault_in_a_container() as (address, root_token):
         vault = Vault(address, root_token)
         yield vault
         vault.close()
@@ -95,7 +95,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name in containers.used:
+    for name in docker.used:
         terminalreporter.write_line(f"In the container ran {name}.")
     if _NO_SKIPS and _skipped:
         terminalreporter.write_line(

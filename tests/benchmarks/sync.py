@@ -18,7 +18,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from vaults import Vault  # noqa: E402
+from support.vault import Vault  # noqa: E402
 
 from vault_plugin.clock import parse_rfc3339  # noqa: E402
 from vault_plugin.embedded import openbao  # noqa: E402

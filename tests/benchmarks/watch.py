@@ -17,8 +17,8 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from sampling import Sampler  # noqa: E402
-from vaults import Vault  # noqa: E402
+from support.sampling import Sampler  # noqa: E402
+from support.vault import Vault  # noqa: E402
 
 from vault_plugin.embedded import free_port, openbao  # noqa: E402
 from vault_plugin.simulator import Simulator  # noqa: E402

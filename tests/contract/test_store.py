@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from fakes import ACME, FakeStore, token
-from vaults import Vault
+from support.fakes import ACME, FakeStore, token
+from support.vault import Vault
 
 from vault_plugin.broker import TokenReader, TokenStore
 from vault_plugin.clock import ServerClock

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terraform.tool import Terraform, prepare
+from support.terraform import Terraform, prepare
 
 _used: list[str] = []
 

@@ -13,8 +13,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from commands import World
-from vaults import Vault
+from support.cli import World
+from support.vault import Vault
 
 from vault_plugin.simulator import Simulator
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terraform.tool import Terraform
-from vaults import Vault
+from support.terraform import Terraform
+from support.vault import Vault
 
 CANARY = "canary"
 Errors = dict[str, dict[str, str]]  # by the address of the block

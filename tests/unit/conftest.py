@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import hypothesis
 import pytest
-from fakes import Done, Run
+from support.fakes import Done, Run
 
 from vault_plugin import cli
 

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import pytest
-from fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
+from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
 
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import (

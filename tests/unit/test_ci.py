@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from fakes import NOW, token
+from support.fakes import NOW, token
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.ci import check, hand_on

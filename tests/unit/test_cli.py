@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
-from fakes import ACME, NOW, Run, jwt, token
+from support.fakes import ACME, NOW, Run, jwt, token
 
 from vault_plugin import cli
 from vault_plugin.broker import Grant, Held

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fakes import NOW, jwt, token
+from support.fakes import NOW, jwt, token
 
 from vault_plugin import exec as runner
 from vault_plugin.broker import Grant, Held

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fakes import NOW, jwt, token
+from support.fakes import NOW, jwt, token
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from fakes import jwt
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import jwt
 
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.identity import Identity

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOW, Run, jwt, token
+from support.fakes import NOW, Run, jwt, token
 
 from vault_plugin import service
 from vault_plugin.broker import Grant, Held

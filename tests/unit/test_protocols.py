@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from fakes import NOW, jwt
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import NOW, jwt
 
 from vault_plugin import protocols
 from vault_plugin.broker import Grant, Held

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from fakes import ACME, NOW, jwt
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import ACME, NOW, jwt
 
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity

@@ -5,9 +5,9 @@ import threading
 from itertools import islice, pairwise
 
 import pytest
-from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import FakeClock
 
 from vault_plugin.retry import Deadline, Pace, full_jitter, retry_after
 

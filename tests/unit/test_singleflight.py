@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from fakes import FakeClock
+from support.fakes import FakeClock
 
 from vault_plugin.errors import BusyError, OutputError
 from vault_plugin.retry import Deadline

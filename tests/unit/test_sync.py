@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
-from fakes import NOW, token
+from support.fakes import NOW, token
 
 from vault_plugin import sync
 from vault_plugin.broker import Grant, Held

@@ -1,4 +1,4 @@
-"""What a service tells systemd, and where; that it arrives is tests/server's business."""
+"""What a service tells systemd, and where; that it arrives is tests/integration's business."""
 
 import os
 import socket

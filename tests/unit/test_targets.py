@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
+from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
 
 from vault_plugin.broker import Broker
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError

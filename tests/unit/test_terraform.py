@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from fakes import jwt
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import jwt
 
 from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond

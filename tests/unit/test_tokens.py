@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import jwt
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.fakes import jwt
 
 from vault_plugin.clock import MAX_DATE
 from vault_plugin.errors import TokenError

@@ -14,9 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 import pytest
-from fakes import NOW, jwt, token
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import NOW, jwt, token
 
 from vault_plugin import watch
 from vault_plugin.broker import Grant, Held

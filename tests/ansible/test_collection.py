@@ -1,0 +1,154 @@
+"""The collection as such: by the tools that its users, its contributors and Galaxy judge it with."""
+
+import json
+import os
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.ansible import CORES, ROOT, TOKEN, Ansible, install
+from support.cli import World
+from support.collection import Copy, copy, lend_pip
+
+TARGETS = ("lookup_token", "module_token")
+PRODUCTION = "Last profile that met the validation criteria was 'production'"
+LOCALLY = ("--local", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+@pytest.fixture
+def copies(cores: dict[str, Path], tmp_path: Path) -> list[Copy]:
+    """One for each version of ansible-core."""
+    return [copy(programs, tmp_path / core) for core, programs in cores.items()]
+
+
+@pytest.fixture(scope="module")
+def tools(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy, and what lints it."""
+    folder = tmp_path_factory.mktemp("tools")
+    packages = (
+        "ansible-lint>=25",
+        "antsibull-changelog>=0.30",
+        "antsibull-docs>=2.16",
+        "galaxy-importer>=0.4.30",
+    )
+    return copy(install(CORES[-1], our_wheel, folder / "venv", *packages), folder / "home")
+
+
+@pytest.fixture(scope="module")
+def tarball(tools: Copy) -> Path:
+    """What would be uploaded to Galaxy."""
+    folder = tools.home / "built"
+    tools.run("ansible-galaxy", "collection", "build", "--output-path", str(folder))
+    (built,) = folder.iterdir()
+    return built
+
+
+def ansible_test(copies: list[Copy], *arguments: str) -> Iterator[str]:
+    """Run it with all versions of ansible-core side by side; what each says."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done in pool.map(lambda one: one.run("ansible-test", *arguments, *LOCALLY), copies):
+            yield done.stdout + done.stderr
+
+
+def test_it_passes_the_sanity_tests(copies: list[Copy]) -> None:
+    for one in copies:
+        lend_pip(one)
+    for said in ansible_test(copies, "sanity"):
+        assert 'Running sanity test "validate-modules"' in said
+
+
+def test_it_passes_its_unit_tests(copies: list[Copy]) -> None:
+    for said in ansible_test(copies, "units", "--requirements"):
+        assert " passed in " in said
+        assert "skipped" not in said
+
+
+def test_it_passes_its_integration_tests(copies: list[Copy], kv2: World) -> None:
+    for one in copies:
+        where = {
+            "ansible_klearstack_url": kv2.endpoint.url,
+            "ansible_klearstack_company_name": "Acme",
+            "ansible_klearstack_vault_addr": kv2.vault.address,
+            "ansible_klearstack_vault_token": kv2.vault.root_token,
+            "ansible_klearstack_mount": kv2.vault.mount("v2"),
+        }
+        (one.place / "tests/integration/integration_config.yml").write_text(
+            json.dumps(where), encoding="utf-8"
+        )
+    for said in ansible_test(copies, "integration", *TARGETS):
+        assert all(f"Running {target} integration test role" in said for target in TARGETS)
+    assert kv2.endpoint.mints == 3 * len(copies)
+
+
+def test_the_linters_are_content_with_it(tools: Copy) -> None:
+    assert PRODUCTION in tools.run("ansible-lint", "--offline").stderr
+    tools.run("antsibull-docs", "lint-collection-docs", "--plugin-docs", ".")
+    tools.run("antsibull-changelog", "lint")
+
+
+def test_ansible_lint_is_content_with_the_examples(tools: Copy) -> None:
+    examples = tools.home / "examples"
+    shutil.copytree(ROOT / "examples/ansible", examples)
+    assert PRODUCTION in tools.run("ansible-lint", "--offline", cwd=examples).stderr
+
+
+def test_galaxy_would_import_it(tools: Copy, tarball: Path) -> None:
+    done = tools.run("python", "-m", "galaxy_importer.main", str(tarball), cwd=tools.home)
+    said = done.stdout + done.stderr
+    assert f"Loading lookup {TOKEN.rpartition('.')[2]}" in said
+    assert "ERROR" not in said
+    assert "WARNING" not in said
+
+
+def test_it_can_be_installed_from_its_tarball(tools: Copy, tarball: Path) -> None:
+    folder = tools.home / "collections"
+    # --force: the wheel has brought it already.
+    tools.run(
+        "ansible-galaxy", "collection", "install", str(tarball), "-p", str(folder), "--offline", "--force"
+    )
+    listed = tools.run(
+        "ansible-galaxy", "collection", "list", "--format", "json", ANSIBLE_COLLECTIONS_PATH=str(folder)
+    )
+    assert json.loads(listed.stdout)[f"{folder}/ansible_collections"] == {
+        "klearstack.vault": {"version": _version()}
+    }
+    for kind in ("lookup", "module"):
+        asked = tools.run("ansible-doc", "--json", "-t", kind, TOKEN, ANSIBLE_COLLECTIONS_PATH=str(folder))
+        assert json.loads(asked.stdout)[TOKEN]["doc"]["filename"].startswith(str(folder))
+
+
+def test_the_wheel_alone_makes_it_visible(ansible: Ansible, kv2: World) -> None:
+    listed = ansible.run("ansible-galaxy", "collection", "list", "--format", "json", env=ansible.environ(kv2))
+    (found,) = (one for one in json.loads(listed.stdout).values() if "klearstack.vault" in one)
+    assert found == {"klearstack.vault": {"version": _version()}}
+
+
+def test_the_wheel_and_the_tarball_hold_the_same_plugins_of_the_same_version(
+    our_wheel: Path, tarball: Path, tmp_path: Path
+) -> None:
+    shutil.unpack_archive(our_wheel, tmp_path / "wheel", "zip")
+    shutil.unpack_archive(tarball, tmp_path / "tarball", filter="data")
+    of_wheel = tmp_path / "wheel/ansible_collections/klearstack/vault"
+    for folder in ("plugins", "meta"):
+        assert _files(of_wheel / folder) == _files(tmp_path / "tarball" / folder) != {}
+    about = json.loads((tmp_path / "tarball/MANIFEST.json").read_text(encoding="utf-8"))
+    assert about["collection_info"]["version"] == _version()
+
+
+def test_no_package_named_ansible_lies_in_the_checkout() -> None:
+    """Where the current folder comes first it would hide the real one."""
+    assert not list((ROOT / "ansible").rglob("__init__.py"))
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+def _version() -> str:
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version: str = about["project"]["version"]
+    return version

@@ -1,0 +1,159 @@
+"""What goes wrong: one line that says which side failed and what to do, in the words of the options."""
+
+from typing import Any
+
+from support.ansible import TOKEN, Ansible, lookup, registered, registering, shown, token
+from support.cli import World
+from support.fault_proxy import FaultProxy
+
+from vault_plugin.simulator import Simulator
+
+HINT = f" `ansible-doc -t lookup {TOKEN}` explains each option."
+NOBODY = "http://127.0.0.1:9"
+MISSING_ROLE = "role_id (VAULT_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID) is missing."
+NO_URL = "must look like https://host[:port], without user, password, query or fragment."
+NO_TOKEN = "vault_token (VAULT_TOKEN) is missing, and ~/.vault-token holds none."
+STRING = "must be a string: put it into quotes."
+INPUT: list[tuple[dict[str, Any], str]] = [
+    ({"url": ""}, "url (KLEARSTACK_URL) is missing."),
+    ({"url": {"a": 1}}, "The option url has a value that it cannot take."),
+    ({"url": "http://u:p@api.example.com"}, f"url (KLEARSTACK_URL) {NO_URL}"),
+    ({"url": "http://api.example.com"}, "or accept that with allow_plain_http."),
+    ({"vault_addr": ""}, "vault_addr (VAULT_ADDR or BAO_ADDR) is missing."),
+    ({"vault_token": "a\nb"}, f"holds characters that no such credential has; {NO_TOKEN}"),
+    (
+        {"user_id": "", "min_ttl": "x"},
+        "min_ttl (KLEARSTACK_MIN_TTL) is no duration such as 90, 90s, 15m or 1h30m.",
+    ),
+    ({"user_id": True}, f"The option user_id {STRING}"),
+    ({"company_name": 1.10}, f"The option company_name {STRING}"),
+    ({"mount": False}, f"The option mount {STRING}"),
+    ({"mount": "a//b"}, "in segments joined by single slashes."),
+    ({"colour": "red"}, "There is no option colour."),
+    ({"deadline": 0}, "deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds."),
+    ({"kind": "id"}, "The option kind has a value that it cannot take."),
+    ({"auth": "approle"}, MISSING_ROLE),
+    ({"vault_client_key": "/no"}, "vault_client_cert and vault_client_key go together."),
+]
+TERM = "Each term must be a dict of user_id and company_name."
+TERM_STRING = "The user_id and the company_name must be strings: put them into quotes."
+FIELD = "There is no such field, only access_token, expires_at, expires_in, vault, token_type, source, stale."
+OF_LOOKUPS = {
+    "'26', 'Acme'": TERM,
+    "{}": TERM,
+    "[{'user_id': 1}, {'user_id': 2}]": TERM,
+    "{'user_id': 1}, {'user_id': 2, 'shoe': 3}": TERM,
+    "{'user_id': true}": TERM_STRING,
+    "{'company_name': none}": TERM_STRING,
+    "{'company_name': ['Acme']}": TERM_STRING,
+    "field='colour'": FIELD,
+    "field='refresh_token'": FIELD,
+}
+
+
+def both(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lookup with these options, and the task."""
+    return [shown(lookup("**options"), vars={"options": options}), token(**options)]
+
+
+def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        results = ansible.results(
+            kv2,
+            [
+                *(task for options, _ in INPUT for task in both(options)),
+                *(shown(lookup(arguments)) for arguments in OF_LOOKUPS),
+                token(field="access_token"),
+                {**token(), "vars": {"ansible_klearstack_company_name": False}},
+                shown(lookup("user_id=nowhere")),
+                shown(lookup("{'user_id': nowhere}")),
+                token(user_id="{{ nowhere }}"),
+            ],
+            env={"VAULT_ADDR": proxy.address},
+        )
+        assert (proxy.requests, kv2.endpoint.requests) == ([], 0)
+    results, (field, norway, *undefined) = results[:-5], results[-5:]
+    expected = [said for _, said in INPUT for _ in range(2)] + [*OF_LOOKUPS.values()]
+    for result, said in zip(results, expected, strict=True):
+        assert result["failed"]
+        assert result["msg"].endswith(said + HINT)
+        assert result["msg"].count(HINT) == 1
+        assert "\n" not in result["msg"]
+        if "error" in result:
+            assert result["msg"] == f"{result['error']['message']}{HINT}"
+            assert (result["error"]["hint"], result["error"]["retryable"]) == (HINT.strip(), False)
+            assert result["error"]["code"] in {"usage", "settings"}
+    assert sum("error" in result for result in results) == len(INPUT)
+    assert field["msg"] == f"There is no option field.{HINT}"
+    assert norway["msg"] == f"The option company_name {STRING}{HINT}"
+    assert ["'nowhere' is undefined" in one["msg"] for one in undefined] == [True] * 3
+
+
+def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as sealed, Simulator(fault="401") as refusing:
+        body = b'{"errors":["Vault is sealed"]}'
+        sealed.answer(lambda line: True, 503, body=body, when="before", times=99)
+        sides: list[tuple[dict[str, Any], str, str]] = [
+            ({"vault_token": "hvs.wrong"}, "vault_refused", "The Vault token is wrong, expired or used up."),
+            (
+                {"vault_addr": sealed.address},
+                "vault_unavailable",
+                f"Vault at {sealed.address} gives no answer: it is sealed. Have it unsealed.",
+            ),
+            (
+                {"vault_addr": NOBODY, "deadline": 1},
+                "vault_unavailable",
+                "connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there.",
+            ),
+            (
+                {"url": NOBODY, "deadline": "2s"},
+                "endpoint_unavailable",
+                "cannot be reached, or broke the connection. Check url, or try again later.",
+            ),
+            ({"url": refusing.url}, "endpoint_refused", "The endpoint wants no login; check url."),
+        ]
+        results = ansible.results(kv2, [task for options, _, _ in sides for task in both(options)])
+    for number, (_, code, said) in enumerate(sides):
+        looked, ran = results[2 * number : 2 * number + 2]
+        assert (looked["msg"].endswith(said), ran["msg"].endswith(said)) == (True, True), ran
+        assert "\n" not in looked["msg"] + ran["msg"]
+        assert ran["error"]["code"] == code
+    assert kv2.endpoint.requests == 0
+
+
+def test_a_failed_lookup_is_ignored_or_a_warning_if_its_caller_says_so(ansible: Ansible, kv2: World) -> None:
+    kv2.endpoint.fault = "401"
+    refused = "The endpoint wants no login; check url."
+    ignored, warned = lookup("errors='ignore'"), lookup("errors='warn'")
+    done = ansible.play(
+        kv2,
+        registering(
+            [
+                shown(f"({ignored} or {{}}).access_token | default('none')"),
+                shown(f"query('{TOKEN}', errors='ignore')"),
+            ]
+        ),
+    )
+    assert [one["msg"] for one in registered(done)] == ["none", []]
+    assert refused not in done.stdout + done.stderr
+    done = ansible.play(kv2, registering([shown(f"{warned} is none")]))
+    assert [str(one["msg"]) for one in registered(done)] == ["True"]
+    assert "[WARNING]" in done.stderr
+    assert refused in " ".join(done.stderr.split())
+
+
+def test_the_package_s_warnings_are_ansible_s_and_with_v_it_says_what_it_does(
+    newest: Ansible, kv2: World
+) -> None:
+    bypass = shown(lookup(f"on_vault_error='bypass', vault_addr='{NOBODY}', field='vault'"))
+    done = newest.play(kv2, registering([bypass, shown(lookup("field='source'")), token(renew=True)]))
+    assert [one.get("msg") for one in registered(done)[:2]] == [None, "endpoint"]
+    assert done.stderr.count("[WARNING]") == 1
+    said = " ".join(done.stderr.split())
+    assert said.startswith(f"[WARNING]: klearstack.vault: Vault at {NOBODY} gives no answer")
+    assert "WITHOUT being stored" in said
+    path = "klearstack/Acme/28/access"
+    assert path not in done.stdout
+    asked = shown(lookup("user_id=28, field='source'"))
+    loud = newest.play(kv2, [asked], "-v", env={"ANSIBLE_LOG_PATH": "log"}).stdout
+    assert (newest.folder / "log").read_text().count(path) == loud.count(path) > 0

@@ -1,0 +1,77 @@
+"""No token, Vault token or answer in what Ansible prints and logs, whatever goes wrong: looked for by its text."""
+
+import json
+import re
+from contextlib import ExitStack
+from typing import Any
+
+from support.ansible import Ansible, lookup, shown, token
+from support.cli import World
+from support.fault_proxy import FaultProxy
+
+from vault_plugin.simulator import Simulator
+
+FAULTS = ["401", "500", "html", "not-json", "redirect", "wrong-type"]
+STATUSES = [200, 403, 500]
+CANARY = "hvs.CANARY7351"
+# Only core 2.19 knows the first one.
+LOUD = {"ANSIBLE_DISPLAY_TRACEBACK": "always", "ANSIBLE_LOG_PATH": "log"}
+
+
+def told(
+    ansible: Ansible, world: World, *tasks: dict[str, Any], env: dict[str, str | None], **how: Any
+) -> str:
+    """All that a play prints and logs at -vvv; its tasks, which all fail, come with `no_log` and without."""
+    twice = [{"ignore_errors": True, "no_log": hidden, **task} for task in tasks for hidden in (False, True)]
+    done = ansible.play(world, twice, "-vvv", "--forks", "20", env={**LOUD, **env}, **how)
+    assert set(re.findall(r"ignored=(\d+)", done.stdout)) == {str(len(twice))}
+    return done.stdout + done.stderr + (ansible.folder / "log").read_text()
+
+
+def test_no_answer_of_either_side_makes_a_playbook_tell_a_secret(ansible: Ansible, kv2: World) -> None:
+    stored = kv2.get()["access_token"]
+    body = f'{{"errors": ["{stored}", "{kv2.vault.root_token}"], "data": {{"data": "{stored}"}}}}'.encode()
+    with ExitStack() as stack:
+        endpoints = [stack.enter_context(Simulator(fault=fault)) for fault in FAULTS]
+        proxies = [stack.enter_context(FaultProxy(kv2.vault.address)) for _ in STATUSES]
+        for proxy, status in zip(proxies, STATUSES, strict=True):
+            proxy.answer(lambda line: True, status, body=body, when="before", times=999)
+        cases: list[dict[str, Any]] = [{"url": endpoint.url} for endpoint in endpoints]
+        cases += [{"vault_addr": proxy.address} for proxy in proxies]
+        cases += [{"vault_token": one} for one in (CANARY, f"{CANARY}\n", f"a\n{CANARY}", {"a": CANARY})]
+        cases += [{name: f"http://u:{CANARY}@127.0.0.1:9"} for name in ("url", "vault_addr")]
+        variables = {"token_of_a_file": kv2.vault.root_token, "cases": cases}
+        (ansible.folder / "secrets.yml").write_text(json.dumps(variables))
+        case = "cases[inventory_hostname[4:] | int]"
+        options = {
+            "url": f"{{{{ {case}.url | default('{kv2.endpoint.url}') }}}}",
+            "vault_addr": f"{{{{ {case}.vault_addr | default('{kv2.vault.address}') }}}}",
+            "user_id": "{{ inventory_hostname }}",
+            "deadline": 0.5,
+        }
+        text = told(
+            ansible,
+            kv2,
+            shown(lookup("**options"), vars={"options": options}),
+            token(**options),
+            hosts=len(cases),
+            env={"VAULT_TOKEN": None},
+            vars={"ansible_hashi_vault_token": f"{{{{ {case}.vault_token | default(token_of_a_file) }}}}"},
+            vars_files=["secrets.yml"],
+        )
+        issued = [jwt for endpoint in (kv2.endpoint, *endpoints) for jwt in endpoint.issued]
+    parts = {part for jwt in issued for part in (jwt, *jwt.split(".")[1:]) if len(part) > 20}
+    assert [secret for secret in (*parts, kv2.vault.root_token, CANARY) if secret in text] == []
+
+
+def test_a_bug_shows_no_value(ansible: Ansible, kv2: World) -> None:
+    (ansible.folder / "sitecustomize.py").write_text(
+        "import vault_plugin.broker\n"
+        "def broken(self, *_, **__):\n"
+        f"    raise ValueError('{CANARY}')\n"
+        "vault_plugin.broker.Broker.get = broken\n"
+    )
+    text = told(ansible, kv2, shown(lookup()), token(), env={"PYTHONPATH": str(ansible.folder)})
+    assert "A bug of ours: ValueError at " in text
+    assert CANARY not in text
+    assert kv2.vault.root_token not in text

@@ -1,0 +1,195 @@
+"""Where the options of the lookup and the task come from, and that they are the settings of the package."""
+
+import json
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+from support.ansible import TOKEN, Ansible, lookup, shown, token
+from support.cli import World
+from support.vault import Vault
+
+from vault_plugin.settings import Origin, Settings
+from vault_plugin.simulator import Simulator
+
+SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
+SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}
+THEIRS = {  # of community.hashi_vault
+    "vault_addr": "ADDR",
+    "vault_namespace": "NAMESPACE",
+    "vault_cacert": "CA_CERT",
+    "auth": "AUTH_METHOD",
+    "auth_mount": "MOUNT_POINT",
+    "vault_token": "TOKEN",
+    "role_id": "ROLE_ID",
+    "secret_id": "SECRET_ID",
+    "timeout": "TIMEOUT",
+    "vault_jwt": "JWT",
+}
+PATH = lookup("field='vault'") + ".path"
+UNUSED = {"ansible_klearstack_path_prefix": "{{ nowhere }}"}
+WHERE = {"ansible_klearstack_path_prefix": "{{ team }}/variable", "team": "red"}
+
+
+def ini(ansible: Ansible, **values: str) -> None:
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    (ansible.folder / "ansible.cfg").write_text("\n".join(["[klearstack]", *lines, ""]))
+
+
+def test_a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(
+    ansible: Ansible, kv2: World
+) -> None:
+    ini(ansible, path_prefix="ini")
+    env = {"KLEARSTACK_VAULT_PATH_PREFIX": "environment"}
+    keyword, variable, environment, of_task, task_variable = ansible.results(
+        kv2,
+        [
+            shown(lookup("path_prefix='keyword', field='vault'") + ".path", vars=UNUSED),
+            shown(PATH, vars=WHERE),
+            shown(PATH),
+            {**token(path_prefix="option"), "vars": WHERE},
+            {**token(path_prefix=None), "vars": WHERE},
+        ],
+        env=env,
+    )
+    paths = [one["msg"].partition("/Acme")[0] for one in (keyword, variable, environment)]
+    assert paths == ["keyword", "red/variable", "environment"]
+    paths = [one["vault"]["path"].partition("/Acme")[0] for one in (of_task, task_variable)]
+    assert paths == ["option", "red/variable"]
+
+
+def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
+    newest: Ansible, kv2: World
+) -> None:
+    ini(newest, path_prefix="ini", vault_addr=kv2.vault.address)
+    (newest.folder / "token").write_text(f"{kv2.vault.root_token}\n")
+    environ = {"VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": None, "BAO_TOKEN_FILE": "token"}
+    (of_ini,) = newest.results(kv2, [shown(PATH)], env=environ)
+    assert of_ini["msg"] == "ini/Acme/26/access"
+    ini(newest, user_id="27")
+    (newest.folder / "token").rename(newest.folder / ".vault-token")
+    files = {"KLEARSTACK_COMPANY_NAME": "Other", "KLEARSTACK_VAULT_PATH_PREFIX": "by/file"}
+    for name, value in files.items():
+        (newest.folder / name).write_text(value)
+        environ[f"{name}_FILE"] = name
+    environ |= {
+        "KLEARSTACK_COMPANY_NAME": "",
+        "KLEARSTACK_USER_ID": None,
+        "BAO_TOKEN_FILE": None,
+        "BAO_ADDR": kv2.vault.address,
+    }
+    (of_file,) = newest.results(kv2, [shown(PATH)], env=environ)
+    assert of_file["msg"] == "by/file/Other/27/access"
+
+
+def test_what_community_hashi_vault_knows_from_variables_we_know_too(ansible: Ansible, kv2: World) -> None:
+    role_id, secret_id, accessors = kv2.vault.approle(
+        f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+        mount="machines",
+    )
+    theirs = {"ansible_hashi_vault_url": kv2.vault.address, "ansible_hashi_vault_timeout": 5}
+    by_token = {**theirs, "ansible_hashi_vault_token": "{{ of_another }}", "of_another": kv2.vault.root_token}
+    by_role = {
+        "ansible_hashi_vault_addr": kv2.vault.address,
+        "ansible_hashi_vault_auth_method": "approle",
+        "ansible_hashi_vault_role_id": role_id,
+        "ansible_hashi_vault_secret_id": secret_id,
+        "ansible_hashi_vault_mount_point": "machines",
+    }
+    ours = {f"ansible_klearstack_{name}": "wrong" for name in SECRETS}
+    before = accessors()
+    results = ansible.results(
+        kv2,
+        [
+            shown(lookup("field='source'"), vars=by_token),
+            shown(lookup("field='source', renew=true"), vars=by_role),
+            shown(lookup("field='source'"), vars={**by_role, "ansible_hashi_vault_secret_id": "wrong"}),
+            shown(lookup("field='source'"), vars={**by_role, **ours}),  # ours are stronger
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_ca_cert": "/no/such"}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_timeout": 0}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "ldap"}),
+        ],
+        env={"VAULT_ADDR": None, "VAULT_TOKEN": None},
+    )
+    assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
+    assert accessors() == before
+    for one, said in zip(
+        results[2:],
+        [
+            "auth_mount and auth_role.",
+            "auth_mount and auth_role.",
+            "vault_cacert names a file that cannot be read",
+            "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
+            "The option auth has a value that it cannot take",
+        ],
+        strict=True,
+    ):
+        assert said in one["msg"]
+
+
+@pytest.mark.parametrize("variable", ["ansible_hashi_vault_namespace", "ansible_klearstack_vault_namespace"])
+def test_a_namespace_is_one_of_its_own(
+    newest: Ansible, bao: Vault, variable: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with Simulator() as endpoint:
+        world = World(endpoint, bao, "kv", newest.folder)  # which is mounted in the namespace alone
+        inside, outside = newest.results(
+            world, [shown(lookup("field='source'"), vars={variable: bao.namespace()}), shown(lookup())]
+        )
+    assert inside["msg"] == "endpoint"
+    assert outside["failed"]
+
+
+def test_secrets_that_ansible_vault_encrypts_are_decrypted(ansible: Ansible, kv2: World) -> None:
+    password = ansible.folder / "password"
+    password.write_text("pass")
+    secrets = ("--name", "secret_token", "--name", "company", kv2.vault.root_token, "Hidden")
+    encrypt = ("encrypt_string", "--vault-password-file", str(password), *secrets)
+    done = ansible.run("ansible-vault", *encrypt, env=ansible.environ(kv2))
+    (ansible.folder / "secrets.yml").write_text(done.stdout)
+    results = ansible.results(
+        kv2,
+        [
+            shown(lookup("vault_token=secret_token, company_name=company")),
+            shown(
+                lookup("{'company_name': company}"), vars={"ansible_hashi_vault_token": "{{ secret_token }}"}
+            ),
+            token(vault_token="{{ secret_token }}", company_name="{{ company }}"),
+        ],
+        *("--vault-password-file", str(password)),
+        vars_files=["secrets.yml"],
+        env={"VAULT_TOKEN": None},
+    )
+    answers = [one.get("msg", one) for one in results]
+    assert [one["vault"]["path"] for one in answers] == ["klearstack/Hidden/26/access"] * 3
+    assert kv2.endpoint.mints == 1
+
+
+@pytest.mark.parametrize("kind", ["lookup", "module"])
+def test_the_options_are_the_settings(newest: Ansible, kv2: World, kind: str) -> None:
+    done = newest.run("ansible-doc", "--json", "-t", kind, TOKEN, env=newest.environ(kv2))
+    options: dict[str, Any] = json.loads(done.stdout)[TOKEN]["doc"]["options"]
+    own = {"kind", "renew"} | ({"_terms", "field"} if kind == "lookup" else set())
+    assert set(options) == SETTINGS.keys() | own
+    for name, one in SETTINGS.items():
+        origin: Origin = one.metadata["origin"]
+        option = options[name]
+        assert option.get("choices", []) == list(origin.choices), name
+        default = f"{one.default:g}" if isinstance(one.default, float) else one.default
+        assert option.get("default") == (None if default is MISSING else default), name
+        assert option["type"] == ("bool" if one.type is bool else "str"), name
+        if kind == "lookup":
+            sources = {
+                source: [entry["name"] for entry in option.get(source, [])] for source in ("vars", "env")
+            }
+            theirs = [f"ANSIBLE_HASHI_VAULT_{THEIRS[name]}"] if name in THEIRS else []
+            ours = [variable for variable in origin.env if variable.startswith("KLEARSTACK_")]
+            # VAULT_ADDR and the like come last, from the package.
+            assert sources["env"] == theirs + ours, name
+            assert {one.lower() for one in theirs} <= set(sources["vars"]), name
+            assert sources["vars"][-1] == f"ansible_klearstack_{name}"  # the last one wins
+            ini = [] if name in SECRETS else [{"section": "klearstack", "key": name}]
+            assert option.get("ini", []) == ini, name

@@ -1,0 +1,17 @@
+"""The cluster that other tests trust."""
+
+from contextlib import closing
+
+from support.raft import raft_cluster
+
+
+def test_the_death_of_the_leader_is_survived() -> None:
+    with raft_cluster() as cluster:
+        with closing(cluster.vault()) as vault:
+            vault.write("secret", "path", {"name": "value"})
+        old = cluster.leader()
+        old.kill()
+        assert cluster.leader() is not old
+        with closing(cluster.vault()) as vault:
+            assert vault.read("secret", "path") == {"name": "value"}
+    assert all(node.process.returncode is not None for node in cluster.nodes)

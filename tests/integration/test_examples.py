@@ -1,0 +1,82 @@
+"""The examples run as they stand."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.cli import World, kept
+from support.vault import Vault
+
+from vault_plugin.embedded import binary
+from vault_plugin.simulator import Simulator
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_library(kv2: World) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "library.py")],
+        env=kv2.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("1 header, good for 8")
+    assert done.stdout.endswith(" s, from endpoint\n")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH with the command of this interpreter, wherever its scripts lie, and `bao` by the name of `vault`."""
+    commands = {"klearstack-vault": f'"{sys.executable}" -m vault_plugin', "vault": binary()}
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, command in commands.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    example = re.findall(r"```sh\n(export .*?)```", text, flags=re.DOTALL)[0]
+    assert len(example.splitlines()) - example.splitlines().count("") <= 8
+    (tmp_path / "token").write_text(bao.root_token)
+    with Simulator() as endpoint:
+        for theirs, ours in {
+            "https://api.example.com": endpoint.url,
+            "https://vault.example.com:8200": bao.address,
+            "/run/secrets/vault-token": str(tmp_path / "token"),
+            '"$KLEARSTACK_URL/..."': f"-sS {endpoint.url}/simulator/stats",
+            "vault kv get": f"VAULT_TOKEN={bao.root_token} vault kv get",
+        }.items():
+            example = example.replace(theirs, ours)
+        done = subprocess.run(
+            ["/bin/sh", "-eu"],
+            input=example,
+            env=kept() | {"PATH": path, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+    answer, _, rest = done.stdout.partition("\n")
+    assert json.loads(answer)["access_token"] == endpoint.issued[1]
+    assert rest.startswith('{"mints": 1, "requests": 1}')  # what curl got
+    assert endpoint.issued[1] in rest  # what Vault's own command shows
+
+
+def test_call_api(kv2: World, path: str) -> None:
+    done = subprocess.run(
+        [str(EXAMPLES / "call-api.sh"), "/simulator/stats", "-v"],
+        env=kv2.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == '{"mints": 1, "requests": 1}'
+    assert f"Authorization: Bearer {kv2.endpoint.issued[1]}" in done.stderr  # curl -v, not we

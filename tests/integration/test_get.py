@@ -1,0 +1,281 @@
+"""The main job, whole: `klearstack-vault get` as a process, a real Vault, the simulated endpoint over real HTTP."""
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.cli import COMMAND, World, run
+from support.fault_proxy import FaultProxy
+from support.vault import Vault
+
+from vault_plugin.clock import parse_rfc3339
+from vault_plugin.simulator import Simulator
+
+
+def claims(jwt: str) -> dict[str, int]:
+    payload = jwt.split(".")[1]
+    decoded: dict[str, int] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return decoded
+
+
+def test_the_second_get_reads_what_the_first_one_minted(world: World) -> None:
+    first, second = world.get(), world.get()
+    assert (first["source"], second["source"], world.endpoint.mints) == ("endpoint", "vault", 1)
+    assert first["access_token"] == second["access_token"] == world.endpoint.issued[1]
+    for answer in (first, second):
+        exp = claims(answer["access_token"])["exp"]
+        assert parse_rfc3339(answer["expires_at"]) == pytest.approx(exp, abs=0.001)
+        assert exp - time.time() - 5 < answer["expires_in"] <= exp - time.time() + 1
+        assert answer["stale"] is False
+        assert answer["token_type"] == "Bearer"
+
+
+def test_the_same_on_a_vault_in_a_container(vault_server: Vault, tmp_path: Path) -> None:
+    with Simulator() as endpoint:
+        world = World(endpoint, vault_server, vault_server.mount("v2"), tmp_path)
+        assert [world.get()["source"], world.get()["source"]] == ["endpoint", "vault"]
+        assert endpoint.mints == 1
+
+
+def test_the_answer_says_where_the_token_lies_and_when_vault_drops_it(kv2: World) -> None:
+    place = kv2.get()["vault"]
+    assert (place["mount"], place["path"], place["version"]) == (kv2.mount, "klearstack/Acme/26/access", 1)
+    stored = kv2.vault.read(kv2.mount, place["path"])
+    assert stored is not None
+    gap = claims(stored["access_token"])["exp"] - (parse_rfc3339(place["deletion_time"]) or 0)
+    assert 0 <= gap <= 3
+    assert set(stored) == {
+        "access_token",
+        "token_type",
+        "expires_at",
+        "issued_at",
+        "jti",
+        "user_id",
+        "company_name",
+        "release_version",
+    }
+    assert all(isinstance(value, str) for value in stored.values())
+
+
+def test_both_tokens_come_with_their_own_lives_and_places(world: World) -> None:
+    answer = world.get("--token", "both")
+    assert {answer["access_token"], answer["refresh_token"]} == set(world.endpoint.issued)
+    assert answer["refresh_expires_in"] > answer["expires_in"]
+    assert answer["refresh_vault"]["path"] == "klearstack/Acme/26/refresh"
+    assert world.get("--token", "refresh")["refresh_token"] == answer["refresh_token"]
+    assert world.endpoint.mints == 1
+
+
+def test_renew_mints_a_newer_one_and_keeps_it(world: World) -> None:
+    first = world.get()
+    second = world.get("--renew")
+    assert second["source"] == "endpoint"
+    assert world.get()["access_token"] == second["access_token"] != first["access_token"]
+    assert world.endpoint.mints == 2
+
+
+def test_min_ttl_decides_whether_the_stored_one_is_good_enough(world: World) -> None:
+    world.get()
+    assert world.get("--min-ttl", "7m")["source"] == "vault"
+    world.endpoint.access_ttl = 10_000  # of which half is more than what is left of the first one
+    world.get("--renew")
+    assert world.get("--min-ttl", "1h")["source"] == "vault"
+    assert world.get("--min-ttl", "1h23m")["source"] == "vault"
+    assert world.get("--min-ttl", "3h")["source"] == "vault"  # clamped to half of its life
+
+
+def test_a_short_lived_token_vanishes_from_vault_and_is_minted_again(kv2: World) -> None:
+    kv2.endpoint.access_ttl = 4
+    first = kv2.get()
+    end = claims(first["access_token"])["exp"]
+    while kv2.vault.read(kv2.mount, first["vault"]["path"]) is not None:
+        assert time.time() < end
+        time.sleep(0.05)
+    second = kv2.get()
+    assert (second["source"], second["vault"]["version"], kv2.endpoint.mints) == ("endpoint", 2, 2)
+
+
+def test_50_processes_at_once_on_a_cold_identity_mint_once(kv2: World) -> None:
+    environ = {**kv2.environ, "KLEARSTACK_USER_ID": "cold"}
+    processes = [
+        subprocess.Popen(
+            [*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(50)
+    ]
+    answers = [process.communicate(timeout=90) for process in processes]
+    assert {process.returncode for process in processes} == {0}
+    assert {stderr for _, stderr in answers} == {""}
+    assert len({stdout for stdout, _ in answers}) == 1
+    assert kv2.endpoint.mints == 1
+
+
+def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path: Path) -> None:
+    kv2.endpoint.latency = 5.0  # within which the second one is at it, too
+    processes = []
+    for requests, host in enumerate(("one", "two"), start=1):  # that don't share a lock folder
+        time.sleep(requests - 1)  # so that the second token is the newer one
+        environ = kv2.environ | {"KLEARSTACK_LOCK_DIR": str(tmp_path / host)}
+        processes.append(subprocess.Popen([*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, text=True))
+        while kv2.endpoint.requests < requests:
+            time.sleep(0.02)
+    assert kv2.endpoint.mints == 0
+    answers = {process.communicate(timeout=60)[0] for process in processes}
+    assert kv2.endpoint.mints == 2
+    assert len(answers) == 1
+    assert answers == {kv2.run("get").stdout}
+
+
+def test_a_killed_holder_of_the_lock_holds_nobody_up(kv2: World) -> None:
+    kv2.endpoint.fault, kv2.endpoint.fault_count = "hang", 1
+    first = subprocess.Popen([*COMMAND, "get"], env=kv2.environ, stdout=subprocess.PIPE)
+    while not kv2.endpoint.requests:
+        time.sleep(0.02)
+    first.kill()
+    first.communicate()
+    assert kv2.get()["source"] == "endpoint"
+
+
+def test_with_the_endpoint_down_the_stored_token_is_used_and_called_stale(world: World) -> None:
+    world.endpoint.access_ttl = 100
+    token = world.get()["access_token"]
+    world.endpoint.fault = "503"
+    done = world.run("get", "--format", "json", "--renew", "--deadline", "4")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["stale"], answer["source"]) == (0, True, "vault")
+    assert answer["access_token"] == token
+    assert "WARNING" in done.stderr
+    assert token not in done.stderr
+
+
+def test_with_vault_down_the_call_fails_and_mints_nothing(kv2: World) -> None:
+    done = kv2.run("get", VAULT_ADDR="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout, kv2.endpoint.requests) == (69, "", 0)
+    assert "connection refused" in done.stderr
+
+
+def test_with_vault_down_bypass_mints_loudly_and_stores_nothing(kv2: World) -> None:
+    done = kv2.run("get", "--format", "json", "--on-vault-error", "bypass", VAULT_ADDR="http://127.0.0.1:9")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["source"], answer["vault"]) == (0, "endpoint", None)
+    assert "WITHOUT being stored" in done.stderr
+
+
+def test_a_sealed_vault_is_named_and_not_waited_for(kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: True, 503, body=b'{"errors":["Vault is sealed"]}', when="before", times=99)
+        done = kv2.run("get", VAULT_ADDR=proxy.address)
+    assert done.returncode == 69
+    assert "sealed" in done.stderr
+
+
+def test_credentials_come_from_files_as_well(world: World, tmp_path: Path) -> None:
+    for name, value in {"token": world.vault.root_token, "user": "26", "company": "Acme"}.items():
+        (tmp_path / name).write_text(value + "\n")
+    answer = world.get(
+        VAULT_TOKEN=None,
+        VAULT_TOKEN_FILE=str(tmp_path / "token"),
+        KLEARSTACK_USER_ID=None,
+        KLEARSTACK_USER_ID_FILE=str(tmp_path / "user"),
+        KLEARSTACK_COMPANY_NAME=None,
+        KLEARSTACK_COMPANY_NAME_FILE=str(tmp_path / "company"),
+    )
+    assert answer["vault"]["path"] == "klearstack/Acme/26/access"
+
+
+def test_the_identity_comes_from_standard_input_and_the_vault_token_from_home(world: World) -> None:
+    (world.home / ".vault-token").write_text(world.vault.root_token + "\n")
+    arguments = ("get", "--user-id", "-", "--company-name", "-", "--format", "json")
+    done = run(*arguments, environ=world.environ | {"VAULT_TOKEN": None}, stdin="26\nAcme\n")
+    assert json.loads(done.stdout)["vault"]["path"] == "klearstack/Acme/26/access"
+
+
+def test_bao_variables_come_before_vault_variables(world: World) -> None:
+    answer = world.get(
+        BAO_ADDR=world.vault.address, VAULT_ADDR="http://127.0.0.1:9", BAO_TOKEN=world.vault.root_token
+    )
+    assert answer["source"] == "endpoint"
+
+
+def test_output_goes_into_a_private_file_and_nowhere_else(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    done = world.run("get", "--output", str(file))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert file.read_text().strip() == world.endpoint.issued[1]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_output_that_cannot_be_made_leaves_the_token_in_vault(world: World, tmp_path: Path) -> None:
+    done = world.run("get", "--output", str(tmp_path / "no" / "such" / "folder" / "token"))
+    assert (done.returncode, done.stdout) == (73, "")
+    assert world.get()["source"] == "vault"
+
+
+def test_curl_takes_the_token_from_standard_input(world: World) -> None:
+    config = world.run("get", "--format", "curl").stdout
+    shown = subprocess.run(
+        ["curl", "-sS", "-K", "-", "-o", "/dev/null", "-v", world.endpoint.url],
+        input=config,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"Authorization: Bearer {world.endpoint.issued[1]}" in shown.stderr
+
+
+def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> None:
+    role_id, secret_id, accessors = kv2.vault.approle(f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+    """)
+    login = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_TOKEN": None, "VAULT_ROLE_ID": role_id}
+    before = accessors()
+    assert kv2.get(**login, VAULT_SECRET_ID=secret_id)["source"] == "endpoint"
+    assert kv2.get(**login, VAULT_SECRET_ID=secret_id)["source"] == "vault"
+    assert accessors() == before
+    done = kv2.run("get", **login, VAULT_SECRET_ID="wrong")
+    assert done.returncode == 77
+    assert "refused the approle login" in done.stderr
+
+
+def test_a_login_that_may_not_be_revoked_is_no_failure(kv2: World) -> None:
+    role_id, secret_id, _ = kv2.vault.approle(
+        f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+        token_no_default_policy=True,
+    )
+    login = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
+    assert kv2.get(**login)["source"] == "endpoint"
+    assert "was not revoked" in kv2.run("get", "-v", **login).stderr
+
+
+def test_a_namespace_is_one_of_its_own(bao: Vault, tmp_path: Path) -> None:
+    namespace = bao.namespace()
+    with Simulator() as endpoint:
+        world = World(endpoint, bao, "kv", tmp_path)
+        assert world.get(VAULT_NAMESPACE=namespace)["source"] == "endpoint"
+        assert world.get(VAULT_NAMESPACE=namespace)["source"] == "vault"
+        assert world.run("get").returncode != 0  # there is no such mount outside
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vault_plugin", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("klearstack-vault ")
+
+
+def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: World) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "get"], env=world.environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 74
+    assert "Standard output" in done.stderr
+    assert world.get()["source"] == "vault"

@@ -1,0 +1,189 @@
+"""Logins by a JWT, as a CI server or a pod has one: a real OpenBao asks an issuer of our own whether it is good."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import World
+from support.fault_proxy import FaultProxy
+from support.oidc import Platform
+from support.vault import Vault
+
+from vault_plugin.simulator import Simulator
+
+JWT = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_TOKEN": None}
+POD = {"KLEARSTACK_VAULT_AUTH": "kubernetes", "KLEARSTACK_VAULT_AUTH_ROLE": "ci", "VAULT_TOKEN": None}
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    platform = Platform()
+    with platform.serving(tmp_path):
+        yield platform
+
+
+@contextmanager
+def jwt_mount(world: World, platform: Platform, at: str = "jwt", **config: str) -> Iterator[None]:
+    """The method `jwt`, which lets the pipelines of project 7 use the KV mount."""
+    config |= {"jwks_url": f"{platform.url}/jwks", "jwks_ca_pem": platform.ca}
+    bound = {"role_type": "jwt", "user_claim": "sub"}
+    bound_to = {"bound_audiences": ["vault"], "bound_subject": "project:7"}
+    with world.vault.logins("jwt", at, config, bound | bound_to, world.mount):
+        yield
+
+
+@contextmanager
+def kubernetes_mount(world: World, platform: Platform) -> Iterator[str]:
+    """The method `kubernetes`, which lets one service account use the KV mount; the JWT of its own."""
+    reviewer = platform.issue_to_pod("vault", "reviewer")
+    config = {"kubernetes_host": platform.url, "kubernetes_ca_cert": platform.ca}
+    own = {"token_reviewer_jwt": reviewer, "disable_local_ca_jwt": True}
+    bound = {"bound_service_account_names": "runner", "bound_service_account_namespaces": "build"}
+    with world.vault.logins(
+        "kubernetes", "kubernetes", config | own, bound | {"audience": "vault"}, world.mount
+    ):
+        yield reviewer
+
+
+def assert_refused(world: World, jwt: str, *arguments: str, **environ: str | None) -> None:
+    """`get` says so in one line and exits 77; nothing of the JWT is told."""
+    done = world.run("get", *arguments, VAULT_JWT=jwt, **environ)
+    said = f"klearstack-vault: Vault refused the {environ['KLEARSTACK_VAULT_AUTH']} login. "
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (77, "", 1)
+    assert done.stderr.startswith(said)
+    assert [part for part in jwt.split(".") if part in done.stderr] == []
+    assert world.endpoint.requests == 0
+
+
+def test_a_jwt_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World, platform: Platform) -> None:
+    file = kv2.home / "jwt"
+    file.write_text(platform.issue() + "\n")
+    with jwt_mount(kv2, platform):
+        before = kv2.vault.accessors()
+        arguments = ("--auth-role", "ci")
+        assert kv2.get(*arguments, **JWT, VAULT_JWT=platform.issue())["source"] == "endpoint"
+        assert kv2.get(*arguments, **JWT, VAULT_JWT_FILE=str(file))["source"] == "vault"
+        assert kv2.vault.accessors() == before
+
+
+@pytest.mark.parametrize("claims", [{"aud": "github"}, {"sub": "project:8"}, {"exp": 1_000_000_000}], ids=str)
+def test_a_jwt_for_another_audience_or_subject_or_time_is_refused(
+    kv2: World, platform: Platform, claims: dict[str, Any]
+) -> None:
+    with jwt_mount(kv2, platform):
+        assert_refused(kv2, platform.issue(**claims), "--auth-role", "ci", **JWT)
+
+
+def test_a_jwt_signed_by_another_key_is_refused(kv2: World, platform: Platform) -> None:
+    with jwt_mount(kv2, platform):
+        assert_refused(kv2, Platform().issue(), "--auth-role", "ci", **JWT)
+
+
+def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platform) -> None:
+    with jwt_mount(kv2, platform, default_role="ci"):
+        assert kv2.get(**JWT, VAULT_JWT=platform.issue())["source"] == "endpoint"
+
+
+def test_a_mount_without_a_default_role_refuses_who_names_none(kv2: World, platform: Platform) -> None:
+    with jwt_mount(kv2, platform):
+        assert_refused(kv2, platform.issue(), **JWT)
+
+
+def test_a_mount_that_is_not_there_refuses(kv2: World, platform: Platform) -> None:
+    assert_refused(kv2, platform.issue(), "--auth-mount", "ci/github", "--auth-role", "ci", **JWT)
+
+
+def test_a_mount_elsewhere_is_named_and_a_vault_token_that_lies_about_is_not_sent(
+    kv2: World, platform: Platform
+) -> None:
+    arguments = ("--auth-mount", "ci/gitlab", "--auth-role", "ci")
+    environ = JWT | {"VAULT_TOKEN": "hvs.stale", "VAULT_JWT": platform.issue()}
+    with jwt_mount(kv2, platform, at="ci/gitlab"), FaultProxy(kv2.vault.address) as proxy:
+        for source in ("endpoint", "vault"):
+            assert kv2.get(*arguments, **environ, VAULT_ADDR=proxy.address)["source"] == source
+    assert proxy.requests[0].startswith("POST /v1/auth/ci/gitlab/login ")
+    assert b"stale" not in b"".join(proxy.heads)
+
+
+def test_a_jwt_logs_in_to_a_namespace(bao: Vault, platform: Platform, tmp_path: Path) -> None:
+    namespace = bao.namespace()
+    inside = Vault(bao.address, bao.root_token, namespace=namespace)
+    with Simulator() as endpoint:
+        world = World(endpoint, inside, "kv", tmp_path)
+        environ = JWT | {"VAULT_JWT": platform.issue(), "KLEARSTACK_VAULT_AUTH_ROLE": "ci"}
+        with jwt_mount(world, platform):
+            assert world.get(**environ, VAULT_NAMESPACE=namespace)["source"] == "endpoint"
+    inside.close()
+
+
+def is_login(line: str) -> bool:
+    return "/login" in line
+
+
+def test_a_lost_answer_to_a_login_by_jwt_is_asked_for_again_in_secrecy(
+    kv2: World, platform: Platform
+) -> None:
+    jwt = platform.issue()
+    with jwt_mount(kv2, platform), FaultProxy(kv2.vault.address) as proxy:
+        proxy.reset(is_login, when="after", times=1)
+        done = kv2.run("get", "-vv", "--auth-role", "ci", **JWT, VAULT_JWT=jwt, VAULT_ADDR=proxy.address)
+    assert (done.returncode, proxy.all_happened()) == (0, True)
+    assert "trying again" in done.stderr
+    assert [part for part in jwt.split(".") if part in done.stderr] == []
+
+
+def test_a_lost_answer_to_an_approle_login_is_not_asked_for_again(kv2: World) -> None:
+    environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": "role", "VAULT_SECRET_ID": "once"}
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.reset(is_login, when="after", times=1)
+        assert kv2.run("get", **environ, VAULT_ADDR=proxy.address).returncode == 69
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"auth": null}'])
+def test_what_answers_a_login_without_a_token_is_no_vault(kv2: World, body: bytes) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(is_login, 200, body=body, when="before", times=1)
+        done = kv2.run("get", **JWT, VAULT_JWT="a.b.c", VAULT_ADDR=proxy.address)
+    assert done.returncode == 69
+    assert "holds no token" in done.stderr
+
+
+def test_a_vault_that_is_down_is_unavailable_to_a_login_too(kv2: World) -> None:
+    done = kv2.run("get", "--deadline", "1", **POD, VAULT_JWT="a.b.c", VAULT_ADDR="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "connection refused" in done.stderr
+
+
+def test_a_pod_logs_in_by_the_review_of_its_token_and_leaves_no_login_behind(
+    kv2: World, platform: Platform
+) -> None:
+    jwt, file = platform.issue_to_pod(), kv2.home / "projected"
+    file.write_text(jwt)
+    with kubernetes_mount(kv2, platform) as reviewer:
+        before = kv2.vault.accessors()
+        assert kv2.get(**POD, VAULT_JWT=jwt)["source"] == "endpoint"
+        assert kv2.get(**POD, VAULT_JWT_FILE=str(file))["source"] == "vault"
+        assert kv2.vault.accessors() == before
+    assert platform.reviews == [(f"Bearer {reviewer}", {"token": jwt, "audiences": ["vault"]})] * 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"namespace": "prod"}, {"account": "default"}, {"aud": ["github"]}], ids=str
+)
+def test_another_service_account_is_refused_before_any_review(
+    kv2: World, platform: Platform, other: dict[str, Any]
+) -> None:
+    with kubernetes_mount(kv2, platform):
+        assert_refused(kv2, platform.issue_to_pod(**other), **POD)
+    assert platform.reviews == []
+
+
+def test_a_pod_that_is_gone_is_refused_by_the_review(kv2: World, platform: Platform) -> None:
+    jwt = platform.issue_to_pod()
+    del platform.issued[jwt]
+    with kubernetes_mount(kv2, platform):
+        assert_refused(kv2, jwt, **POD)
+    assert len(platform.reviews) == 1

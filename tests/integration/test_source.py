@@ -1,0 +1,268 @@
+"""What becomes of each answer the endpoint may give: the table of the README's exit codes, on a real HTTP server."""
+
+import http.server
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from support.fakes import ACME
+
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import (
+    KlearstackVaultError,
+    ParameterMissingError,
+    SourceBusyError,
+    SourceError,
+    SourceProtocolError,
+    SourceRefusedError,
+    TokenError,
+)
+from vault_plugin.identity import Identity
+from vault_plugin.retry import Deadline
+from vault_plugin.simulator import Simulator
+from vault_plugin.source import EndpointSource
+from vault_plugin.tokens import TokenPair
+
+
+def obtain(url: str, *, seconds: float = 20, timeout: float = 5, ca_file: str | None = None) -> TokenPair:
+    """Mint at that URL; the pauses between tries are skipped."""
+    source = EndpointSource(url, ServerClock(), timeout=timeout, ca_file=ca_file, sleep=lambda _: None)
+    return source.obtain(ACME, Deadline(seconds))
+
+
+@contextmanager
+def endpoint(fault: str = "", fault_count: int | None = None) -> Iterator[Simulator]:
+    with Simulator(fault=fault, fault_count=fault_count) as simulator:
+        yield simulator
+
+
+def test_both_tokens_and_the_release_version_are_taken() -> None:
+    with endpoint() as simulator:
+        pair = obtain(simulator.url)
+        assert {token.value.reveal() for token in pair.tokens} == set(simulator.issued)
+    assert (pair.release_version, pair.access.user_id) == ("7.8.9", "26")
+    assert pair.access.issued_at is not None
+    assert pair.access.expires_at - pair.access.issued_at == 900
+
+
+@pytest.mark.parametrize("fault", ["float-exp", "no-jti"])
+def test_what_the_rfc_allows_is_accepted(fault: str) -> None:
+    with endpoint(fault) as simulator:
+        assert obtain(simulator.url).access.expires_at > time.time()
+
+
+def test_tokens_of_another_user_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with endpoint("another-user") as simulator:
+        obtain(simulator.url)
+    assert [record.message.split(" names ")[1] for record in caplog.records] == [
+        "another user id than the one asked for"
+    ] * 2
+
+
+def test_an_access_token_that_outlives_its_refresh_token_is_taken_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Simulator(access_ttl=100, refresh_ttl=50) as simulator:
+        obtain(simulator.url)
+    assert "outlives its refresh token" in caplog.text
+
+
+AT_ONCE = {
+    "parameter-missing": ParameterMissingError,
+    "400": SourceRefusedError,
+    "401": SourceRefusedError,
+    "403": SourceRefusedError,
+    "404": SourceRefusedError,
+    "redirect": SourceRefusedError,
+    "not-json": SourceProtocolError,
+    "html": SourceProtocolError,
+    "array": SourceProtocolError,
+    "no-access-token": SourceProtocolError,
+    "no-refresh-token": SourceProtocolError,
+    "empty-access-token": SourceProtocolError,
+    "empty-refresh-token": SourceProtocolError,
+    "oversized": SourceProtocolError,
+    "documented": TokenError,
+    "no-exp": TokenError,
+    "bad-exp": TokenError,
+    "nan-exp": TokenError,
+    "expired": TokenError,
+    "wrong-type": TokenError,
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), AT_ONCE.items())
+def test_refusals_and_nonsense_are_raised_at_once(fault: str, error: type[KlearstackVaultError]) -> None:
+    with endpoint(fault) as simulator, pytest.raises(error) as caught:
+        obtain(simulator.url)
+    assert simulator.requests == 1
+    assert type(caught.value) is error
+    assert not caught.value.retryable
+    assert caught.value.__cause__ is None
+    assert not any(token in str(caught.value) + caught.value.hint for token in simulator.issued)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(fault, SourceError) for fault in ("500", "502", "503", "504", "reset", "truncated")]
+    + [("429", SourceBusyError)],
+)
+def test_what_may_pass_is_tried_four_times_and_then_unavailable(fault: str, error: type[SourceError]) -> None:
+    with endpoint(fault) as simulator, pytest.raises(error) as caught:
+        obtain(simulator.url)
+    assert simulator.requests == 4
+    assert (type(caught.value), caught.value.retryable) == (error, True)
+    assert not any(token in str(caught.value) + caught.value.hint for token in simulator.issued)
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "reset", "truncated"])
+def test_what_passes_is_got_over(fault: str) -> None:
+    with endpoint(fault, fault_count=2) as simulator:
+        obtain(simulator.url)
+    assert simulator.requests == 3
+
+
+def test_a_missing_parameter_is_named() -> None:
+    with (
+        endpoint("parameter-missing") as simulator,
+        pytest.raises(ParameterMissingError, match="company_name"),
+    ):
+        obtain(simulator.url)
+
+
+def test_retry_after_is_waited_for_but_not_beyond_the_deadline() -> None:
+    slept: list[float] = []
+    with endpoint("429", fault_count=1) as simulator:
+        source = EndpointSource(simulator.url, ServerClock(), timeout=5, sleep=slept.append)
+        source.obtain(ACME, Deadline(20))
+        assert slept[0] >= 1
+        simulator.fault, simulator.fault_count = "429", None
+        with pytest.raises(SourceBusyError):
+            source.obtain(ACME, Deadline(0.9))
+    assert len(slept) == 1
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip-header", "drip-body"])
+def test_the_deadline_holds_whatever_the_endpoint_sends(fault: str) -> None:
+    started = time.monotonic()
+    with endpoint(fault) as simulator, pytest.raises(SourceError) as caught:
+        obtain(simulator.url, seconds=1, timeout=0.8)
+    assert caught.value.retryable
+    assert time.monotonic() - started < 5  # seconds: far more than the deadline, far less than for ever
+
+
+def test_a_refused_connection_is_unavailable() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(SourceError, match="cannot be reached"):
+            obtain(f"http://127.0.0.1:{unused.getsockname()[1]}")
+
+
+Seen = tuple[str, dict[str, str], bytes]
+
+
+class Recorder(http.server.BaseHTTPRequestHandler):
+    """Answers 401 and keeps what was asked."""
+
+    seen: list[Seen]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append((self.path, dict(self.headers), body))
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", "Basic")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def recording(
+    wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain,
+) -> Iterator[tuple[int, list[Seen]]]:
+    handler: type[Recorder] = type("Fresh", (Recorder,), {"seen": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = wrap(server.socket)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_address[1], handler.seen
+        server.shutdown()
+        thread.join()
+
+
+def test_the_request_is_a_form_without_any_authorization_also_not_from_netrc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("default login somebody password hunter2\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    with recording() as (port, seen):
+        source = EndpointSource(f"http://127.0.0.1:{port}", ServerClock(), timeout=5)
+        with pytest.raises(SourceRefusedError):
+            source.obtain(Identity("2&6", "Ac me é"), Deadline(5))
+    ((path, headers, body),) = seen
+    assert path == "/access/klearstack/getaccesstokenfromuserid"
+    assert body == b"user_id=2%266&company_name=Ac+me+%C3%A9"
+    assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert not {"authorization", "cookie"} & {name.lower() for name in headers}
+
+
+def test_tls_is_verified_with_an_own_ca_if_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ssl  # noqa: PLC0415  this test's alone
+
+    authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with recording(lambda plain: context.wrap_socket(plain, server_side=True)) as (port, seen):
+        with pytest.raises(SourceError, match="does not verify") as caught:
+            obtain(f"https://127.0.0.1:{port}")
+        assert (caught.value.retryable, seen) == (False, [])
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))  # trusted by requests, not by us
+        with pytest.raises(SourceError, match="does not verify"):
+            obtain(f"https://127.0.0.1:{port}")
+        with pytest.raises(SourceRefusedError):
+            obtain(f"https://127.0.0.1:{port}", ca_file=str(ca_file))
+        assert len(seen) == 1
+
+
+def test_the_endpoints_clock_is_what_expiry_is_judged_by() -> None:
+    with endpoint() as simulator:
+        clock = ServerClock(wall=lambda: 4_000_000_000.0)  # ours is decades ahead
+        pair = EndpointSource(simulator.url, clock, timeout=5).obtain(ACME, Deadline(5))
+    assert clock.measured
+    assert 890 < pair.access.ttl(clock.now()) <= 900
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with endpoint("redirect") as simulator, pytest.raises(SourceRefusedError, match="redirects"):
+        obtain(simulator.url)
+    assert (simulator.requests, simulator.mints) == (1, 0)
+
+
+def test_deeply_nested_json_is_no_json_to_us() -> None:
+    class Nested(Recorder):
+        def do_POST(self) -> None:
+            body = json.dumps("[" * 30000).encode()[1:-1]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nested) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SourceProtocolError):
+            obtain(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()

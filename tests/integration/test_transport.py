@@ -1,0 +1,208 @@
+"""How Vault is reached: TLS, sockets, several nodes, redirects, and what is waited for."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.fault_proxy import FaultProxy
+from support.ports import own_port
+from support.tls import Doors, doors_of_openbao, pki
+from support.vault import Vault
+
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.retry import Deadline
+from vault_plugin.transport import Answer, Transport, TransportError
+
+
+class Asker:
+    """Makes transports, closes them at the end, and asks for something that every Vault answers."""
+
+    def __init__(self, closing: ExitStack) -> None:
+        self._closing = closing
+        self.slept: list[float] = []
+
+    def transport(self, *addresses: str, **options: str | None) -> Transport:
+        made = Transport(addresses, ServerClock(), timeout=2, sleep=self.slept.append, **options)
+        self._closing.callback(made.close)
+        return made
+
+    def ask(self, *addresses: str, seconds: float = 5, tls: dict[str, str] | None = None) -> Answer:
+        return self.transport(*addresses, **(tls or {})).request(
+            "GET", "/v1/sys/seal-status", {}, None, Deadline(seconds)
+        )
+
+
+@pytest.fixture
+def asker() -> Iterator[Asker]:
+    with ExitStack() as closing:
+        yield Asker(closing)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    with doors_of_openbao(files, tmp_path_factory.mktemp("socket")) as made:
+        yield made
+
+
+def test_tls_is_verified_against_the_named_ca(asker: Asker, doors: Doors, files: dict[str, str]) -> None:
+    assert asker.ask(doors["tls"], tls={"ca_file": files["ca"]}).status == 200
+
+
+@pytest.mark.parametrize("ca", ["other", None])
+def test_an_unknown_ca_ends_the_call_at_once(
+    asker: Asker, doors: Doors, files: dict[str, str], ca: str | None
+) -> None:
+    with pytest.raises(StoreError, match="does not verify") as caught:
+        asker.ask(doors["tls"], tls={"ca_file": files[ca]} if ca else None)
+    assert (asker.slept, caught.value.retryable) == ([], False)
+    assert "VAULT_CACERT" in caught.value.hint
+
+
+def test_a_client_certificate_is_shown_if_there_is_one(
+    asker: Asker, doors: Doors, files: dict[str, str]
+) -> None:
+    own = {"ca_file": files["ca"], "client_cert": files["client"], "client_key": files["client-key"]}
+    assert asker.ask(doors["mutual"], tls=own).status == 200
+    with pytest.raises(StoreError):
+        asker.ask(doors["mutual"], tls={"ca_file": files["ca"]}, seconds=0.5)
+
+
+def test_a_certificate_file_that_is_none_is_named(asker: Asker, doors: Doors, tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("no certificate")
+    with pytest.raises(StoreError, match="PEM") as caught:
+        asker.ask(doors["tls"], tls={"ca_file": str(tmp_path / "no.pem")})
+    assert not caught.value.retryable
+
+
+def test_a_unix_socket_is_an_address_too(asker: Asker, doors: Doors, tmp_path: Path) -> None:
+    assert asker.ask(doors["unix"]).status == 200
+    with pytest.raises(StoreError, match="refused"):
+        asker.ask(f"unix://{tmp_path}/nobody.sock")
+
+
+def test_connections_are_kept_and_a_closed_one_is_made_anew(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        transport = asker.transport(proxy.address)
+        for _ in range(3):
+            transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5))
+        assert proxy.connections() == 1
+        proxy.close_connections()
+        transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5))
+        assert (proxy.connections(), asker.slept) == (2, [])
+
+
+def test_a_node_that_is_down_is_passed_over(asker: Asker, bao: Vault) -> None:
+    assert asker.ask(f"http://127.0.0.1:{own_port()}", bao.address).status == 200
+
+
+def test_a_node_that_is_sealed_is_passed_over(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 503, body=b'{"errors":["Vault is sealed"]}', when="before", times=99)
+        assert asker.ask(proxy.address, bao.address).status == 200
+        assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [(503, b'{"errors":["Vault is sealed"]}', "sealed"), (501, b"{}", "not initialized")],
+)
+def test_what_needs_a_person_is_told_at_once(
+    asker: Asker, bao: Vault, status: int, body: bytes, message: str
+) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, status, body=body, when="before", times=99)
+        with pytest.raises(StoreError, match=message):
+            asker.ask(proxy.address)
+    assert asker.slept == []
+
+
+def test_nobody_listening_is_given_up_long_before_the_deadline(asker: Asker) -> None:
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="connection refused") as caught:
+        asker.ask(f"http://127.0.0.1:{own_port()}", seconds=300)
+    assert caught.value.retryable
+    assert time.monotonic() - started < 60
+    assert 1 < len(asker.slept) < 10
+
+
+def test_a_name_that_does_not_resolve_is_told_at_once(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a resolver would be outside of this machine
+    with pytest.raises(StoreError, match="does not resolve"):
+        asker.ask("http://vault.example")
+    assert asker.slept == []
+
+
+def test_a_server_that_never_answers_is_given_up_at_the_deadline(asker: Asker) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(StoreError, match="no answer in time"),
+    ):
+        asker.ask(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
+
+
+def test_429_is_waited_for_as_told_and_called_busy_if_it_lasts(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 429, when="before", times=2, retry_after=1)
+        assert asker.ask(proxy.address).status == 200
+        assert [pause >= 1 for pause in asker.slept] == [True, True]
+        proxy.answer(lambda _: True, 429, when="before", times=99, retry_after=60)
+        with pytest.raises(StoreBusyError):
+            asker.ask(proxy.address)
+
+
+def test_a_redirect_to_a_named_node_is_followed(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as standby, FaultProxy(bao.address) as third:
+        standby.answer(
+            lambda _: True, 307, when="before", times=99, location=f"{bao.address}/v1/sys/seal-status"
+        )
+        assert asker.ask(standby.address, third.address, bao.address).status == 200
+        assert (len(standby.requests), len(third.requests)) == (1, 0)
+
+
+def test_a_redirect_to_anybody_else_is_not_followed_with_the_vault_token(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as standby, FaultProxy(bao.address) as stranger:
+        standby.answer(
+            lambda _: True, 307, when="before", times=99, location=f"{stranger.address}/v1/sys/seal-status"
+        )
+        with pytest.raises(StoreError, match="redirects") as caught:
+            asker.ask(standby.address, seconds=0.5)
+    assert stranger.requests == []
+    assert "VAULT_ADDR" in caught.value.hint
+
+
+def test_what_must_not_be_repeated_is_sent_once(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.reset(lambda _: True, when="after", times=1)
+        with pytest.raises(StoreError, match="broke"):
+            asker.transport(proxy.address).request(
+                "POST", "/v1/auth/approle/login", {}, b"{}", Deadline(5), repeatable=False
+            )
+    assert len(proxy.requests) == 1
+
+
+def test_an_endless_answer_is_cut_off(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 200, body=b"x" * (5 * 1024 * 1024), when="before", times=1)
+        with pytest.raises(TransportError):
+            asker.transport(proxy.address).once("GET", "/v1/sys/seal-status", {}, None, 5)
+
+
+def test_reads_after_a_write_say_what_they_must_have_seen(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        transport = asker.transport(proxy.address)
+        transport.index = "what-the-last-holder-of-the-lock-left"
+        transport.once("GET", "/v1/sys/seal-status", {}, None, 5)
+        assert b"X-Vault-Index: what-the-last-holder-of-the-lock-left" in proxy.heads[-1]
+        assert b"X-Vault-Inconsistent: forward-active-node" in proxy.heads[-1]

@@ -1,0 +1,254 @@
+"""Lifetimes, check-and-set and lost answers on a real Vault's KV v2."""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from support.fakes import ACME, token
+from support.fault_proxy import FaultProxy
+from support.vault import Vault
+
+from vault_plugin.clock import ServerClock, parse_rfc3339
+from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, TokenError
+from vault_plugin.identity import Identity
+from vault_plugin.record import Stored
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.store import VaultStore
+from vault_plugin.tokens import Kind, Token
+from vault_plugin.transport import Transport
+from vault_plugin.vault import VaultClient
+
+
+class Bench:
+    """Stores over real Vaults, closed at the end."""
+
+    def __init__(self, vault: Vault, mount: str, closing: ExitStack) -> None:
+        self.vault, self.mount, self._closing = vault, mount, closing
+
+    def store(
+        self, address: str = "", *, mount: str = "", token: str = "", clock: ServerClock | None = None
+    ) -> VaultStore:
+        clock = clock or ServerClock()
+        transport = Transport([address or self.vault.address], clock, timeout=2)
+        self._closing.callback(transport.close)
+        settings = Settings.from_env(
+            {"VAULT_TOKEN": token or self.vault.root_token},
+            user_id="-",
+            company_name="-",
+            url="http://127.0.0.1:1",
+            vault_addr=self.vault.address,
+        )
+        return VaultStore(VaultClient(transport, settings), clock, mount or self.mount, "p")
+
+
+@pytest.fixture
+def bench(bao: Vault) -> Iterator[Bench]:
+    with ExitStack() as closing:
+        yield Bench(bao, bao.mount("v2"), closing)
+
+
+def put(store: VaultStore, made: Token, identity: Identity = ACME) -> Stored:
+    slot = store.read(identity, made.kind, Deadline(20))
+    return store.write(identity, made, "7.8.9", slot, Deadline(20))
+
+
+def early(stored: Stored) -> float:
+    """How many seconds before its JWT's end Vault will drop it."""
+    return stored.token.expires_at - (parse_rfc3339(stored.ref.deletion_time) or 0)
+
+
+def test_100_tokens_of_mixed_lives_all_end_within_3_seconds_before_their_jwt(bench: Bench) -> None:
+    lives = [30, 30 * 86400, *(round(30 * (86400 ** random.random())) for _ in range(98))]  # 30 s to 30 days
+
+    def one(number: int) -> float:
+        made = token(at=int(time.time()), life=lives[number])
+        return early(put(bench.store(), made, Identity(str(number), "Acme")))
+
+    with ThreadPoolExecutor(8) as pool:
+        gaps = list(pool.map(one, range(100)))
+    assert [gap for gap in gaps if not 0 <= gap <= 3] == []
+
+
+@pytest.mark.parametrize("skew", [-300, -5, 5, 300])
+def test_our_own_clock_does_not_matter(bench: Bench, skew: int) -> None:
+    store = bench.store(clock=ServerClock(wall=lambda: time.time() + skew))
+    assert 0 <= early(put(store, token(at=int(time.time())))) <= 3
+
+
+def test_a_life_too_short_for_vault_is_not_stored_for_ever(bench: Bench) -> None:
+    with pytest.raises(TokenError, match="expires before"):
+        put(bench.store(), token(at=int(time.time()) - 899))
+    assert bench.vault.read(bench.mount, ACME.path("p", Kind.ACCESS)) is None
+
+
+def test_renewal_with_an_unchanged_life_is_one_read_and_one_write(bench: Bench) -> None:
+    with FaultProxy(bench.vault.address) as proxy:
+        for _ in range(3):  # the life settles within a second's fraction of the clock
+            put(bench.store(), token(at=int(time.time())))
+        store = bench.store(proxy.address)
+        store.read(ACME, Kind.REFRESH, Deadline(20))  # the mount has been looked at
+        before = len(proxy.requests)
+        put(store, token(at=int(time.time())))
+        assert [line.split(" ")[0] for line in proxy.requests[before:]] == ["GET", "POST"]
+
+
+def test_old_versions_are_not_kept(bench: Bench) -> None:
+    for _ in range(3):
+        put(bench.store(), token(at=int(time.time())))
+    assert list(bench.vault.metadata(bench.mount, ACME.path("p", Kind.ACCESS))["versions"]) == ["3"]
+
+
+def test_the_path_says_who_manages_it(bench: Bench) -> None:
+    put(bench.store(), token(at=int(time.time())))
+    metadata = bench.vault.metadata(bench.mount, ACME.path("p", Kind.ACCESS))
+    assert metadata["custom_metadata"] == {"managed-by": "klearstack-vault"}
+    assert metadata["max_versions"] == 1
+
+
+def test_a_mount_that_shortens_lives_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    mount = bench.vault.mount("v2", delete_version_after="60s")
+    stored = put(bench.store(mount=mount), token(at=int(time.time())))
+    assert early(stored) > 800
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "after 60 s" in caplog.text
+
+
+def test_a_mount_that_switches_expiry_off_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    mount = bench.vault.mount("v2", delete_version_after="-1s")
+    stored = put(bench.store(mount=mount), token(at=int(time.time())))
+    assert stored.ref.deletion_time is None
+    assert "switches expiry off" in caplog.text
+
+
+def test_a_life_that_another_writer_set_meanwhile_is_set_right(bench: Bench) -> None:
+    path = f"POST /v1/{bench.mount}/data/"
+    made = token(at=int(time.time()), life=60)
+
+    def lengthen() -> None:
+        bench.vault.set_life(bench.mount, ACME.path("p", Kind.ACCESS), "10h")
+
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.before(lambda line: line.startswith(path), lengthen, times=1)
+        stored = put(bench.store(proxy.address), made)
+        assert proxy.all_happened()
+    assert 0 <= early(stored) <= 3
+    assert stored.ref.version == 2
+
+
+def test_8_writers_on_one_path_end_with_a_token_that_ends_in_time(bench: Bench) -> None:
+    lives = [60, 120, 300]
+
+    def one(number: int) -> Stored:
+        return put(bench.store(), token(at=int(time.time()), life=random.choice(lives), jti=str(number)))
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one, range(64)))
+    last = bench.store().read(ACME, Kind.ACCESS, Deadline(20)).stored
+    assert last is not None
+    assert 0 <= early(last) <= 3
+    assert last.token in [result.token for result in results]
+
+
+@pytest.mark.parametrize("request_line", ["metadata", "data"])
+@pytest.mark.parametrize("when", ["after", "before"])
+def test_an_answer_lost_on_the_way_is_got_over_without_a_second_version(
+    bench: Bench, request_line: str, when: str
+) -> None:
+    made = token(at=int(time.time()))
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.reset(
+            lambda line: line.startswith(f"POST /v1/{bench.mount}/{request_line}/"), when=when, times=1
+        )
+        stored = put(bench.store(proxy.address), made)
+        assert proxy.all_happened()
+    assert (stored.token, stored.ref.version) == (made, 1)
+    assert 0 <= early(stored) <= 3
+    assert bench.vault.metadata(bench.mount, stored.ref.path)["current_version"] == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 307, 429])
+def test_an_answer_that_says_nothing_of_what_was_done_is_got_over(bench: Bench, status: int) -> None:
+    made = token(at=int(time.time()))
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.answer(
+            lambda line: line.startswith(f"POST /v1/{bench.mount}/data/"), status, when="after", times=2
+        )
+        stored = put(bench.store(proxy.address), made)
+        assert proxy.all_happened()
+    assert (stored.token, stored.ref.version) == (made, 1)
+
+
+def test_a_lost_answer_does_not_let_an_older_token_win(bench: Bench) -> None:
+    old, new = token(at=int(time.time()) - 5), token(at=int(time.time()))
+    with FaultProxy(bench.vault.address) as proxy:
+        data = f"POST /v1/{bench.mount}/data/"
+        proxy.reset(lambda line: line.startswith(data), when="before", times=1)
+        proxy.before(lambda line: line.startswith(data), lambda: put(bench.store(), new), times=1)
+        assert put(bench.store(proxy.address), old).token == new
+        assert proxy.all_happened()
+
+
+def test_the_readmes_policy_suffices_and_refuses_data_without_a_life(bench: Bench) -> None:
+    limited = bench.vault.policy_token(f"""
+        path "{bench.mount}/data/p/*"     {{ capabilities = ["update", "read"] }}
+        path "{bench.mount}/metadata/p/*" {{ capabilities = ["create", "update"] }}
+    """)
+    made = token(at=int(time.time()))
+    assert put(bench.store(token=limited), made).token == made
+    with pytest.raises(StoreRefusedError, match="403") as caught:
+        bench.store(token=limited, mount=bench.vault.mount("v2")).read(ACME, Kind.ACCESS, Deadline(20))
+    assert "policy" in caught.value.hint
+
+
+def test_a_wrong_vault_token_is_told_from_a_policy_that_lacks(bench: Bench) -> None:
+    with pytest.raises(StoreRefusedError) as caught:
+        bench.store(token="hvs.wrong").read(ACME, Kind.ACCESS, Deadline(20))
+    assert "token is wrong" in caught.value.hint
+
+
+def test_a_mount_that_is_no_kv_is_told_of(bench: Bench) -> None:
+    for mount in ("sys", f"{bench.mount}/below"):
+        with pytest.raises(SettingsError, match="No KV"):
+            bench.store(mount=mount).read(ACME, Kind.ACCESS, Deadline(20))
+
+
+def test_a_destroyed_version_leaves_a_place_that_can_be_taken(bench: Bench) -> None:
+    put(bench.store(), token(at=int(time.time())))
+    bench.vault.destroy(bench.mount, ACME.path("p", Kind.ACCESS), 1)
+    made = token(at=int(time.time()))
+    stored = put(bench.store(), made)
+    assert (stored.token, stored.ref.version) == (made, 2)
+
+
+def test_a_life_that_cannot_be_set_right_is_an_error(bench: Bench) -> None:
+    path = ACME.path("p", Kind.ACCESS)
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.before(
+            lambda line: line.startswith(f"POST /v1/{bench.mount}/data/"),
+            lambda: bench.vault.set_life(bench.mount, path, "10h"),
+            times=99,
+        )
+        with pytest.raises(StoreError, match="longer than its JWT lives") as caught:
+            put(bench.store(proxy.address), token(at=int(time.time()), life=60))
+    assert caught.value.retryable
+
+
+def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
+    store = bench.store()
+    store.read(ACME, Kind.ACCESS, Deadline(20))  # from now on it takes the mount for KV v2
+    bench.vault.admin.sys.disable_secrets_engine(bench.mount)
+    bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
+    with pytest.raises(StoreError, match="not KV v2"):
+        put(store, token(at=int(time.time())))
+
+
+def test_a_page_where_vaults_answer_should_be_is_told_of(bench: Bench) -> None:
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.answer(lambda line: "/data/" in line, 200, body=b"<html>", when="before", times=1)
+        with pytest.raises(StoreError, match="not JSON"):
+            bench.store(proxy.address).read(ACME, Kind.ACCESS, Deadline(20))

@@ -1,0 +1,149 @@
+"""Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed by pip."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.cli import World, kept
+
+ROOT = Path(__file__).parents[2]
+# The first and the last Python that each version's controller runs on.
+_PYTHONS = {
+    "2.16": ((3, 10), (3, 12)),
+    "2.18": ((3, 11), (3, 13)),
+    "2.19": ((3, 11), (3, 13)),
+    "2.20": ((3, 12), (3, 14)),
+}
+CORES = [core for core, (first, last) in _PYTHONS.items() if first <= sys.version_info[:2] <= last]
+TOKEN = "klearstack.vault.token"  # the lookup and the task
+Tasks = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ansible:
+    """One version of ansible-core, and a folder for what a test writes."""
+
+    core: str
+    programs: Path  # the venv's bin
+    folder: Path
+
+    def environ(self, world: World) -> dict[str, str]:
+        """What leads to the endpoint and the Vault of that world, and keeps Ansible's own talk down."""
+        return world.environ | {
+            "ANSIBLE_FORKS": "5",
+            "ANSIBLE_LOCALHOST_WARNING": "False",
+            "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
+            "ANSIBLE_NOCOLOR": "True",
+            "HOME": str(self.folder),
+            "PATH": f"{self.programs}:{world.environ['PATH']}",
+        }
+
+    def play(
+        self,
+        world: World,
+        tasks: Tasks,
+        *arguments: str,
+        hosts: int = 0,
+        env: Mapping[str, str | None] | None = None,
+        check: bool = True,
+        **play: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """`ansible-playbook` over one play with these tasks, on localhost or on that many hosts that are local.
+
+        A variable that is None is taken out of the environment. With `check` it asserts success.
+        """
+        names = [f"host{number}" for number in range(hosts)] or ["localhost"]
+        playbook, inventory = self.folder / "playbook.yml", self.folder / "inventory"
+        whole = {"hosts": "all", "gather_facts": False, "tasks": list(tasks), **play}
+        playbook.write_text(json.dumps([whole]), encoding="utf-8")  # JSON is YAML
+        interpreter = f"ansible_python_interpreter={self.programs}/python"
+        inventory.write_text(
+            "".join(f"{name} ansible_connection=local {interpreter}\n" for name in names), encoding="utf-8"
+        )
+        environ = {**self.environ(world), **(env or {})}
+        done = self.run("ansible-playbook", "-i", str(inventory), str(playbook), *arguments, env=environ)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def results(self, world: World, tasks: Tasks, *arguments: str, **how: Any) -> list[Any]:
+        """What each of these tasks registers on localhost, failed or not."""
+        return registered(self.play(world, registering(tasks), *arguments, **how))
+
+    def run(
+        self, program: str, *arguments: str, env: Mapping[str, str | None], cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """One of the programs that pip installed with this ansible-core."""
+        return subprocess.run(
+            [str(self.programs / program), *arguments],
+            env={name: value for name, value in env.items() if value is not None},
+            cwd=cwd or self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+
+def lookup(arguments: str = "") -> str:
+    """An expression."""
+    return f"lookup('{TOKEN}'{arguments and ', '}{arguments})"
+
+
+def shown(expression: str, **keywords: Any) -> dict[str, Any]:
+    """A task that shows what an expression comes to."""
+    return {"ansible.builtin.debug": {"msg": f"{{{{ {expression} }}}}"}, **keywords}
+
+
+def token(**options: Any) -> dict[str, Any]:
+    """Our task."""
+    return {TOKEN: options}
+
+
+def registering(tasks: Tasks) -> Tasks:
+    """The same tasks, which may fail, and one that shows `registered` what they register, also what they hide."""
+    names = [f"result{number}" for number in range(len(tasks))]
+    kept = [
+        {"register": name, "ignore_errors": True, **task} for name, task in zip(names, tasks, strict=True)
+    ]
+    return [*kept, shown(f"'RESULTS ' ~ [{', '.join(names)}] | to_json | b64encode")]
+
+
+def registered(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    (found,) = re.findall('"msg": "RESULTS (.*)"', done.stdout)
+    answers: list[Any] = json.loads(base64.b64decode(found))
+    return answers
+
+
+def wheel(folder: Path) -> Path:
+    """Our wheel, built from this checkout."""
+    _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def install(core: str, wheel: Path, folder: Path, *more: str) -> Path:
+    """A virtual environment with that ansible-core, our wheel and more packages; where its programs are."""
+    venv.create(folder, with_pip=True)
+    programs = folder / "bin"
+    packages = [f"ansible-core=={core}.*", str(wheel), *more]
+    _quietly(str(programs / "python"), "-m", "pip", "install", "--quiet", *packages)
+    return programs
+
+
+def _quietly(*command: str) -> None:
+    done = subprocess.run(
+        command, env=kept() | _pip(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _pip() -> dict[str, str]:
+    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}

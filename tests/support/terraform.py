@@ -1,0 +1,121 @@
+"""The real `terraform`, with the real providers where their registry answers and with stand-ins where it doesn't."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.cli import kept
+
+_STANDIN = Path(__file__).parents[1] / "terraform/standin"
+# Which versions the tests and the examples take, and which one the stand-in claims to be.
+_PROVIDERS = {
+    "external": ("~> 2.3", "2.3.5"),
+    "local": (">= 2.7.0", "2.7.0"),
+    "vault": ("~> 5.0", "5.11.0"),
+}
+_DOWNLOADED_WITHIN = 300  # seconds; where no registry answers it is over at once
+
+
+@dataclass(frozen=True)
+class Terraform:
+    """The binary, in an environment that holds nothing of its user's."""
+
+    binary: str
+    environ: Mapping[str, str]
+    real: bool  # the providers; else they are stand-ins
+
+    def run(
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """`terraform` with these arguments and these further variables. With `check` it asserts success."""
+        done = subprocess.run(
+            [self.binary, *arguments],
+            cwd=cwd,
+            env={**self.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+def prepare(binary: str, folder: Path) -> Terraform:
+    """Terraform, for which `init` finds the providers external, local and vault; they are put into the folder."""
+    environ = kept() | {
+        "CHECKPOINT_DISABLE": "1",
+        "HOME": str(folder),
+        # The command under test comes first.
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+        "TF_CLI_ARGS": "-no-color",
+        "TF_CLI_CONFIG_FILE": str(folder / "terraform.tfrc"),
+        "TF_INPUT": "0",
+        "TF_IN_AUTOMATION": "1",
+        "TMPDIR": str(folder),  # the providers' sockets
+    }
+    config = folder / "terraform.tfrc"
+    config.touch()
+    tool = Terraform(binary, environ, real=True)
+    providers = _downloaded(tool, folder)
+    if providers is None:
+        # TLS between Terraform and its providers is what the stand-ins don't speak.
+        tool = Terraform(binary, environ | {"TF_DISABLE_PLUGIN_TLS": "1"}, real=False)
+        providers = _stand_ins(tool, folder)
+    mirror = f'filesystem_mirror {{\n    path = "{providers}"\n  }}'
+    config.write_text(f"provider_installation {{\n  {mirror}\n}}\n", encoding="utf-8")
+    return tool
+
+
+def _downloaded(tool: Terraform, folder: Path) -> Path | None:
+    """Where the real providers are, laid out like a mirror; None if no registry answers."""
+    wanted = {
+        name: {"source": f"hashicorp/{name}", "version": version} for name, (version, _) in _PROVIDERS.items()
+    }
+    configuration = {"terraform": {"required_providers": wanted}}
+    (folder / "main.tf.json").write_text(json.dumps(configuration), encoding="utf-8")
+    # The way out may be a proxy of the user's.
+    env = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    env |= {"TF_REGISTRY_CLIENT_TIMEOUT": "5", "TF_REGISTRY_DISCOVERY_RETRY": "0"}
+    try:
+        done = tool.run("init", cwd=folder, env=env, check=False, timeout=_DOWNLOADED_WITHIN)
+    except subprocess.TimeoutExpired:
+        return None
+    return folder / ".terraform/providers" if done.returncode == 0 else None
+
+
+def _stand_ins(tool: Terraform, folder: Path) -> Path:
+    """Where the stand-ins are, laid out like a mirror. They run in a virtual environment of their own."""
+    mirror, python = folder / "mirror", str(folder / "venv/bin/python")
+    _python("venv", "--without-pip", str(folder / "venv"))
+    _python("pip", f"--python={python}", "install", "--quiet", f"--requirement={_STANDIN}/requirements.txt")
+    platform = json.loads(tool.run("version", "-json", cwd=folder).stdout)["platform"]
+    for name, (_, version) in _PROVIDERS.items():
+        place = mirror / "registry.terraform.io/hashicorp" / name / version / platform
+        place.mkdir(parents=True)
+        launcher = place / f"terraform-provider-{name}_v{version}"
+        start = f"import sys; sys.path.append({str(_STANDIN.parent)!r}); "
+        start += f"from standin import server; server.serve({name!r})"
+        # -I: no package of the tests, whatever the environment says.
+        command = shlex.join([python, "-Ic", start])
+        launcher.write_text(f"#!/bin/sh\nexec {command}\n", encoding="utf-8")
+        launcher.chmod(0o755)
+    return mirror
+
+
+def _python(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,84 @@
+"""Doors with TLS: one OpenBao behind several (also with client certificates, and a unix socket), and servers of ours."""
+
+import http.server
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+from support.ports import own_port
+from vault_plugin.embedded import openbao
+
+
+def pki(folder: Path) -> dict[str, str]:
+    """PEM files of a CA, a server and a client."""
+    authority = trustme.CA()
+    paths = {
+        name: folder / f"{name}.pem"
+        for name in ("ca", "server", "server-key", "client", "client-key", "other")
+    }
+    authority.cert_pem.write_to_path(paths["ca"])
+    trustme.CA().cert_pem.write_to_path(paths["other"])
+    for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
+        made = authority.issue_cert(identity)
+        made.private_key_pem.write_to_path(paths[f"{name}-key"])
+        for number, pem in enumerate(made.cert_chain_pems):
+            pem.write_to_path(paths[name], append=bool(number))
+    return {name: str(path) for name, path in paths.items()}
+
+
+@contextmanager
+def serving_https(files: dict[str, str], handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with the certificate that `pki` made; the URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["server"], files["server-key"])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@dataclass
+class Doors:
+    """Addresses, and the root token behind them."""
+
+    addresses: dict[str, str]
+    root_token: str
+
+    def __getitem__(self, name: str) -> str:
+        return self.addresses[name]
+
+
+@contextmanager
+def doors_of_openbao(files: dict[str, str], folder: Path) -> Iterator[Doors]:
+    """Run it with the certificates that `pki` made; the socket lies in that folder."""
+    ports = {"tls": own_port(), "mutual": own_port()}
+    path = folder / "bao.sock"
+    tls = f'tls_cert_file = "{files["server"]}"\ntls_key_file = "{files["server-key"]}"'
+    config = f"""
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["tls"]}"
+          {tls}
+        }}
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["mutual"]}"
+          {tls}
+          tls_require_and_verify_client_cert = true
+          tls_client_ca_file = "{files["ca"]}"
+        }}
+        listener "unix" {{
+          address = "{path}"
+        }}
+    """
+    with openbao(config) as server:
+        addresses = {name: f"https://127.0.0.1:{port}" for name, port in ports.items()}
+        yield Doors(addresses | {"unix": f"unix://{path}"}, server.root_token)
