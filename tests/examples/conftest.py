@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import World, kept
+from support.once import made_once
 from support.vault import Vault
 
 from vault_plugin.embedded import binary, openbao
@@ -20,29 +21,35 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of this checkout and of all that it needs, so that pip needs no index."""
-    folder = tmp_path_factory.mktemp("wheelhouse")
-    _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", str(ROOT))
-    return folder
+
+    def build(folder: Path) -> None:
+        _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", str(ROOT))
+
+    return made_once(tmp_path_factory, "wheelhouse", build)
 
 
 @pytest.fixture(scope="session")
 def machine(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a machine where pip installs from the wheelhouse; `bao` goes by the name of `vault`."""
-    folder = tmp_path_factory.mktemp("machine")
-    venv.create(folder / "venv", with_pip=True)
-    programs = folder / "venv/bin"
-    (programs / "vault").symlink_to(binary())
-    environ = {
-        "HOME": str(folder),
-        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
-        "PIP_CONFIG_FILE": os.devnull,  # the user's, which may name indexes
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_FIND_LINKS": str(wheelhouse),
-        "PIP_NO_INDEX": "1",
-    }
-    # Before jobs that run side by side would install it at the same time into what they share here.
-    _quietly(str(programs / "pip"), "install", "--quiet", "klearstack-vault", env=environ)
-    return environ
+
+    def set_up(folder: Path) -> None:
+        venv.create(folder / "venv", with_pip=True)
+        (folder / "venv/bin/vault").symlink_to(binary())
+        # Before jobs that run side by side would install it at the same time into what they share here.
+        pip = str(folder / "venv/bin/pip")
+        _quietly(pip, "install", "--quiet", "klearstack-vault", env=environ(folder))
+
+    def environ(folder: Path) -> dict[str, str]:
+        return {
+            "HOME": str(folder),
+            "PATH": os.pathsep.join([str(folder / "venv/bin"), os.environ["PATH"]]),
+            "PIP_CONFIG_FILE": os.devnull,  # the user's, which may name indexes
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_FIND_LINKS": str(wheelhouse),
+            "PIP_NO_INDEX": "1",
+        }
+
+    return environ(made_once(tmp_path_factory, "machine", set_up))
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from support.images import python_rootfs
 from support.pods import FOLDER, cluster
 from support.runners import IDENTITIES, stored
 
-pytestmark = pytest.mark.container
+pytestmark = [pytest.mark.container, pytest.mark.xdist_group("dockerfile")]  # one image for all of them
 
 
 @pytest.fixture(scope="module")
 def docker() -> Iterator[Any]:
     """The client of an engine; skips where none answers."""
-    engine = docker_engine()
+    engine = docker_engine("the Dockerfile")
     yield engine.client
     engine.client.close()
 

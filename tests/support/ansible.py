@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.cli import World, kept
+from support.once import made_once
 
 ROOT = Path(__file__).parents[2]
 # The first and the last Python that each version's controller runs on.
@@ -122,20 +125,23 @@ def registered(done: subprocess.CompletedProcess[str]) -> list[Any]:
     return answers
 
 
-def wheel(folder: Path) -> Path:
-    """Our wheel, built from this checkout."""
-    _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT))
-    (built,) = folder.glob("*.whl")
+def built_wheel(factory: pytest.TempPathFactory) -> Path:
+    """Our wheel, built from this checkout once per run."""
+
+    def build(folder: Path) -> None:
+        _quietly(
+            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT)
+        )
+
+    (built,) = made_once(factory, "wheel", build).glob("*.whl")
     return built
 
 
-def install(core: str, wheel: Path, folder: Path, *more: str) -> Path:
-    """A virtual environment with that ansible-core, our wheel and more packages; where its programs are."""
+def install(core: str, wheel: Path, folder: Path, *more: str) -> None:
+    """Make the folder a virtual environment with that ansible-core, our wheel and more packages."""
     venv.create(folder, with_pip=True)
-    programs = folder / "bin"
     packages = [f"ansible-core=={core}.*", str(wheel), *more]
-    _quietly(str(programs / "python"), "-m", "pip", "install", "--quiet", *packages)
-    return programs
+    _quietly(str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *packages)
 
 
 def _quietly(*command: str) -> None:

@@ -19,6 +19,7 @@ class Copy:
 
     programs: Path  # a venv's bin
     home: Path
+    cache: Path  # pip's, shared by the copies of a run
 
     @property
     def place(self) -> Path:
@@ -33,6 +34,7 @@ class Copy:
             "HOME": str(self.home),
             "PATH": f"{self.programs}:{env['PATH']}",
             "ANSIBLE_NOCOLOR": "1",
+            "PIP_CACHE_DIR": str(self.cache),
             "PIP_QUIET": "1",
         }
         done = subprocess.run(
@@ -49,8 +51,8 @@ class Copy:
         return done
 
 
-def copy(programs: Path, home: Path) -> Copy:
-    made = Copy(programs, home)
+def copy(programs: Path, home: Path, cache: Path) -> Copy:
+    made = Copy(programs, home, cache)
     shutil.copytree(SOURCE, made.place, ignore=shutil.ignore_patterns(*_WRITTEN))
     return made
 

@@ -19,6 +19,7 @@ _PROVIDERS = {
     "local": (">= 2.7.0", "2.7.0"),
     "vault": ("~> 5.0", "5.11.0"),
 }
+_MIRROR = "mirror"  # of the stand-ins
 _DOWNLOADED_WITHIN = 300  # seconds; where no registry answers it is over at once
 
 
@@ -53,30 +54,41 @@ class Terraform:
         return done
 
 
-def prepare(binary: str, folder: Path) -> Terraform:
-    """Terraform, for which `init` finds the providers external, local and vault; they are put into the folder."""
+def prepare(binary: str, folder: Path) -> None:
+    """Fill the folder with what Terraform's `init` needs to find the providers external, local and vault."""
+    config = _config(folder)
+    config.touch()
+    providers = _downloaded(_tool(binary, folder, real=True), folder)
+    if providers is None:
+        providers = _stand_ins(_tool(binary, folder, real=False), folder)
+    mirror = f'filesystem_mirror {{\n    path = "{providers}"\n  }}'
+    config.write_text(f"provider_installation {{\n  {mirror}\n}}\n", encoding="utf-8")
+
+
+def prepared(binary: str, folder: Path) -> Terraform:
+    """Terraform with the folder that `prepare` has filled."""
+    return _tool(binary, folder, real=not (folder / _MIRROR).exists())
+
+
+def _config(folder: Path) -> Path:
+    return folder / "terraform.tfrc"
+
+
+def _tool(binary: str, folder: Path, *, real: bool) -> Terraform:
     environ = kept() | {
         "CHECKPOINT_DISABLE": "1",
         "HOME": str(folder),
         # The command under test comes first.
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
         "TF_CLI_ARGS": "-no-color",
-        "TF_CLI_CONFIG_FILE": str(folder / "terraform.tfrc"),
+        "TF_CLI_CONFIG_FILE": str(_config(folder)),
         "TF_INPUT": "0",
         "TF_IN_AUTOMATION": "1",
         "TMPDIR": str(folder),  # the providers' sockets
     }
-    config = folder / "terraform.tfrc"
-    config.touch()
-    tool = Terraform(binary, environ, real=True)
-    providers = _downloaded(tool, folder)
-    if providers is None:
-        # TLS between Terraform and its providers is what the stand-ins don't speak.
-        tool = Terraform(binary, environ | {"TF_DISABLE_PLUGIN_TLS": "1"}, real=False)
-        providers = _stand_ins(tool, folder)
-    mirror = f'filesystem_mirror {{\n    path = "{providers}"\n  }}'
-    config.write_text(f"provider_installation {{\n  {mirror}\n}}\n", encoding="utf-8")
-    return tool
+    if not real:  # TLS between Terraform and its providers is what the stand-ins don't speak
+        environ["TF_DISABLE_PLUGIN_TLS"] = "1"
+    return Terraform(binary, environ, real)
 
 
 def _downloaded(tool: Terraform, folder: Path) -> Path | None:
@@ -98,7 +110,7 @@ def _downloaded(tool: Terraform, folder: Path) -> Path | None:
 
 def _stand_ins(tool: Terraform, folder: Path) -> Path:
     """Where the stand-ins are, laid out like a mirror. They run in a virtual environment of their own."""
-    mirror, python = folder / "mirror", str(folder / "venv/bin/python")
+    mirror, python = folder / _MIRROR, str(folder / "venv/bin/python")
     _python("venv", "--without-pip", str(folder / "venv"))
     _python("pip", f"--python={python}", "install", "--quiet", f"--requirement={_STANDIN}/requirements.txt")
     platform = json.loads(tool.run("version", "-json", cwd=folder).stdout)["platform"]

@@ -1,30 +1,23 @@
-"""Terraform, once per run."""
+"""Terraform, prepared once per run."""
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.terraform import Terraform, prepare
-
-_used: list[str] = []
+from support import notes
+from support.once import made_once
+from support.terraform import Terraform, prepare, prepared
 
 
 @pytest.fixture(scope="session")
-def terraform() -> Iterator[Terraform]:
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """The real `terraform`; skips where there is none on PATH."""
     binary = shutil.which("terraform")
     if binary is None:
-        pytest.skip("there is no `terraform` on PATH")
-    with tempfile.TemporaryDirectory(prefix="terraform-") as folder:
-        tool = prepare(binary, Path(folder))
-        _used.append(
-            "the real providers" if tool.real else "stand-ins for the providers: no registry answers"
+        raise notes.skipped(
+            "there is no `terraform` on PATH", "the Terraform module, the examples and the stand-ins"
         )
-        yield tool
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for providers in _used:
-        terminalreporter.write_line(f"Terraform ran with {providers}.")
+    folder = made_once(tmp_path_factory, "terraform", lambda folder: prepare(binary, folder))
+    tool = prepared(binary, folder)
+    providers = "the real providers" if tool.real else "stand-ins for the providers: no registry answers"
+    notes.take(f"Terraform ran with {providers}.")
+    return tool
