@@ -12,13 +12,13 @@ _reserved: list[socket.socket] = []  # until this process ends
 
 
 def require_loopback() -> None:
-    """Skip where no port of the loopback address can be opened."""
+    """Skip where no port of the loopback address can be opened and reached."""
     try:
-        with socket.create_server(("127.0.0.1", 0)):
-            pass
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname()).close()
     except OSError as failure:
         raise notes.skipped(
-            f"no port can be opened on 127.0.0.1 ({failure.strerror})", "what talks to a server"
+            f"no port of 127.0.0.1 can be reached ({failure.strerror})", "what talks to a server"
         ) from None
 
 
