@@ -6,6 +6,7 @@ can run.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ _FOREIGN = (
 )
 _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
+
+
+def pytest_configure() -> None:
+    # Under nohup it is ignored, also in all that is started here: what waits for its effect would wait for ever.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers() -> int:
