@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import COMMAND, World, run
+from support.devices import device
 from support.fault_proxy import FaultProxy
 from support.vault import Vault
 
@@ -218,7 +219,7 @@ def test_an_output_that_cannot_be_made_leaves_the_token_in_vault(world: World, t
 def test_curl_takes_the_token_from_standard_input(world: World) -> None:
     config = world.run("get", "--format", "curl").stdout
     shown = subprocess.run(
-        ["curl", "-sS", "-K", "-", "-o", "/dev/null", "-v", world.endpoint.url],
+        ["curl", "-sS", "-K", "-", "-v", world.endpoint.url],
         input=config,
         capture_output=True,
         text=True,
@@ -271,8 +272,8 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert done.stdout.startswith("klearstack-vault ")
 
 
-def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: World) -> None:
-    with Path("/dev/full").open("w") as full:
+def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: World, tmp_path: Path) -> None:
+    with device(tmp_path, "full").open("w") as full:
         done = subprocess.run(
             [*COMMAND, "get"], env=world.environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )

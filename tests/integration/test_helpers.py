@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 from support.cli import COMMAND, World, run
+from support.devices import device
 from support.leaks import leaked, watched_processes
 from support.tls import pki, serving_https
 
@@ -230,7 +231,7 @@ def test_a_job_of_github_masks_first_and_hands_on_where_the_token_lies(world: Wo
 
 
 def test_a_mask_is_out_before_the_handle_is_there(kv2: World, tmp_path: Path) -> None:
-    with Path("/dev/full").open("w") as full:
+    with device(tmp_path, "full").open("w") as full:
         done = subprocess.run(
             [*COMMAND, "get", "--format", "github"],
             env=kv2.environ | {"GITHUB_OUTPUT": str(tmp_path / "output")},

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support.cli import COMMAND, World, run
+from support.devices import device
 from support.fault_proxy import FaultProxy
 from support.leaks import leaked
 from support.vault import Vault
@@ -397,9 +398,10 @@ def test_a_report_that_cannot_be_made_or_written(kv2: World) -> None:
     path = manifest(kv2, range(5))
     done = kv2.run("sync", path, "--report", str(kv2.home / "no" / "report"))
     assert (done.returncode, kv2.endpoint.requests) == (73, 0)
-    done = kv2.run("sync", path, "--report", "/dev/full")
+    full = device(kv2.home, "full")
+    done = kv2.run("sync", path, "--report", str(full))
     assert (done.returncode, done.stdout) == (74, "")
-    assert "/dev/full cannot be written" in done.stderr
+    assert f"{full} cannot be written" in done.stderr
 
 
 def test_no_identities_are_none_to_do(kv2: World) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from support.devices import device
 from support.fakes import NOW, token
 
 from vault_plugin.broker import Grant, Held
@@ -99,7 +100,7 @@ except UsageError:
         ("env", ">file", "true", 64),
         ("env", ">>file", "true", 64),
         ("env", "| cat", "true", 0),
-        ("env", ">/dev/null", "true", 0),
+        ("env", ">null", "true", 0),
         ("env", ">&-", "true", 0),
         ("env", ">file", "", 0),
         ("json", ">file", "true", 0),
@@ -108,6 +109,7 @@ except UsageError:
 def test_in_gitlab_no_file_of_variables_is_made_by_the_shell(
     tmp_path: Path, form: str, to: str, gitlab: str, code: int
 ) -> None:
+    device(tmp_path, "null")
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; "$@" {to}', "bash", sys.executable, "-c", REDIRECTED, form],
         cwd=tmp_path,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.devices import device
 from support.fakes import NOW, jwt, token
 
 from vault_plugin.broker import Grant, Held
@@ -303,11 +304,12 @@ def test_a_private_file_is_for_its_owner_alone_and_empty_at_first(tmp_path: Path
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
-def test_a_device_is_written_to_and_keeps_its_mode() -> None:
-    before = Path("/dev/null").stat().st_mode
-    with open_private(Path("/dev/null")) as file:
+def test_a_device_is_written_to_and_keeps_its_mode(tmp_path: Path) -> None:
+    null = device(tmp_path, "null")
+    before = null.stat().st_mode
+    with open_private(null) as file:
         file.write(b"nothing\n")
-    assert Path("/dev/null").stat().st_mode == before
+    assert null.stat().st_mode == before
 
 
 @pytest.mark.parametrize("name", ["missing/report", ".", "file/report"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.devices import device
 from support.fakes import NOW, Run, jwt, token
 
 from vault_plugin import service
@@ -359,10 +360,13 @@ def test_a_report_that_cannot_be_made_exits_73_before_anything_is_done(
     assert (done.code, done.out, targets.asked) == (73, "", [])
 
 
-def test_a_report_on_a_full_disk_exits_74(run: Run, targets: FakeTargets, manifest: str) -> None:
-    done = run("sync", "--report", "/dev/full", manifest)
+def test_a_report_on_a_full_disk_exits_74(
+    run: Run, targets: FakeTargets, manifest: str, tmp_path: Path
+) -> None:
+    full = device(tmp_path, "full")
+    done = run("sync", "--report", str(full), manifest)
     assert (done.code, done.out) == (74, "")
-    assert done.err == "klearstack-vault: /dev/full cannot be written (No space left on device).\n"
+    assert done.err == f"klearstack-vault: {full} cannot be written (No space left on device).\n"
 
 
 def test_a_report_of_which_the_disk_takes_half_a_line_is_told(tmp_path: Path) -> None:
