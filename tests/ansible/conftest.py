@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.ansible import CORES, Ansible, built_wheel, install
+from support.ansible import CORES, Ansible, built_wheel
+from support.environments import environment
 from support.once import made_once
 
 
@@ -27,5 +28,6 @@ def newest(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: 
 
 
 def _installed(core: str, wheel: Path, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
-    venv = made_once(factory, f"ansible-core-{core}", lambda made: install(core, wheel, made))
+    packages = (f"ansible-core=={core}.*", str(wheel))
+    venv = made_once(factory, f"ansible-core-{core}", lambda made: environment(made, *packages))
     return Ansible(core, venv / "bin", folder)

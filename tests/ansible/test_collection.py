@@ -7,10 +7,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.ansible import CORES, ROOT, TOKEN, Ansible, install
+from support.ansible import CORES, ROOT, TOKEN, Ansible
 from support.cli import World
 from support.collection import Copy, copy, lend_pip
-from support.once import made_once, run_folder
+from support.environments import environment
+from support.once import made_once
 
 TARGETS = ("lookup_token", "module_token")
 PRODUCTION = "Last profile that met the validation criteria was 'production'"
@@ -18,25 +19,24 @@ LOCALLY = ("--local", "--python", f"{sys.version_info.major}.{sys.version_info.m
 
 
 @pytest.fixture
-def mine(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+def mine(ansible: Ansible) -> Copy:
     """A copy of the collection for this version of ansible-core."""
-    return copy(ansible.programs, ansible.folder, run_folder(tmp_path_factory) / "pip-cache")
+    return copy(ansible.programs, ansible.folder)
 
 
 @pytest.fixture(scope="session")
 def tools(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy, and what lints it."""
     packages = (
+        f"ansible-core=={CORES[-1]}.*",
+        str(our_wheel),
         "ansible-lint>=25",
         "antsibull-changelog>=0.30",
         "antsibull-docs>=2.16",
         "galaxy-importer>=0.4.30",
     )
-    linters = made_once(
-        tmp_path_factory, "ansible-linters", lambda folder: install(CORES[-1], our_wheel, folder, *packages)
-    )
-    cache = run_folder(tmp_path_factory) / "pip-cache"
-    return copy(linters / "bin", tmp_path_factory.mktemp("tools"), cache)
+    linters = made_once(tmp_path_factory, "ansible-linters", lambda folder: environment(folder, *packages))
+    return copy(linters / "bin", tmp_path_factory.mktemp("tools"))
 
 
 @pytest.fixture(scope="session")

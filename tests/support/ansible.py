@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,13 +134,6 @@ def built_wheel(factory: pytest.TempPathFactory) -> Path:
 
     (built,) = made_once(factory, "wheel", build).glob("*.whl")
     return built
-
-
-def install(core: str, wheel: Path, folder: Path, *more: str) -> None:
-    """Make the folder a virtual environment with that ansible-core, our wheel and more packages."""
-    venv.create(folder, with_pip=True)
-    packages = [f"ansible-core=={core}.*", str(wheel), *more]
-    _quietly(str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *packages)
 
 
 def _quietly(*command: str) -> None:

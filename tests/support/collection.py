@@ -6,8 +6,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from uv import find_uv_bin
+
 from support.ansible import ROOT
 from support.cli import kept
+from support.environments import index
 
 SOURCE = ROOT / "ansible/ansible_collections/klearstack/vault"
 _WRITTEN = (".ansible", "__pycache__", "output", "inventory", "integration_config.yml", "*.tar.gz")
@@ -19,7 +22,6 @@ class Copy:
 
     programs: Path  # a venv's bin
     home: Path
-    cache: Path  # pip's, shared by the copies of a run
 
     @property
     def place(self) -> Path:
@@ -34,9 +36,8 @@ class Copy:
             "HOME": str(self.home),
             "PATH": f"{self.programs}:{env['PATH']}",
             "ANSIBLE_NOCOLOR": "1",
-            "PIP_CACHE_DIR": str(self.cache),
             "PIP_QUIET": "1",
-        }
+        } | index()
         done = subprocess.run(
             [str(self.programs / program), *arguments],
             cwd=cwd or self.place,
@@ -51,21 +52,34 @@ class Copy:
         return done
 
 
-def copy(programs: Path, home: Path, cache: Path) -> Copy:
-    made = Copy(programs, home, cache)
+def copy(programs: Path, home: Path) -> Copy:
+    made = Copy(programs, home)
     shutil.copytree(SOURCE, made.place, ignore=shutil.ignore_patterns(*_WRITTEN))
     return made
 
 
+_INSTALLER = """\
+import os, sys
+arguments = [one for one in sys.argv[1:] if one != "--disable-pip-version-check"]
+if arguments[0] == "install":
+    os.execv({uv!r}, [{uv!r}, "pip", "install", "--quiet", "--native-tls", "--python", sys.executable, *arguments[1:]])
+os.execv({python!r}, [{python!r}, "-m", "pip", "--python", sys.executable, *arguments])
+"""
+
+
 def lend_pip(made: Copy) -> None:
-    """Give ansible-test the pip of its own virtual environment for those that it makes.
+    """Give ansible-test, for the virtual environments that it makes, a pip that installs by uv.
 
     It would download a `get-pip.py` from a host of its own, a second one beside PyPI, and run it seven times.
     """
     (packages,) = made.programs.parent.glob("lib/python*/site-packages")
     asked = (packages / "ansible_test/_internal/python_requirements.py").read_text(encoding="utf-8")
-    cache = made.home / ".ansible/test/cache"
+    pip, cache = made.home / "lent/pip", made.home / ".ansible/test/cache"
+    pip.mkdir(parents=True)
     cache.mkdir(parents=True)
-    lending = f"import os, sysconfig\nos.symlink('{packages}/pip', sysconfig.get_path('purelib') + '/pip')\n"
+    (pip / "__init__.py").touch()
+    installer = _INSTALLER.format(uv=find_uv_bin(), python=str(made.programs / "python"))
+    (pip / "__main__.py").write_text(installer, encoding="utf-8")
+    lending = f"import os, sysconfig\nos.symlink({str(pip)!r}, sysconfig.get_path('purelib') + '/pip')\n"
     for version in re.findall(r"\bpip='([\d.]+)'", asked):
         (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(lending, encoding="utf-8")

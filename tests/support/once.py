@@ -23,7 +23,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder of that name, filled by `make`; other workers wait for it, and may only read it."""
     folder = run_folder(factory) / name
     with locked(Path(f"{folder}.lock")):

@@ -4,13 +4,13 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.cli import kept
+from support.environments import environment
 
 _STANDIN = Path(__file__).parents[1] / "terraform/standin"
 # Which versions the tests and the examples take, and which one the stand-in claims to be.
@@ -111,8 +111,7 @@ def _downloaded(tool: Terraform, folder: Path) -> Path | None:
 def _stand_ins(tool: Terraform, folder: Path) -> Path:
     """Where the stand-ins are, laid out like a mirror. They run in a virtual environment of their own."""
     mirror, python = folder / _MIRROR, str(folder / "venv/bin/python")
-    _python("venv", "--without-pip", str(folder / "venv"))
-    _python("pip", f"--python={python}", "install", "--quiet", f"--requirement={_STANDIN}/requirements.txt")
+    environment(folder / "venv", f"--requirement={_STANDIN}/requirements.txt")
     platform = json.loads(tool.run("version", "-json", cwd=folder).stdout)["platform"]
     for name, (_, version) in _PROVIDERS.items():
         place = mirror / "registry.terraform.io/hashicorp" / name / version / platform
@@ -125,9 +124,3 @@ def _stand_ins(tool: Terraform, folder: Path) -> Path:
         launcher.write_text(f"#!/bin/sh\nexec {command}\n", encoding="utf-8")
         launcher.chmod(0o755)
     return mirror
-
-
-def _python(module: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
