@@ -1,5 +1,6 @@
 """The command line as a whole. Only `main` turns errors into text and exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,6 +45,8 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit by the codes of errors.py; 130 after Ctrl-C."""
+    if argv is None:
+        _speak_utf8()
     try:
         sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
     except KlearstackVaultError as exc:
@@ -61,12 +64,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def bazel_helper() -> NoReturn:
     """For Bazel's --credential_helper, which is a path without arguments."""
+    _speak_utf8()
     main(["helper", "bazel", *sys.argv[1:]])
 
 
 def git_helper() -> NoReturn:
     """For git's credential.helper, which is the end of a command's name."""
+    _speak_utf8()
     main(["helper", "git", *sys.argv[1:]])
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale has another encoding, in which a name would become another one.
+
+    Afterwards arguments, environment, standard input and file names are all the bytes that they were.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:  # noqa: SLF001  CPython documents it
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  no shell is wanted
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:

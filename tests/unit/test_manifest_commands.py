@@ -140,6 +140,24 @@ def test_a_wrong_command_line_exits_64(
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize(
+    "argv", [("--company-name", ""), ("--company-name", "A\u200b"), ("--url", ""), ("--vault-addr", "")]
+)
+def test_an_empty_flag_becomes_nothing_else(
+    run: Run,
+    targets: FakeTargets,
+    manifest: str,
+    command: str,
+    argv: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Initech")
+    done = run(command, *argv, manifest)
+    assert (done.code, done.out, targets.settings) == (78, "", [])
+    assert f"{argv[0]} (" in done.err
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
 def test_a_manifest_must_be_named(run: Run, command: str) -> None:
     done = run(command)
     assert done.code == 64
