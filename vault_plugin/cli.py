@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -34,6 +34,12 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"vault_plugin.commands.{module}"), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click would print an empty line, all that Terraform shows of us
+
 
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -57,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as exc:
         _fail(UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way."))
     except (click.Abort, KeyboardInterrupt):
+        click.echo("klearstack-vault: Interrupted.", err=True)
         sys.exit(130)
     except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
         _fail(bug(exc))

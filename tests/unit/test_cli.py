@@ -282,10 +282,11 @@ def test_a_bug_before_the_first_part_is_built_prints_no_value(
     assert CANARY not in done.out + done.err
 
 
-def test_ctrl_c_exits_130_without_a_word(run: Run, broker: FakeBroker) -> None:
+def test_ctrl_c_exits_130_and_says_so(run: Run, broker: FakeBroker) -> None:
     failing(broker, KeyboardInterrupt())
     done = run("get")
     assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-1] == "klearstack-vault: Interrupted."
     assert "Traceback" not in done.err
 
 

@@ -280,6 +280,7 @@ def test_a_signal_stops_it_exits_by_it_and_leaves_the_rest(
     )
     assert done.code == 128 + number
     assert f"not tried ({number.name})" in done.out
+    assert ("klearstack-vault: Interrupted." in done.err) is (number == signal.SIGINT)
     assert signal.getsignal(number) == before
 
 
@@ -428,7 +429,8 @@ def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
 ) -> None:
     assert run("watch", manifest).code == 0
     fake_service.ended = signal.SIGINT
-    assert run("watch", manifest).code == 130
+    done = run("watch", manifest)
+    assert (done.code, done.err) == (130, "klearstack-vault: Interrupted.\n")
 
 
 def test_watch_takes_no_standard_input_which_cannot_be_read_anew(
