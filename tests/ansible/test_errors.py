@@ -137,6 +137,13 @@ def test_null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may
     assert omitted["vault"]["path"] == "klearstack/Acme/26/access"
 
 
+def test_a_name_that_is_not_nfc_is_taken_with_a_warning(newest: Ansible, kv2: World) -> None:
+    done = newest.play(kv2, [token(company_name="A\u0308hre")])
+    assert kv2.endpoint.mints == 1
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "klearstack.vault: company_name (KLEARSTACK_COMPANY_NAME) is not NFC" in said
+
+
 def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as sealed, Simulator(fault="401") as refusing:
         body = b'{"errors":["Vault is sealed"]}'

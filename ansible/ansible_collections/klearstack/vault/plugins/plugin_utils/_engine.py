@@ -66,7 +66,7 @@ class _ToDisplay(logging.Handler):
 
     def emit(self, record):
         show = _display.warning if record.levelno >= logging.WARNING else _display.v
-        show(f"klearstack.vault: {record.getMessage()}")
+        show(f"klearstack.vault: {_in_options(record.getMessage())}")
 
 
 def _listen():
