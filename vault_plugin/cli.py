@@ -1,9 +1,10 @@
 """The command line as a whole. Only `main` turns errors into text and exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -33,6 +34,12 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"vault_plugin.commands.{module}"), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click would print an empty line, all that Terraform shows of us
+
 
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -44,6 +51,8 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit by the codes of errors.py; 130 after Ctrl-C."""
+    if argv is None:
+        _speak_utf8()
     try:
         sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
     except KlearstackVaultError as exc:
@@ -54,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as exc:
         _fail(UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way."))
     except (click.Abort, KeyboardInterrupt):
+        click.echo("klearstack-vault: Interrupted.", err=True)
         sys.exit(130)
     except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
         _fail(bug(exc))
@@ -61,12 +71,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def bazel_helper() -> NoReturn:
     """For Bazel's --credential_helper, which is a path without arguments."""
+    _speak_utf8()
     main(["helper", "bazel", *sys.argv[1:]])
 
 
 def git_helper() -> NoReturn:
     """For git's credential.helper, which is the end of a command's name."""
+    _speak_utf8()
     main(["helper", "git", *sys.argv[1:]])
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale has another encoding, in which a name would become another one.
+
+    Afterwards arguments, environment, standard input and file names are all the bytes that they were.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:  # noqa: SLF001  CPython documents it
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  no shell is wanted
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from vault_plugin.errors import SettingsError
+from vault_plugin.names import checked
 from vault_plugin.tokens import Kind
 
 MAX_SEGMENT = 160  # characters; Vault's Raft storage takes 32 KiB for a whole path
@@ -13,22 +14,26 @@ _KEPT = re.compile(r"[A-Za-z0-9_@-]|(?<=[^.])\.(?=[^.])")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user of a company, as KlearStack knows them. Both are taken to the letter: no trimming, no folding.
+    """A user of a company, as KlearStack knows them. Both are taken exactly as given: no trimming, no folding.
 
-    Raises SettingsError if one is empty or no text. They are all it takes to mint a token, so `repr` hides them.
+    Raises SettingsError if one is empty, not a string, or has characters that nobody sees (see names.py). They are all
+    it takes to mint a token, so `repr` hides them.
     """
 
     user_id: str = field(repr=False)
     company_name: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        for name, value in (("user_id", self.user_id), ("company_name", self.company_name)):
+        given: dict[str, object] = {"user_id": self.user_id, "company_name": self.company_name}
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise SettingsError(f"The {name} is not a string.")
             if not value:
                 raise SettingsError(f"The {name} is empty.")
             try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise SettingsError(f"The {name} is not valid UTF-8.") from None
+                checked(value)
+            except ValueError as exc:
+                raise SettingsError(f"The {name} {exc}.") from None
 
     def path(self, prefix: str, kind: Kind) -> str:
         """The path below the mount: `<prefix>/<company>/<user>/access` or `.../refresh`."""

@@ -4,6 +4,7 @@ It is read twice, once to check it and once to work through it, so that any numb
 is kept of each is a number of 64 bits, to find the ones that stand there twice.
 """
 
+import logging
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.identity import Identity, encode
+from vault_plugin.names import checked, is_composed
 from vault_plugin.rows import FORMATS, Problem, Row, shown
 from vault_plugin.settings import Settings
 from vault_plugin.shards import Shard
@@ -23,6 +25,7 @@ from vault_plugin.shards import Shard
 IDENTITY_KEYS = ("user_id", "company_name", "file")
 DEFAULT_KEYS = ("company_name", "file")
 MAX_SHOWN = 50  # problems; a wrong column makes one of each row
+_log = logging.getLogger(__name__)
 _SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
@@ -53,6 +56,7 @@ class Manifest:
         self._shard = shard
         self._company_name = company_name
         self._keys = {"identities": IDENTITY_KEYS, "defaults": DEFAULT_KEYS, "targets": target_keys}
+        self._warned = False
         self.count = 0
         self.targets: list[Callable[[], Settings]] = []
         problems = list(self._checked(settings_of))
@@ -94,6 +98,7 @@ class Manifest:
                 if item.file:
                     yield from _again(files, item.file, item.line, "file", "is that of line")
                 self.count += self._shard.holds(item.identity)
+                self._warn_of_form(item)
         if not self.targets:
             self.targets.append(partial(settings_of, None))
             try:
@@ -101,10 +106,22 @@ class Manifest:
             except SettingsError as exc:
                 yield str(exc)
 
+    def _warn_of_form(self, entry: Entry) -> None:
+        """Once for the whole manifest: they may be many."""
+        composed = is_composed(entry.identity.user_id) and is_composed(entry.identity.company_name)
+        if not composed and not self._warned:
+            self._warned = True
+            _log.warning(
+                "line %d of the manifest, and perhaps others: a name that is not NFC-normalized is a different "
+                "identity from its NFC form",
+                entry.line,
+            )
+
     def _items(self) -> Iterator[Entry | Row | Problem]:
         self._stream.seek(0)
         defaults = {"company_name": self._company_name or ""}
         told: set[str] = set()  # each key that nobody knows, once
+        refused: list[Problem] = []  # the default company, which is said once
         for row in FORMATS[self._form](self._stream):
             if isinstance(row, Problem):
                 yield row
@@ -114,25 +131,36 @@ class Manifest:
                 yield Problem(row.line, shown(name), f"is no key of {row.section}")
             if row.section == "defaults":
                 defaults |= row.fields
+                refused = list(_name_problems(row.line, row.fields, *{"company_name"} & row.fields.keys()))
+                yield from refused
             elif row.section == "targets":
                 yield row
-            else:
+            elif not refused or "company_name" in row.fields:
                 yield from _entries(row.line, defaults | row.fields)
 
 
 def _entries(line: int, fields: dict[str, str]) -> Iterator[Entry | Problem]:
-    """One of either; a problem for each missing field."""
-    missing = [name for name in ("user_id", "company_name") if not fields.get(name)]
-    if missing:
-        yield from (Problem(line, name, "is missing") for name in missing)
+    """One of either; a problem for each field that is missing or refused."""
+    problems = list(_name_problems(line, fields, "user_id", "company_name"))
+    if problems:
+        yield from problems
         return
+    identity = Identity(fields["user_id"], fields["company_name"])
     try:
-        identity = Identity(fields["user_id"], fields["company_name"])
         yield Entry(line, identity, _file(fields.get("file"), identity))
-    except SettingsError as exc:
-        yield Problem(line, "", str(exc))
     except ValueError as exc:
         yield Problem(line, "file", str(exc))
+
+
+def _name_problems(line: int, fields: dict[str, str], *names: str) -> Iterator[Problem]:
+    for name in names:
+        if not fields.get(name):
+            yield Problem(line, name, "is missing")
+            continue
+        try:
+            checked(fields[name])
+        except ValueError as exc:
+            yield Problem(line, name, str(exc))
 
 
 def _file(template: str | None, identity: Identity) -> str | None:

@@ -13,6 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 import yaml
 
 MAX_LINE = 64 * 1024  # bytes of a line of JSON
+# What must not silently be taken from elsewhere: YAML and JSON can leave a key out, CSV can only leave a cell empty.
+NEVER_EMPTY = ("user_id", "company_name", "address")
+_EMPTY = "is null or empty: give a value, or leave it out"
 _NULLS = ("", "~", "null", "Null", "NULL")
 _MAP, _LIST = yaml.MappingStartEvent, yaml.SequenceStartEvent
 _START = (_MAP, _LIST)
@@ -66,6 +69,9 @@ def read_jsonl(stream: BinaryIO) -> Iterator[Row | Problem]:
                 sound = False
                 what = "stands there twice" if name in fields else "is no text and no whole number"
                 yield Problem(line, shown(name), what)
+            elif not value and name in NEVER_EMPTY:
+                sound = False
+                yield Problem(line, name, _EMPTY)
             fields[name] = value or ""
         if sound:
             yield Row("identities", line, {name: text for name, text in fields.items() if text})
@@ -228,6 +234,9 @@ def _fields(section: str, events: _Events) -> Iterator[Row | Problem]:
         if text is None:
             sound = False
             yield Problem(at, shown(name), "is no plain text or number, without tag or alias")
+        elif not text and name in NEVER_EMPTY:
+            sound = False
+            yield Problem(at, name, _EMPTY)
         fields[name] = text or ""
     if sound:
         yield Row(section, line, {name: text for name, text in fields.items() if text})

@@ -1,10 +1,12 @@
 """Every setting, declared once; the only reader of the environment.
 
 A value comes from a flag, else from its environment variables in their order, each of which may instead name a file
-(the same name with `_FILE` appended), else from the default. Empty is unset. Secrets have no flag: `ps` would show them.
+(the same name with `_FILE` appended), else from the default. An empty variable is unset; an empty flag as well, unless
+the setting is required. Secrets have no flag: `ps` would show them.
 The command line, README's table and the checks on both are made from these declarations.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,10 +15,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vault_plugin.environment import is_readable, look_up, process_environment, text_of_file
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
+from vault_plugin.names import checked, is_composed
 from vault_plugin.tokens import Secret
 from vault_plugin.values import (
+    credential,
     duration,
     endpoint_url,
     is_plain_and_remote,
@@ -57,15 +62,19 @@ _LOGINS = {
     },
 }
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")  # in every pod
+_EMPTY = "is given but empty: give a value, or leave it out"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All that the parts need to know. Durations are seconds. Build it with `from_env`."""
 
-    user_id: str = _setting("KLEARSTACK_USER_ID", help="The user's id; `-` reads a line of standard input.")
+    user_id: str = _setting(
+        "KLEARSTACK_USER_ID", help="The user's id; `-` reads a line of standard input.", read=checked
+    )
     company_name: str = _setting(
-        "KLEARSTACK_COMPANY_NAME", help="The user's company; `-` reads the next line."
+        "KLEARSTACK_COMPANY_NAME", help="The user's company; `-` reads the next line.", read=checked
     )
     url: str = _setting(
         "KLEARSTACK_URL", help="KlearStack's base URL, as you were given it.", read=endpoint_url
@@ -172,27 +181,32 @@ class Settings:
         """
         if unknown := flags.keys() - {one.name for one in fields(cls)}:
             raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
-        environ = os.environ if environ is None else environ
+        environ = process_environment() if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
         for one in fields(cls):
             origin: Origin = one.metadata["origin"]
-            given = flags.get(one.name)
+            name = _name(one.name, origin)
             try:
-                # An identity given as an empty text is wrong; it must not become another one from the environment.
-                asked = given is not None and (given != "" or origin.required)
-                text = given if asked else _from_environment(origin, environ)
+                text, place = _gather(origin, flags.get(one.name), environ)
+                name += place
                 if isinstance(text, bool):
                     values[one.name] = text
                 elif text and (value := _read(origin, text)) is not None:
                     values[one.name] = value
                 elif origin.required:
-                    wrong.append(f"{_name(one.name, origin)} is missing")
+                    wrong.append(f"{name} {'is missing' if text is None else _EMPTY}")
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
-                wrong.append(f"{_name(one.name, origin)} {exc}")
+                wrong.append(f"{name} {exc}")
         wrong += _disagreements(values, environ)
         if wrong:
             raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
+        for one in fields(cls):
+            if one.metadata["origin"].read is checked and not is_composed(values[one.name]):
+                _log.warning(
+                    "%s is not NFC-normalized: it is a different identity from its NFC form",
+                    _name(one.name, one.metadata["origin"]),
+                )
         return cls(**values)
 
     @classmethod
@@ -208,10 +222,16 @@ class Settings:
 def default_company(flag: str | None, environ: Mapping[str, str] | None = None) -> str | None:
     """The company of identities that name none; None if there is none. Raises SettingsError."""
     origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
+    name = _name("company_name", origin)
     try:
-        return flag or _from_environment(origin, os.environ if environ is None else environ)
+        text, place = _gather(origin, flag, process_environment() if environ is None else environ)
+        name += place
+        company = checked(str(text or ""))
     except ValueError as exc:
-        raise SettingsError(f"{_name('company_name', origin)} {exc}.") from None
+        raise SettingsError(f"{name} {exc}.") from None
+    if text == "":
+        raise SettingsError(f"{name} {_EMPTY}.")
+    return company or None
 
 
 def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
@@ -228,33 +248,20 @@ def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in environ.items() if name not in ours}
 
 
-def _from_environment(origin: Origin, environ: Mapping[str, str]) -> str | None:
-    for name in origin.env:
-        if value := environ.get(name):
-            return value
-        if path := environ.get(f"{name}_FILE"):
-            return _from_file(Path(path), f"cannot be read from the file that {name}_FILE names")
-    return None
-
-
-def _from_file(path: Path, complaint: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(complaint) from None
+def _gather(
+    origin: Origin, flag: str | bool | None, environ: Mapping[str, str]
+) -> tuple[str | bool | None, str]:
+    """The flag, else what the environment says, and which file that was read from; None if nobody says anything."""
+    # An identity or an address given as an empty text is wrong; it must not become another one from the environment.
+    if flag is not None and (flag != "" or origin.required):
+        return flag, ""
+    return look_up(origin.env, environ) or (None, "")
 
 
 def _read(origin: Origin, text: str) -> Any:
     if origin.choices and text not in origin.choices:
         raise ValueError(f"must be one of {', '.join(origin.choices)}")
-    return _secret(text) if origin.read is Secret else origin.read(text)
-
-
-def _secret(text: str) -> Secret | None:
-    text = text.strip()  # a trailing newline would end up in a header
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("holds characters that no such credential has")
-    return Secret(text) if text else None
+    return credential(text) if origin.read is Secret else origin.read(text)
 
 
 def _name(name: str, origin: Origin) -> str:
@@ -274,7 +281,7 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
     wrong += [
         f"--{name.replace('_', '-')} names a file that cannot be read"
         for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
-        if name in values and not _is_readable(values[name])
+        if name in values and not is_readable(values[name])
     ]
     if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
         wrong.append("--vault-client-cert and --vault-client-key go together")
@@ -289,12 +296,5 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
 def _fall_back(values: dict[str, Any], name: str, path: Path) -> None:
     """Unless it was given, take a credential from where another program leaves it."""
     with suppress(ValueError):
-        if name not in values and (secret := _secret(_from_file(path, ""))):
+        if name not in values and (secret := credential(text_of_file(path, ""))):
             values[name] = secret
-
-
-def _is_readable(path: str) -> bool:
-    try:
-        return os.access(path, os.R_OK)
-    except ValueError:  # a NUL, which only a file can hold
-        return False

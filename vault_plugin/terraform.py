@@ -15,6 +15,7 @@ from vault_plugin.app import connect
 from vault_plugin.broker import Grant
 from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import QueryError
+from vault_plugin.names import checked
 from vault_plugin.record import VaultRef
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Kind
@@ -70,6 +71,11 @@ def _read(text: bytes) -> dict[str, str]:
             raise QueryError(f"The query's `{name}` looks like a credential.", hint=_HINT)
     if missing := [f"`{name}`" for name in REQUIRED if not query.get(name)]:
         raise QueryError(f"The query lacks {' and '.join(missing)}.")
+    for name in REQUIRED:
+        try:
+            checked(query[name])
+        except ValueError as exc:
+            raise QueryError(f"The query's `{name}` {exc}.") from None
     return query
 
 

@@ -1,11 +1,14 @@
-"""How the text of a setting is read: durations, URLs, paths. Each raises ValueError that does not quote it."""
+"""How the text of a setting is read: durations, URLs, paths, credentials. Each raises ValueError that does not quote it."""
 
 import re
 from urllib.parse import urlsplit
 
+from vault_plugin.tokens import Secret
+
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
+_SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
 
 
@@ -66,6 +69,14 @@ def endpoint_url(text: str) -> str:
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, joined by commas; `unix:///path` is a socket. Raises ValueError."""
     return tuple(
-        part if part.startswith("unix:///") else _url(part, ("http", "https"))
-        for part in map(str.strip, text.split(","))
+        part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
+        for part in (part.strip(" ") for part in text.split(","))
     )
+
+
+def credential(text: str) -> Secret | None:
+    """A token or an id to log in with, without the white space around it; None if that is all. Raises ValueError."""
+    text = text.strip()  # a trailing newline would end up in a header
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("holds characters that no such credential has")
+    return Secret(text) if text else None

@@ -13,13 +13,22 @@ NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
 NO_TOKEN = "vault_token (VAULT_TOKEN) is missing, and ~/.vault-token holds none."
+EMPTY = "is given but empty: give a value, or leave it out."
 STRING = "must be a string: put it into quotes."
 INPUT: list[tuple[dict[str, Any], str]] = [
-    ({"url": ""}, "url (KLEARSTACK_URL) is missing."),
+    ({"url": ""}, f"url (KLEARSTACK_URL) {EMPTY}"),
+    ({"url": None}, f"url (KLEARSTACK_URL) {EMPTY}"),
     ({"url": {"a": 1}}, "The option url has a value that it cannot take."),
     ({"url": "http://u:p@api.example.com"}, f"url (KLEARSTACK_URL) {NO_URL}"),
     ({"url": "http://api.example.com"}, "or accept that with allow_plain_http."),
-    ({"vault_addr": ""}, "vault_addr (VAULT_ADDR or BAO_ADDR) is missing."),
+    ({"vault_addr": ""}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
+    ({"vault_addr": None}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
+    ({"user_id": None}, f"user_id (KLEARSTACK_USER_ID) {EMPTY}"),
+    ({"company_name": None}, f"company_name (KLEARSTACK_COMPANY_NAME) {EMPTY}"),
+    ({"company_name": "Acme "}, "company_name (KLEARSTACK_COMPANY_NAME) begins or ends with white space."),
+    ({"company_name": "Acme\n"}, "the control or invisible character U+000A at position 5."),
+    ({"user_id": "\ufeff26"}, "the control or invisible character U+FEFF at position 1."),
+    ({"vault_addr": "http://127.0.0.1:9\n"}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {NO_URL}"),
     ({"vault_token": "a\nb"}, f"holds characters that no such credential has; {NO_TOKEN}"),
     (
         {"user_id": "", "min_ttl": "x"},
@@ -44,7 +53,12 @@ OF_LOOKUPS = {
     "[{'user_id': 1}, {'user_id': 2}]": TERM,
     "{'user_id': 1}, {'user_id': 2, 'shoe': 3}": TERM,
     "{'user_id': true}": TERM_STRING,
-    "{'company_name': none}": TERM_STRING,
+    "{'company_name': none}": f"company_name (KLEARSTACK_COMPANY_NAME) {EMPTY}",
+    "{'user_id': none}": f"user_id (KLEARSTACK_USER_ID) {EMPTY}",
+    "{'user_id': ''}": f"user_id (KLEARSTACK_USER_ID) {EMPTY}",
+    "{'user_id': '26\u200b'}": "the control or invisible character U+200B at position 3.",
+    "{'user_id': '27'}, company_name=none": f"company_name (KLEARSTACK_COMPANY_NAME) {EMPTY}",
+    "user_id=(nothing | default(none))": f"user_id (KLEARSTACK_USER_ID) {EMPTY}",
     "{'company_name': ['Acme']}": TERM_STRING,
     "field='colour'": FIELD,
     "field='refresh_token'": FIELD,
@@ -87,6 +101,47 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
     assert field["msg"] == f"There is no option field.{HINT}"
     assert norway["msg"] == f"The option company_name {STRING}{HINT}"
     assert ["'nowhere' is undefined" in one["msg"] for one in undefined] == [True] * 3
+
+
+def test_null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may_omit(
+    ansible: Ansible, kv2: World
+) -> None:
+    null, template, template_in_task, stronger, weaker, omit, omit_in_term, omitted = ansible.results(
+        kv2,
+        [
+            shown(lookup(), vars={"ansible_klearstack_user_id": None}),
+            shown(lookup(), vars={"ansible_klearstack_company_name": "{{ nothing | default(none) }}"}),
+            token(user_id="{{ nothing | default(none) }}"),
+            shown(
+                lookup(),
+                vars={"ansible_hashi_vault_addr": kv2.vault.address, "ansible_klearstack_vault_addr": None},
+            ),
+            shown(
+                lookup("field='source'"),
+                vars={"ansible_hashi_vault_addr": None, "ansible_klearstack_vault_addr": kv2.vault.address},
+            ),
+            shown(lookup("user_id=omit")),
+            shown(lookup("{'user_id': omit}")),
+            token(user_id="{{ nothing | default(omit) }}"),
+        ],
+    )
+    for result, name in (
+        (null, "user_id"), (template, "company_name"), (template_in_task, "user_id"), (stronger, "vault_addr"),
+    ):  # fmt: skip
+        assert result["failed"]
+        assert f"{name} (" in result["msg"]
+        assert EMPTY in result["msg"]
+    assert omit["failed"]
+    assert omit_in_term["failed"]
+    assert (weaker["msg"], omitted["source"], kv2.endpoint.mints) == ("endpoint", "vault", 1)
+    assert omitted["vault"]["path"] == "klearstack/Acme/26/access"
+
+
+def test_a_name_that_is_not_nfc_is_taken_with_a_warning(newest: Ansible, kv2: World) -> None:
+    done = newest.play(kv2, [token(company_name="A\u0308hre")])
+    assert kv2.endpoint.mints == 1
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "klearstack.vault: company_name (KLEARSTACK_COMPANY_NAME) is not NFC" in said
 
 
 def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:

@@ -35,7 +35,7 @@ HOSTILE = [
     "a b",
     "é@x.com",
     "\U0001f98a",
-    "\x00\n\x7f",
+    "नि\u200dमा",
     "{{identity.entity.id}}",
     "x" * 500,
 ]

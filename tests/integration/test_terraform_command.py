@@ -159,6 +159,29 @@ def test_40_at_once_mint_once(kv2: World) -> None:
     assert kv2.endpoint.mints == 1
 
 
+def test_an_interrupt_is_said_on_stderr(kv2: World) -> None:
+    kv2.endpoint.latency = 30
+    with subprocess.Popen(
+        [*COMMAND, "terraform"],
+        env=kv2.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(QUERY))
+        process.stdin.close()
+        process.stdin = None
+        give_up = time.monotonic() + 30
+        while not kv2.endpoint.requests:
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "klearstack-vault: Interrupted.\n")
+    assert process.returncode == 130
+
+
 @pytest.mark.parametrize("moment", range(8))
 def test_killed_at_any_instant_it_leaves_what_the_next_run_gets_right(kv2: World, moment: int) -> None:
     with subprocess.Popen(

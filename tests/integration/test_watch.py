@@ -330,9 +330,12 @@ def test_who_waits_for_another_process_at_the_same_identity_is_counted(kv2: Worl
     assert (sorted(counts), sorted(mints), kv2.endpoint.mints) == ([0, 1], [0, 1], 1)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "klearstack-vault: Interrupted.\n")],
+)
 def test_it_ends_at_a_signal_and_leaves_no_login_behind(
-    kv2: World, number: signal.Signals, code: int
+    kv2: World, number: signal.Signals, code: int, said: str
 ) -> None:
     policy = f'path "{kv2.mount}/*" {{ capabilities = ["create", "update", "read"] }}'
     role_id, secret_id, accessors = kv2.vault.approle(policy)
@@ -340,7 +343,7 @@ def test_it_ends_at_a_signal_and_leaves_no_login_behind(
     login = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
     with watching(kv2, users(1), **login) as watch:
         watch.ready()
-        assert watch.end(number) == (code, "")
+        assert watch.end(number) == (code, said)
     assert accessors() == before
 
 

@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from vault_plugin.identity import Identity
+from vault_plugin.names import checked
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
@@ -25,6 +26,14 @@ class Done(NamedTuple):
 Run = Callable[..., Done]  # the fixture `run`: the command line with these arguments, in this process
 NOW = 1_790_000_000
 ACME = Identity("26", "Acme")
+
+
+def is_name(text: str) -> bool:
+    """Whether it may be a user id or a company name."""
+    try:
+        return bool(checked(text))
+    except ValueError:
+        return False
 
 
 def jwt(kind: str = "access", **claims: Any) -> str:

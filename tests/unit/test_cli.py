@@ -282,11 +282,43 @@ def test_a_bug_before_the_first_part_is_built_prints_no_value(
     assert CANARY not in done.out + done.err
 
 
-def test_ctrl_c_exits_130_without_a_word(run: Run, broker: FakeBroker) -> None:
+def test_ctrl_c_exits_130_and_says_so(run: Run, broker: FakeBroker) -> None:
     failing(broker, KeyboardInterrupt())
     done = run("get")
     assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-1] == "klearstack-vault: Interrupted."
     assert "Traceback" not in done.err
+
+
+class Replaced(Exception):  # noqa: N818  no error
+    """Instead of another program in this process's place."""
+
+
+@pytest.mark.parametrize("start", [cli.main, cli.bazel_helper, cli.git_helper])
+def test_in_a_locale_of_another_encoding_the_command_starts_again_in_utf_8(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[[], None]
+) -> None:
+    def replace(program: str, arguments: Sequence[str]) -> None:
+        raise Replaced(program, arguments)
+
+    monkeypatch.setattr(os, "execv", replace)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "vault_plugin", "get", "--user-id", "\udce9"])
+    with pytest.raises(Replaced) as caught:
+        start()
+    program = sys.executable
+    assert caught.value.args == (
+        program,
+        [program, "-X", "utf8", "-m", "vault_plugin", "get", "--user-id", "\udce9"],
+    )
+
+
+def test_it_does_not_start_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    monkeypatch.setattr(sys, "_xoptions", {"utf8": "0"})
+    monkeypatch.setattr(sys, "argv", ["klearstack-vault", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
 
 
 def test_the_token_is_all_there_is_on_stdout(run: Run, broker: FakeBroker) -> None:
@@ -362,10 +394,15 @@ def test_stderr_says_more_with_each_v_and_only_what_is_ours(run: Run, broker: Fa
         assert run("get", *flag).err == "".join(lines[: count + 1])
 
 
+def stdin_of(text: str, encoding: str = "utf-8") -> io.TextIOWrapper:
+    """A standard input with that text in UTF-8, which Python would read in that encoding."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding=encoding)
+
+
 def test_user_and_company_may_come_from_a_line_of_stdin_each(
     run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("27\nAcme & Sons\r\nmore\n"))
+    monkeypatch.setattr(sys, "stdin", stdin_of("27\nAcme & Sons\r\nmore\n"))
     run("get", "--company-name", "-", "--user-id", "-")
     assert broker.asked[0][0] == Identity("27", "Acme & Sons")
 
@@ -374,7 +411,7 @@ def test_user_and_company_may_come_from_a_line_of_stdin_each(
 def test_one_of_them_may_come_from_stdin_alone(
     run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", stdin_of(text))
     run("get", "--company-name", "-")
     assert broker.asked[0][0] == Identity("26", "Initech")
 
@@ -388,13 +425,13 @@ def test_stdin_is_left_alone_unless_asked_for(
     assert stdin.read() == "left alone"
 
 
-def test_an_empty_stdin_is_a_missing_setting(
+def test_an_empty_stdin_is_an_empty_setting(
     run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", stdin_of(""))
     done = run("get", "--user-id", "-")
     assert done.code == 78
-    assert "--user-id (KLEARSTACK_USER_ID) is missing" in done.err
+    assert "--user-id (KLEARSTACK_USER_ID) is given but empty" in done.err
 
 
 def test_a_name_in_stdin_that_is_no_utf_8_exits_78_and_is_not_quoted(
@@ -404,7 +441,7 @@ def test_a_name_in_stdin_that_is_no_utf_8_exits_78_and_is_not_quoted(
     monkeypatch.setattr(sys, "stdin", raw)
     done = run("get", "--user-id", "-")
     assert done.code == 78
-    assert "The user_id is not valid UTF-8." in done.err
+    assert "A line of standard input cannot be read" in done.err
     assert "CANARY" not in done.err.replace("hvs.CANARY", "")
 
 

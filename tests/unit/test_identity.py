@@ -4,11 +4,13 @@ import posixpath
 import re
 import unicodedata
 from dataclasses import FrozenInstanceError
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from support.fakes import is_name
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import MAX_SEGMENT, Identity, encode
@@ -17,6 +19,7 @@ from vault_plugin.tokens import Kind
 # Few characters that all mean something to paths, URLs, policies or the encoding itself: collisions come soon.
 TRICKY = st.text("a./~+*%2FE{}@é\x00 ", min_size=1, max_size=8)
 NAMES = TRICKY | st.text(min_size=1)
+ACCEPTED = NAMES.filter(is_name)
 LONG = st.builds(
     lambda char, count, end: char * count + end, st.sampled_from("aé.~/"), st.integers(50, 500), TRICKY
 )
@@ -48,7 +51,7 @@ def test_two_names_never_share_a_segment(one: str, other: str) -> None:
     assert encode(one) != encode(other)
 
 
-@given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
+@given(st.tuples(ACCEPTED, ACCEPTED), st.tuples(ACCEPTED, ACCEPTED))
 def test_two_identities_never_share_a_path(one: tuple[str, str], other: tuple[str, str]) -> None:
     assume(one != other)
     paths = {Identity(*who).path("p", kind) for who in (one, other) for kind in Kind}
@@ -81,7 +84,11 @@ def assert_stays_in_its_place(identity: Identity) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name[:30]))
-def test_a_hostile_name_stays_in_its_place(name: str) -> None:
+def test_a_hostile_name_is_refused_or_stays_in_its_place(name: str) -> None:
+    if not is_name(name):
+        with pytest.raises(SettingsError):
+            Identity(name, "Acme")
+        return
     assert_stays_in_its_place(Identity(name, name))
     assert_stays_in_its_place(Identity(name, "Acme"))
     assert_stays_in_its_place(Identity("26", name))
@@ -91,7 +98,7 @@ def test_no_two_hostile_names_share_a_segment() -> None:
     assert len({encode(name) for name in HOSTILE}) == len(HOSTILE)
 
 
-@given(NAMES | LONG, NAMES | LONG)
+@given(ACCEPTED | LONG.filter(is_name), ACCEPTED | LONG.filter(is_name))
 def test_any_name_stays_in_its_place(user: str, company: str) -> None:
     assert_stays_in_its_place(Identity(user, company))
 
@@ -150,11 +157,19 @@ def test_the_path_names_company_user_and_kind() -> None:
         ("26", "", "The company_name is empty."),
         ("CANARY\ud800", "Acme", "The user_id is not valid UTF-8."),
         ("26", "\udfffCANARY", "The company_name is not valid UTF-8."),
+        (26, "Acme", "The user_id is not a string."),
+        (True, "Acme", "The user_id is not a string."),
+        ("26", None, "The company_name is not a string."),
+        ("26", b"CANARY", "The company_name is not a string."),
+        (" CANARY", "Acme", "The user_id begins or ends with white space."),
+        (
+            "26",
+            "CANARY\n",
+            "The company_name has the control or invisible character U+000A at position 7.",
+        ),
     ],
 )
-def test_an_empty_or_undecodable_name_is_refused_without_being_quoted(
-    user: str, company: str, complaint: str
-) -> None:
+def test_what_is_no_name_is_refused_without_being_quoted(user: Any, company: Any, complaint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Identity(user, company)
     assert str(caught.value) == complaint
@@ -168,6 +183,6 @@ def test_an_identity_cannot_be_changed() -> None:
         identity.user_id = "27"  # type: ignore[misc]
 
 
-@given(NAMES, NAMES)
+@given(ACCEPTED, ACCEPTED)
 def test_repr_hides_both_names(user: str, company: str) -> None:
     assert repr(Identity(user, company)) == repr(Identity("26", "Acme"))

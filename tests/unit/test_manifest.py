@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import jwt
+from support.fakes import is_name, jwt
 from support.manifests import made_file, peak
 
 from vault_plugin.errors import SettingsError, UsageError
@@ -104,8 +105,54 @@ def test_the_company_is_the_identitys_else_the_default_else_that_of_the_settings
 
 
 def test_an_empty_field_is_one_left_out() -> None:
-    text = "defaults: {company_name: Acme, file: '/x/{user_id}'}\nidentities:\n- {user_id: 1, company_name: '', file: ~}\n"
+    text = "defaults: {company_name: Acme, file: '/x/{user_id}'}\nidentities:\n- {user_id: 1, file: ~}\n"
     assert entries(text) == [Entry(3, Identity("1", "Acme"), "/x/1")]
+    assert entries("user_id,company_name\n1,\n", "csv", company="Acme") == [
+        Entry(2, Identity("1", "Acme"), None)
+    ]
+
+
+def test_a_company_or_address_that_is_null_or_empty_becomes_no_other_one() -> None:
+    text = "defaults: {company_name: ''}\ntargets: [{address: ~, mount: kv}]\nidentities:\n- {user_id: 1, company_name: ~}\n"
+    empty = "is null or empty: give a value, or leave it out"
+    assert problems(text, company="Acme") == [
+        f"line 1: `company_name` {empty}",
+        f"line 2: `address` {empty}",
+        f"line 4: `company_name` {empty}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("csv", "user_id,company_name\n1,Acme \n"),
+        ("jsonl", '\n{"user_id": "1", "company_name": "Acme "}\n'),
+        ("yaml", "identities:\n- {user_id: 1, company_name: 'Acme '}\n"),
+    ],
+)
+def test_a_name_with_what_nobody_sees_is_told_by_its_line(form: str, text: str) -> None:
+    assert problems(text, form) == ["line 2: `company_name` begins or ends with white space"]
+    said = problems(text.replace("Acme ", "Ac\u2060me").replace("1", "1\u200e"), form)
+    place = "has the control or invisible character"
+    assert said == [
+        f"line 2: `user_id` {place} U+200E at position 2",
+        f"line 2: `company_name` {place} U+2060 at position 3",
+    ]
+
+
+def test_a_default_company_with_what_nobody_sees_is_told_once() -> None:
+    rows = "identities:\n- user_id: 1\n- user_id: 2\n- {user_id: 3, company_name: 'B '}\n"
+    assert problems(f"defaults: {{company_name: 'A '}}\n{rows}") == [
+        f"line {line}: `company_name` begins or ends with white space" for line in (1, 5)
+    ]
+
+
+def test_names_that_are_not_nfc_are_taken_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    names = [unicodedata.normalize("NFD", name) for name in ("\u00e9", "\u00e8")]
+    rows = f"user_id,company_name\n\u00e9,A\n{names[0]},A\n1,{names[1]}\n"
+    assert [one.line for one in entries(rows, "csv")] == [2, 3, 4]
+    (warning,) = caplog.messages
+    assert warning.startswith("line 3 of the manifest")
 
 
 def test_entries_may_be_asked_for_again() -> None:
@@ -166,7 +213,7 @@ def test_an_identity_without_user_is_told_even_if_defaults_try_to_name_one() -> 
 
 def test_a_name_that_is_no_utf_8_is_told_and_not_quoted() -> None:
     said = problems('{"user_id": "CANARY\\ud800", "company_name": "Acme"}', "jsonl")
-    assert said == ["line 1: The user_id is not valid UTF-8."]
+    assert said == ["line 1: `user_id` is not valid UTF-8"]
 
 
 def test_a_key_that_nobody_knows_is_told_once_where_it_stands_first() -> None:
@@ -216,7 +263,7 @@ def test_an_identity_that_stands_twice_on_one_line_is_told_too() -> None:
 
 
 def test_identities_that_look_alike_are_none_that_stand_there_twice() -> None:
-    text = '{"user_id": "1"}\n{"user_id": "01"}\n{"user_id": "1", "company_name": "acme"}\n{"user_id": "1 "}\n{"user_id": "l"}\n'
+    text = '{"user_id": "1"}\n{"user_id": "01"}\n{"user_id": "1", "company_name": "acme"}\n{"user_id": "1  1"}\n{"user_id": "l"}\n'
     assert len(entries(text, "jsonl", company="Acme")) == 5
 
 
@@ -287,7 +334,7 @@ def test_a_file_that_leads_who_knows_where_is_refused(template: str) -> None:
     ]
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(is_name)
 
 
 @given(TEXTS, TEXTS)

@@ -141,6 +141,24 @@ def test_a_wrong_command_line_exits_64(
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize(
+    "argv", [("--company-name", ""), ("--company-name", "A\u200b"), ("--url", ""), ("--vault-addr", "")]
+)
+def test_an_empty_flag_becomes_nothing_else(
+    run: Run,
+    targets: FakeTargets,
+    manifest: str,
+    command: str,
+    argv: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Initech")
+    done = run(command, *argv, manifest)
+    assert (done.code, done.out, targets.settings) == (78, "", [])
+    assert f"{argv[0]} (" in done.err
+
+
+@pytest.mark.parametrize("command", ["sync", "watch"])
 def test_a_manifest_must_be_named(run: Run, command: str) -> None:
     done = run(command)
     assert done.code == 64
@@ -263,6 +281,7 @@ def test_a_signal_stops_it_exits_by_it_and_leaves_the_rest(
     )
     assert done.code == 128 + number
     assert f"not tried ({number.name})" in done.out
+    assert ("klearstack-vault: Interrupted." in done.err) is (number == signal.SIGINT)
     assert signal.getsignal(number) == before
 
 
@@ -414,7 +433,8 @@ def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
 ) -> None:
     assert run("watch", manifest).code == 0
     fake_service.ended = signal.SIGINT
-    assert run("watch", manifest).code == 130
+    done = run("watch", manifest)
+    assert (done.code, done.err) == (130, "klearstack-vault: Interrupted.\n")
 
 
 def test_watch_takes_no_standard_input_which_cannot_be_read_anew(

@@ -13,11 +13,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.rows import FORMATS, MAX_LINE, Problem, Row, read_csv, read_jsonl, read_yaml, shown
+from vault_plugin.rows import (
+    FORMATS,
+    MAX_LINE,
+    NEVER_EMPTY,
+    Problem,
+    Row,
+    read_csv,
+    read_jsonl,
+    read_yaml,
+    shown,
+)
 
 CANARY = "hvs.CAN-ARY"
 TWICE = "stands there twice"
 NO_TEXT = "is no plain text or number, without tag or alias"
+EMPTY = "is null or empty: give a value, or leave it out"
 NO_JSON = f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)"
 NO_NUMBER = "is no text and no whole number"
 NO_COLUMNS = "must name the columns, each once"
@@ -75,7 +86,19 @@ def test_a_null_that_is_quoted_is_a_text(quoted: str) -> None:
 
 
 def test_an_empty_text_in_quotes_is_a_field_left_out() -> None:
-    assert items("- user_id: ''\n  company_name: \"\"\n") == [row(2)]
+    assert items("- user_id: 1\n  file: ''\n  mount: \"\"\n") == [row(2, user_id="1")]
+
+
+@pytest.mark.parametrize("value", ["", "~", "null", "''", '""', "!!str"])
+@pytest.mark.parametrize("name", NEVER_EMPTY)
+def test_what_decides_whose_token_or_which_vault_is_not_null_or_empty(name: str, value: str) -> None:
+    assert items(f"- file: x\n  {name}: {value}\n- file: y\n") == [Problem(3, name, EMPTY), row(4, file="y")]
+    for empty in ("null", '""'):
+        assert read("jsonl", f'{{"file": "x", "{name}": {empty}}}') == [Problem(1, name, EMPTY)]
+
+
+def test_an_empty_cell_of_csv_is_a_field_left_out() -> None:
+    assert read("csv", "user_id,company_name\n1,\n") == [row(2, user_id="1")]
 
 
 @pytest.mark.parametrize("value", ["!!int 26", "!!binary aGk=", "!secret x", "*x", "[a]", "[]", "{a: b}", "[{a: [b, {c: d}]}]"])  # fmt: skip

@@ -1,7 +1,9 @@
 """Where each setting comes from, and that no secret is told when one is wrong."""
 
 import os
+import re
 import traceback
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -182,8 +184,22 @@ def test_an_empty_required_variable_is_missing(variable: str) -> None:
     assert "missing" in said
 
 
-def test_an_empty_required_flag_is_missing_and_nobody_elses_id_is_taken_instead() -> None:
-    assert complaint(ENOUGH, user_id="") == "--user-id (KLEARSTACK_USER_ID) is missing."
+@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.required])
+def test_an_empty_required_flag_is_an_error_and_nothing_is_taken_instead(name: str, tmp_path: Path) -> None:
+    path = file_with(tmp_path, sample(name, 1).encode())
+    for environ in ({}, {f"{variable}_FILE": path for variable in ORIGINS[name].env}):
+        said = complaint(ENOUGH | environ, **{name: ""})
+        assert said.startswith(f"--{name.replace('_', '-')} (")
+        assert said.endswith(") is given but empty: give a value, or leave it out.")
+
+
+@pytest.mark.parametrize("variable", ENOUGH.keys() - {"VAULT_TOKEN"})
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
+def test_an_empty_file_is_an_error(variable: str, content: bytes, tmp_path: Path) -> None:
+    environ = ENOUGH | {variable: "", f"{variable}_FILE": file_with(tmp_path, content)}
+    assert complaint(environ).endswith(
+        f", as read from the file that {variable}_FILE names, is given but empty: give a value, or leave it out."
+    )
 
 
 def test_all_that_is_missing_is_named_in_one_error() -> None:
@@ -233,13 +249,58 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         (b"26", "26"),
         (b"26\n", "26"),
         (b"26\r\n", "26"),
-        (b" 26 \n", " 26 "),
-        (b"26\n\n", "26\n"),
         (b"\xc3\xa9mile\n", "\u00e9mile"),
     ],
 )
-def test_one_newline_at_the_end_of_a_file_is_nobodys_name(content: bytes, user: str, tmp_path: Path) -> None:
+def test_one_line_end_at_the_end_of_a_file_is_nobodys_name(content: bytes, user: str, tmp_path: Path) -> None:
     assert gathered("user_id", {"KLEARSTACK_USER_ID_FILE": file_with(tmp_path, content)}) == user
+
+
+INVISIBLE = {
+    "Acme\n": "U+000A at position 5",
+    "Acme\t": "U+0009 at position 5",
+    "\ufeffAcme": "U+FEFF at position 1",
+    "Ac\u200bme": "U+200B at position 3",
+    "Acme ": "begins or ends with white space",
+    "\u00a0Acme": "begins or ends with white space",
+}
+
+
+@pytest.mark.parametrize("text", INVISIBLE, ids=ascii)
+@pytest.mark.parametrize("name", ["user_id", "company_name"])
+def test_a_name_with_what_nobody_sees_is_refused_wherever_it_comes_from(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    (variable,) = ORIGINS[name].env
+    called = f"--{name.replace('_', '-')} ({variable})"
+    path = file_with(tmp_path, f"{text}\n".encode())
+    for said in (
+        complaint(ENOUGH, **{name: text}),
+        complaint(ENOUGH | {variable: text}),
+        complaint(ENOUGH | {variable: "", f"{variable}_FILE": path}),
+    ):
+        assert said.startswith(called)
+        assert INVISIBLE[text] in said
+        assert "Acme" not in said
+    assert f"as read from the file that {variable}_FILE names" in said
+
+
+def test_a_name_that_is_not_nfc_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "\u00c4hre") for form in ("NFC", "NFD"))
+    assert Settings.from_env(ENOUGH, company_name=composed).company_name == composed
+    assert caplog.messages == []
+    assert Settings.from_env(ENOUGH, company_name=decomposed).company_name == decomposed
+    (warning,) = caplog.messages
+    assert warning.startswith("--company-name (KLEARSTACK_COMPANY_NAME) is not NFC-normalized")
+    assert "hre" not in warning
+
+
+@pytest.mark.parametrize(
+    "address", ["https://vault.example\n", "https://vault.example\r\n", "\thttps://v", "unix:///run/v\n"]
+)
+@pytest.mark.parametrize("variable", ["VAULT_ADDR", "BAO_ADDR", "KLEARSTACK_URL"])
+def test_an_address_with_a_line_end_is_refused(variable: str, address: str) -> None:
+    assert "must look like https://host[:port]" in complaint(ENOUGH | {variable: address})
 
 
 @pytest.mark.parametrize("content", [b"hvs.token", b"hvs.token\n", b"hvs.token\r\n", b" hvs.token \n\n"])
@@ -498,7 +559,6 @@ def test_a_setting_that_there_is_not_is_a_mistake_of_the_caller() -> None:
         (None, {}, None),
         ("Acme", {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Acme"),
         (None, {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Initech"),
-        ("", {"KLEARSTACK_COMPANY_NAME": "Initech"}, "Initech"),
         (None, {"KLEARSTACK_COMPANY_NAME": ""}, None),
     ],
 )
@@ -521,3 +581,11 @@ def test_the_company_of_those_who_name_none_may_come_from_a_file(
     path.write_text("Acme & Sons\n")
     assert default_company(None) == "Acme & Sons"
     assert default_company("Initech") == "Initech"
+    for content, complaint in (("", "is given but empty"), ("Acme\u200b", "U+200B at position 5")):
+        path.write_text(content)
+        with pytest.raises(SettingsError, match=re.escape(complaint)):
+            default_company(None)
+    with pytest.raises(
+        SettingsError, match=r"^--company-name \(KLEARSTACK_COMPANY_NAME\) is given but empty"
+    ):
+        default_company("", {"KLEARSTACK_COMPANY_NAME": "Initech"})

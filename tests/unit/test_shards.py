@@ -5,12 +5,13 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fakes import is_name
 
 from vault_plugin.errors import UsageError
 from vault_plugin.identity import Identity
 from vault_plugin.shards import Shard, shard
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(is_name)
 IDENTITIES = st.builds(Identity, TEXTS, TEXTS)
 
 

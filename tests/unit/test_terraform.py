@@ -50,6 +50,14 @@ def test_a_required_key_that_is_missing_or_empty_is_named(name: str, query: dict
     assert f"`{name}`" in complaint(query)
 
 
+@pytest.mark.parametrize("value", ["Acme\n", "\ufeffAcme", " Acme", "Ac\u200bme", "A\u202ecme"])
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_name_with_what_nobody_sees_is_named_and_not_quoted(name: str, value: str) -> None:
+    message = complaint(GOOD | {name: value})
+    assert message.startswith(f"The query's `{name}` ")
+    assert "cme" not in message
+
+
 @pytest.mark.parametrize("name", ["usr_id", "vault_token", "VAULT_TOKEN", "password", "secret_id", "url"])
 def test_an_unknown_key_is_named_with_those_that_there_are(name: str) -> None:
     message = complaint(GOOD | {name: "x"})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vault_plugin.environment import without_line_end
 from vault_plugin.errors import SettingsError, UsageError, WriteError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
@@ -86,10 +87,10 @@ def print_out(text: str) -> None:
 
 
 def line_of_stdin() -> str:
-    """The next line. Raises SettingsError if there is none to be read."""
+    """The next line, as UTF-8. Raises SettingsError if it cannot be read."""
     try:
-        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
-    except (AttributeError, OSError, ValueError):  # closed, broken, or no UTF-8
+        return without_line_end(sys.stdin.buffer.readline().decode())
+    except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
         raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
 
 

@@ -80,6 +80,8 @@ def sync(
     left = manifest.count - run.counts.total()
     print_out(_summary(run, manifest.count, left))
     if caught and left + run.counts["failed"]:
+        if caught[0] == signal.SIGINT:
+            raise KeyboardInterrupt
         return 128 + caught[0]
     if left or run.counts["failed"]:
         return PARTIAL

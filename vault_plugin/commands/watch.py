@@ -85,6 +85,8 @@ def watch(
                 return service.Plan(manifest.targets, list(manifest.entries()))
 
         ended = service.run(load, watcher_of)
+    if ended == signal.SIGINT:
+        raise KeyboardInterrupt
     return EX_OK if ended == signal.SIGTERM else 128 + ended
 
 

@@ -104,6 +104,10 @@ notes:
   - An option that no keyword, variable, environment variable or ini key sets may still come from E(VAULT_ADDR) and the
     others that its description names. E(BAO_ADDR) and the like go before them. Each, also E(KLEARSTACK_URL) and the like,
     may name a file with C(_FILE) appended, such as E(VAULT_TOKEN_FILE).
+  - O(user_id), O(company_name), O(url) and O(vault_addr) fail if they are given but null or empty, for example by a variable
+    that is not set. In a task use C(default(omit)) to leave one out.
+  - O(user_id) and O(company_name) are used exactly as given. Control characters, invisible characters, and white space at either end
+    are errors.
   - Of the settings of C(community.hashi_vault) those count that the lookup's documentation lists as C(ansible_hashi_vault_*)
     and E(ANSIBLE_HASHI_VAULT_*). Proxies, retries, C(retry_action), C(token_path), C(token_file) and C(validate_certs) do
     not; TLS is always verified.

@@ -35,10 +35,12 @@ FIELDS = {
     "refresh": ("refresh_token", "refresh_expires_at", "refresh_expires_in", "refresh_vault"),
 }
 IDENTITY = ("user_id", "company_name")
+NEVER_NULL = (*IDENTITY, "url", "vault_addr")
 MISSING = (
     "klearstack.vault needs the Python package klearstack-vault in the Python that runs Ansible: "
     f"{sys.executable} -m pip install klearstack-vault"
 )
+_OMITTED = "__omit_place_holder__"  # what `omit` is before core 2.19, which has none in lookups
 _HINT = "`ansible-doc -t lookup klearstack.vault.token` explains each option."
 _display = Display()
 
@@ -64,7 +66,7 @@ class _ToDisplay(logging.Handler):
 
     def emit(self, record):
         show = _display.warning if record.levelno >= logging.WARNING else _display.v
-        show(f"klearstack.vault: {record.getMessage()}")
+        show(f"klearstack.vault: {_in_options(record.getMessage())}")
 
 
 def _listen():
@@ -122,6 +124,11 @@ def _options(lookup, templar, variables, direct):
         # Core takes variables as they stand there, also those that are templates.
         names = (one["name"] for one in about.get("vars", ())) if given is None else ()
         said = {one: templar.template(variables[one]) for one in names if one in variables}
+        # Core takes null as left out, and would go on to another user, company, endpoint or Vault.
+        chosen = given if name in direct else next(reversed(said.values()), "")
+        if name in NEVER_NULL and chosen is None:
+            options[name] = ""  # which the package refuses
+            continue
         # Of NO YAML makes false, and of 1.10 it makes 1.1.
         wrong = (bool, float) if name in IDENTITY else bool
         if about["type"] == "str" and any(isinstance(value, wrong) for value in (given, *said.values())):
@@ -155,7 +162,10 @@ def _identity(term, options):
     """The user and the company of one term. What a term leaves out comes from the options."""
     if not isinstance(term, Mapping) or not term or set(term) - set(IDENTITY):
         raise UsageError("Each term must be a dict of user_id and company_name.", hint=_HINT)
-    if any(isinstance(one, bool) or not (isinstance(one, int) or is_string(one)) for one in term.values()):
+    if any(
+        isinstance(one, bool) or not (one is None or isinstance(one, int) or is_string(one))
+        for one in term.values()
+    ):
         raise UsageError(
             "The user_id and the company_name must be strings: put them into quotes.", hint=_HINT
         )
@@ -163,5 +173,11 @@ def _identity(term, options):
 
 
 def _plain(value):
-    """Its text as Python's own string: core's strings carry tags, and the older ones stay what they are in `str()`."""
-    return str.__str__(str(value))
+    """Its text as Python's own string: core's strings carry tags, and the older ones stay what they are in `str()`.
+
+    Null is an empty text, which the package refuses where it must not stand for another value.
+    """
+    text = "" if value is None else str.__str__(str(value))
+    if text.startswith(_OMITTED):
+        raise UsageError("Only a task's own options can be omitted.", hint=_HINT)
+    return text

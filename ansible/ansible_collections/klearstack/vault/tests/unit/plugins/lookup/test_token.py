@@ -54,6 +54,22 @@ def test_a_term_that_is_no_identity_is_refused(term):
     assert "user_id and" in told(term, **ENOUGH)
 
 
+@pytest.mark.parametrize("value", [None, "", "26 ", "26\u200b"])
+@pytest.mark.parametrize("name", ["user_id", "company_name"])
+def test_null_and_what_nobody_sees_is_no_name(name, value, monkeypatch):
+    monkeypatch.setenv("KLEARSTACK_USER_ID", "26")
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Acme")
+    assert f"{name} (" in told(**{**ENOUGH, name: value})
+    assert f"{name} (" in told({name: value}, **ENOUGH)
+
+
+@pytest.mark.parametrize(
+    "options", [{"user_id": "__omit_place_holder__0"}, {"mount": "__omit_place_holder__0"}]
+)
+def test_only_a_task_can_omit(options):
+    assert "omitted" in told(**{**ENOUGH, **options})
+
+
 def test_an_option_that_does_not_exist_is_named():
     assert "There is no option usr_id." in told(usr_id="26", **ENOUGH)
 

@@ -36,3 +36,21 @@ def test_what_is_said_crosses_as_plain_text_by_its_rank(monkeypatch):
         "user_id": "27",
     }
     assert {type(value) for value in said.values()} == {str, bool}
+
+
+def test_null_stands_for_no_other_identity_or_address(monkeypatch):
+    monkeypatch.setenv("KLEARSTACK_USER_ID", "26")
+    monkeypatch.setenv("ANSIBLE_HASHI_VAULT_ADDR", "https://other.example.com")
+    for name in ("user_id", "company_name", "url", "vault_addr"):
+        assert options({}, **{name: None})[name] == ""
+        assert options({f"ansible_klearstack_{name}": None})[name] == ""
+        assert options({f"ansible_klearstack_{name}": None}, **{name: "given"})[name] == "given"
+    assert (
+        options({"ansible_hashi_vault_addr": "weaker", "ansible_klearstack_vault_addr": None})["vault_addr"]
+        == ""
+    )
+    assert (
+        options({"ansible_hashi_vault_addr": None, "ansible_klearstack_vault_addr": "stronger"})["vault_addr"]
+        == "stronger"
+    )
+    assert options({"ansible_klearstack_mount": "variable"}, mount=None)["mount"] == "variable"

@@ -1,0 +1,60 @@
+"""Text from the environment and from files is UTF-8, and loses one line end at most."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from vault_plugin.environment import look_up, process_environment, text_of_file, without_line_end
+from vault_plugin.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", ""),
+        (b"26", "26"),
+        (b"26\n", "26"),
+        (b"26\r\n", "26"),
+        (b"26\n\n", "26\n"),
+        (b"26\r\n\r\n", "26\r\n"),
+        (b"26\r", "26\r"),
+        (b"26\n\r", "26\n\r"),
+        (b"\n26\n", "\n26"),
+        (b" 26 \n", " 26 "),
+        (b"\xef\xbb\xbf26\n", "\ufeff26"),
+        (b"26\xe2\x80\xa8", "26\u2028"),
+    ],
+)
+def test_a_file_loses_its_final_line_end_and_nothing_else(content: bytes, text: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert text_of_file(tmp_path / "file", "") == text
+    assert without_line_end(content.decode()) == text
+
+
+def test_a_text_from_a_file_comes_with_where_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("26\n")
+    environ = {"ONE": "", "ONE_FILE": "", "TWO_FILE": str(tmp_path / "file"), "THREE": "27"}
+    assert look_up(("ONE", "TWO", "THREE"), environ) == (
+        "26",
+        ", as read from the file that TWO_FILE names,",
+    )
+    assert look_up(("THREE", "TWO"), environ) == ("27", "")
+    assert look_up(("ONE",), environ) is None
+
+
+def test_the_environment_is_utf_8_whatever_the_locale_of_the_program_that_imports_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert process_environment() is os.environ
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    monkeypatch.setitem(os.environb, b"KLEARSTACK_COMPANY_NAME", "A\u00e7me".encode())
+    monkeypatch.setitem(os.environb, b"KLEARSTACK_USER_ID", b"\xe7")
+    environ = process_environment()
+    assert environ["KLEARSTACK_COMPANY_NAME"] == "A\u00e7me"
+    assert environ["KLEARSTACK_USER_ID"] == "\udce7"
+    for name in ("KLEARSTACK_URL", "VAULT_ADDR"):
+        monkeypatch.setenv(name, "https://host.example")
+    monkeypatch.setenv("VAULT_TOKEN", "hvs.token")
+    assert Settings.from_env(user_id="26").company_name == "A\u00e7me"
