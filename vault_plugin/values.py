@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
+_PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
@@ -69,3 +70,13 @@ def vault_addresses(text: str) -> tuple[str, ...]:
         part if part.startswith("unix:///") else _url(part, ("http", "https"))
         for part in map(str.strip, text.split(","))
     )
+
+
+def issuer(url: str) -> str:
+    """The endpoint that a base URL names: the same text for each spelling of its scheme, host and port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").removesuffix(".")
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path}"

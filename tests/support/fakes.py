@@ -40,9 +40,12 @@ def jwt(kind: str = "access", **claims: Any) -> str:
     return f"{head}.c2lnbmF0dXJl"
 
 
-def token(kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j") -> Token:
-    """A token issued at `at` (Unix seconds) that lives for `life` seconds."""
-    return Token.from_jwt(jwt(kind, iat=at, exp=at + life, jti=jti), kind)
+def token(
+    kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j", by: str = "", **claims: Any
+) -> Token:
+    """A token issued at `at` (Unix seconds), by that endpoint, that lives for `life` seconds."""
+    about = {"iat": at, "exp": at + life, "jti": jti} | claims
+    return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
 def pair(at: int = NOW, life: int = 900, jti: str = "j") -> TokenPair:
@@ -91,17 +94,22 @@ class FakeStore:
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
     ) -> Stored:
-        if slot.stored and slot.stored.token.newer_than(token):
+        if slot.stored and self._is_newer(slot.stored.token, token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)
         if newest.version != slot.version and newest.stored:
             theirs = newest.stored.token
-            if not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf):
+            good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
+            if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
         self.data[path] = newest.version + 1, data, token.expires_at
         return Stored(token, VaultRef("fake", path, newest.version + 1), release_version)
+
+    def _is_newer(self, theirs: Token, ours: Token) -> bool:
+        valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)
+        return valid and theirs.newer_than(ours) and not theirs.is_ahead(self.now())
 
 
 @dataclass

@@ -22,6 +22,7 @@ from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind
 
 DEADLINE = Deadline(10)
+URL = "https://api.example"
 
 
 class World:
@@ -39,6 +40,7 @@ class World:
             source=lambda: self.source,
             flight=self.flight,
             now=self.clock.now,
+            endpoint=URL,
             min_ttl=min_ttl,
             deadline=10,
             bypass=bypass,
