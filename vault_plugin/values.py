@@ -79,4 +79,4 @@ def issuer(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"

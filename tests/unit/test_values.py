@@ -110,7 +110,7 @@ def test_a_base_url_is_taken_with_or_without_the_endpoints_path(text: str, url: 
     ],
 )
 def test_an_endpoint_has_one_name_however_its_url_is_spelled(text: str, name: str) -> None:
-    assert issuer(endpoint_url(text)) == name
+    assert issuer(endpoint_url(text)) == issuer(f"{endpoint_url(text)}/") == name
 
 
 NO_URLS = [
