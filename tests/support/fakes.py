@@ -48,10 +48,12 @@ def token(
     return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
-def pair(at: int = NOW, life: int = 900, jti: str = "j") -> TokenPair:
+def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenPair:
     """Both tokens of one minting."""
     return TokenPair(
-        token(Kind.ACCESS, at=at, life=life, jti=jti), token(Kind.REFRESH, at=at, life=86400, jti=jti), "1"
+        token(Kind.ACCESS, at=at, life=life, jti=jti, by=by),
+        token(Kind.REFRESH, at=at, life=86400, jti=jti, by=by),
+        "1",
     )
 
 
@@ -78,6 +80,8 @@ class FakeStore:
         self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
         self.reads = 0
         self.error: Exception | None = None
+        self.accept_other_users = False
+        self.before_write: Callable[[], object] = lambda: None  # what happens elsewhere before the next write
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -89,11 +93,16 @@ class FakeStore:
         if "managed" not in data:
             raise foreign()
         ref = VaultRef("fake", identity.path("p", kind), version)
-        return Slot(version, None, stored_at(ref, data, identity, kind) if deletion > self.now() else None)
+        if deletion <= self.now():
+            return Slot(version)
+        accept = self.accept_other_users
+        return Slot(version, None, stored_at(ref, data, identity, kind, accept_other_users=accept))
 
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
     ) -> Stored:
+        before, self.before_write = self.before_write, lambda: None
+        before()
         if slot.stored and self._is_newer(slot.stored.token, token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)
