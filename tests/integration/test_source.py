@@ -159,6 +159,12 @@ def test_the_future_begins_60_seconds_ahead_of_the_clock_that_is_furthest_on() -
                     source.obtain(ACME, Deadline(5))
 
 
+def test_a_token_that_does_not_say_when_it_was_issued_was_issued_now() -> None:
+    with minting({"iat": None}, {"iat": None}) as (url, _):
+        for token in obtain(url).tokens:
+            assert token.issued_at == pytest.approx(time.time(), abs=5)
+
+
 def test_the_token_says_which_endpoint_issued_it() -> None:
     with minting() as (url, _):
         port = url.rpartition(":")[2]
