@@ -19,6 +19,7 @@ from vault_plugin.settings import Settings
 from vault_plugin.singleflight import SingleFlight
 from vault_plugin.tokens import Kind
 from vault_plugin.transport import Transport
+from vault_plugin.values import issuer
 from vault_plugin.warm import WarmReader
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
@@ -44,6 +45,12 @@ def connect(
     SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
     """
     vault_clock, endpoint_clock = ServerClock(), ServerClock()
+    endpoint = issuer(settings.url)
+    accept_other_users = settings.on_user_mismatch == "warn"
+
+    def now() -> float:
+        return latest(vault_clock, endpoint_clock)
+
     transport = Transport(
         settings.vault_addr,
         vault_clock,
@@ -61,13 +68,25 @@ def connect(
 
             client = VaultClient(transport, settings, reread or (lambda: settings))
             closing.callback(lambda: client.close(Deadline(min(settings.timeout, GOODBYE))))
-            return VaultStore(client, vault_clock, settings.mount, settings.path_prefix)
+            return VaultStore(
+                client,
+                vault_clock,
+                settings.mount,
+                settings.path_prefix,
+                latest=now,
+                accept_other_users=accept_other_users,
+            )
 
         def make_source() -> TokenSource:
             from vault_plugin.source import EndpointSource  # noqa: PLC0415  requests
 
             source = EndpointSource(
-                settings.url, endpoint_clock, timeout=settings.timeout, ca_file=settings.ca_cert
+                settings.url,
+                endpoint_clock,
+                timeout=settings.timeout,
+                ca_file=settings.ca_cert,
+                latest=now,
+                accept_other_users=accept_other_users,
             )
             closing.callback(source.close)
             return source
@@ -75,7 +94,7 @@ def connect(
         @contextmanager
         def flight(identity: Identity, deadline: Deadline) -> Iterator[bool]:
             where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
-            key = "\n".join((*where, identity.path(settings.path_prefix, Kind.ACCESS)))
+            key = "\n".join((*where, endpoint, identity.path(settings.path_prefix, Kind.ACCESS)))
             with flights.turn(key, deadline) as turn:
                 transport.index = turn.memo or transport.index
                 try:
@@ -91,7 +110,8 @@ def connect(
             store=_once(make_store),
             source=_once(make_source),
             flight=flight,
-            now=lambda: latest(vault_clock, endpoint_clock),
+            now=now,
+            endpoint=endpoint,
             min_ttl=settings.min_ttl,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
@@ -102,7 +122,12 @@ def _reader(settings: Settings, transport: Transport) -> TokenReader:
     if settings.auth != "token" or settings.vault_token is None:
         return _NoReader()
     return WarmReader(
-        transport, settings.vault_token, settings.vault_namespace, settings.mount, settings.path_prefix
+        transport,
+        settings.vault_token,
+        settings.vault_namespace,
+        settings.mount,
+        settings.path_prefix,
+        accept_other_users=settings.on_user_mismatch == "warn",
     )
 
 

@@ -1,14 +1,14 @@
 """Read-through: from Vault while it is good, else minted once, stored, and handed over."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
 
 from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, StoreError, TokenError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Slot, Stored, VaultRef
+from vault_plugin.record import Slot, Stored, VaultRef, of_another_endpoint
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
 
@@ -88,6 +88,7 @@ class Broker:
         source: Callable[[], TokenSource],
         flight: Flight,
         now: Callable[[], float],
+        endpoint: str,
         min_ttl: float,
         deadline: float,
         bypass: bool,
@@ -97,6 +98,7 @@ class Broker:
         self._source = source
         self._flight = flight
         self._now = now
+        self._endpoint = endpoint  # the issuer of the tokens that may be handed over
         self._min_ttl = min_ttl
         self._deadline = deadline
         self._bypass = bypass
@@ -107,11 +109,15 @@ class Broker:
         """Tokens of these kinds with at least `min_ttl` seconds left, or half of their life if that is less.
 
         A stored one costs one read each and no minting, unless `renew` wants a newer one. With the endpoint down or
-        too busy, a stored token that still lives is returned, marked `stale`.
+        too busy, a stored token that still lives is returned, marked `stale`. One of another endpoint is refused, unless
+        `renew` replaces it.
 
         Raises SourceError, TokenError, StoreError and their branches; BusyError if another process mints until the
         deadline; OutputError if there can be no lock.
         """
+        return _told(identity, self._got(identity, kinds, renew=renew))
+
+    def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self._deadline)
         if not renew and (
             grant := self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
@@ -119,8 +125,10 @@ class Broker:
             return grant
         try:
             seen = self._seen(identity, kinds, deadline)
-            if not renew and (grant := self._fresh(seen)):
-                return grant
+            if not renew:
+                self._refuse_others(seen)
+                if grant := self._fresh(seen):
+                    return grant
             return self._minted(identity, kinds, deadline, outworn=seen if renew else None)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
@@ -146,8 +154,12 @@ class Broker:
         Nothing is minted or written. Raises StoreError and its branches.
         """
         deadline = Deadline(self._deadline)
-        quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
-        return quick or self._fresh(self._seen(identity, kinds, deadline), min_ttl)
+        grant = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
+        if grant is None:
+            seen = self._seen(identity, kinds, deadline)
+            self._refuse_others(seen)
+            grant = self._fresh(seen, min_ttl)
+        return grant and _told(identity, grant)
 
     def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
@@ -157,16 +169,20 @@ class Broker:
 
         Raises what `get` raises.
         """
-        return self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
+        return _told(
+            identity, self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
+        )
 
     def adopt(self, identity: Identity, origin: "Broker") -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
         deadline = Deadline(self._deadline)
         for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a minting
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
-            if theirs is not None:
+            if theirs is not None and theirs.token.is_of(self._endpoint):
                 slot = self._store().read(identity, kind, deadline.half())
-                self._store().write(identity, theirs.token, theirs.release_version, slot, deadline)
+                self._refuse_others([slot.stored])
+                landed = self._store().write(identity, theirs.token, theirs.release_version, slot, deadline)
+                self._refuse_others([landed])
 
     def _minted(
         self,
@@ -186,6 +202,8 @@ class Broker:
             for kind in Kind:
                 if kind not in slots:
                     slots[kind] = self._store().read(identity, kind, deadline.half())
+            if outworn is None:
+                self._refuse_others([slot.stored for slot in slots.values()])
             pair = self._source().obtain(identity, deadline.half())
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.
@@ -199,6 +217,7 @@ class Broker:
                 if not (self._bypass and _is_outage(exc)):
                     raise
                 return self._unstored(pair, kinds, exc)
+        self._refuse_others(landed.values())  # one of another endpoint may have come first
         ours = all(
             landed[token.kind].token.value == token.value for token in pair.tokens if token.kind in kinds
         )
@@ -224,15 +243,34 @@ class Broker:
     def _granted(
         self, stored: Collection[Stored | None], source: Literal["vault", "endpoint"], *, stale: bool
     ) -> Grant | None:
-        """All of them, if all of them live."""
+        """All of them, if all of them live and are this endpoint's."""
         now = self._now()
-        held = {one.token.kind: Held(one.token, one.ref) for one in stored if one and one.token.ttl(now)}
+        held = {
+            one.token.kind: Held(one.token, one.ref)
+            for one in stored
+            if one and one.token.ttl(now) and one.token.is_of(self._endpoint)
+        }
         return Grant(held, source, stale, now) if len(held) == len(stored) else None
+
+    def _refuse_others(self, stored: Iterable[Stored | None]) -> None:
+        """Raise OtherEndpointError if a valid token of another endpoint is among them."""
+        now = self._now()
+        if any(one and one.token.ttl(now) and not one.token.is_of(self._endpoint) for one in stored):
+            raise of_another_endpoint()
 
     def _unstored(self, pair: TokenPair, kinds: Collection[Kind], exc: StoreError) -> Grant:
         _log.warning("%s The token was minted WITHOUT being stored: each further call mints again.", exc)
         held = {token.kind: Held(token, None) for token in pair.tokens if token.kind in kinds}
         return Grant(held, "endpoint", stale=False, now=self._now())
+
+
+def _told(identity: Identity, grant: Grant) -> Grant:
+    """Warn of a stored token that names another user: only where that is accepted does one get here."""
+    if grant.source == "vault" and not all(
+        held.token.names(identity.user_id) for held in grant.held.values()
+    ):
+        _log.warning("the stored token names another user than the one asked for")
+    return grant
 
 
 def _is_outage(exc: KlearstackVaultError) -> bool:

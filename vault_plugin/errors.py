@@ -9,6 +9,7 @@ said by `sync`, when only some failed.
     ├── QueryError            76   what another program sent on standard input is not what was agreed
     ├── SettingsError         78   something is missing or wrong in the configuration; nothing was contacted
     ├── TokenError            65   the endpoint's answer holds no token that lives
+    │   └── UserMismatchError  65  ... holds a token that names another user
     ├── OutputError           73   a file cannot be created
     │   └── WriteError        74   ... or written
     ├── BusyError             75   the deadline passed while another process held the lock
@@ -21,6 +22,7 @@ said by `sync`, when only some failed.
         ├── StoreBusyError         75   ... asks us to slow down (429)
         ├── StoreRefusedError      77   ... says no
         └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
+            └── OtherEndpointError 78  ... or a token that another endpoint issued
 
 No message may contain a token, a Vault token or a response body: whoever adds one, add it to the canary test.
 """
@@ -70,6 +72,11 @@ class SettingsError(KlearstackVaultError):
 class TokenError(KlearstackVaultError):
     exit_code = 65
     code = "token_invalid"
+
+
+class UserMismatchError(TokenError):
+    exit_code = 65
+    code = "user_mismatch"
 
 
 class OutputError(KlearstackVaultError):
@@ -131,3 +138,8 @@ class StoreRefusedError(StoreError):
 class ForeignSecretError(StoreError):
     exit_code = 78
     code = "vault_path_taken"
+
+
+class OtherEndpointError(ForeignSecretError):
+    exit_code = 78
+    code = "vault_other_endpoint"

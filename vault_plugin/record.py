@@ -1,14 +1,17 @@
 """How a token is written in Vault: strings only, under names that say whose it is and how long it lives."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from vault_plugin.clock import format_rfc3339, parse_rfc3339
-from vault_plugin.errors import ForeignSecretError, TokenError
+from vault_plugin.errors import ForeignSecretError, OtherEndpointError, TokenError
 from vault_plugin.identity import Identity
 from vault_plugin.tokens import Kind, Token
 
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
+ISSUED_BY = "issued-by"  # custom_metadata: the endpoint whose token is below, where it is known
+MAX_MARK = 512  # bytes; the longest value that custom_metadata takes
 
 
 class VaultRef(NamedTuple):
@@ -30,12 +33,13 @@ class Stored(NamedTuple):
 
 class Slot(NamedTuple):
     """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
-    gave to that version, and the token in it, if there still is one.
+    gave to that version, the token in it, if there still is one, and the issuer that its custom_metadata names.
     """
 
     version: int = 0
     life: int | None = None
     stored: Stored | None = None
+    issued_by: str = ""
 
 
 def to_data(token: Token, identity: Identity, release_version: str) -> dict[str, str]:
@@ -49,11 +53,15 @@ def to_data(token: Token, identity: Identity, release_version: str) -> dict[str,
         "user_id": identity.user_id,
         "company_name": identity.company_name,
         "release_version": release_version,
+        "issued_by": token.issued_by,
     }
 
 
-def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token | None:
-    """The token in a secret's data; None if it is our secret, but holds no token that we can date.
+def from_data(
+    data: Mapping[str, Any], identity: Identity, kind: Kind, *, accept_other_users: bool = False
+) -> Token | None:
+    """The token in a secret's data; None if it is our secret, but holds no token that we can date, or one that names
+    another user.
 
     Raises ForeignSecretError if it is not a secret that we wrote for this identity.
     """
@@ -65,14 +73,24 @@ def from_data(data: Mapping[str, Any], identity: Identity, kind: Kind) -> Token 
         token = Token.from_jwt(data[f"{kind}_token"], kind)
     except TokenError:
         return None
+    if not (accept_other_users or token.names(identity.user_id)):
+        return None
+    token = token._replace(issued_by=str(data.get("issued_by") or ""))
     if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
         return token._replace(issued_at=int(minted))
     return token
 
 
-def stored_at(ref: VaultRef, data: Mapping[str, Any], identity: Identity, kind: Kind) -> Stored | None:
+def stored_at(
+    ref: VaultRef,
+    data: Mapping[str, Any],
+    identity: Identity,
+    kind: Kind,
+    *,
+    accept_other_users: bool = False,
+) -> Stored | None:
     """The same with its place. Raises ForeignSecretError."""
-    token = from_data(data, identity, kind)
+    token = from_data(data, identity, kind, accept_other_users=accept_other_users)
     return Stored(token, ref, str(data.get("release_version", ""))) if token else None
 
 
@@ -81,9 +99,30 @@ def is_ours(metadata: Mapping[str, Any]) -> bool:
     return MANAGED_BY.items() <= (metadata.get("custom_metadata") or {}).items()
 
 
+def marks(token: Token) -> dict[str, str]:
+    """The custom_metadata of the path that a token is written to."""
+    url = token.issued_by
+    if len(url) > MAX_MARK:
+        url = f"{url[: MAX_MARK - 66]}~~{sha256(url.encode()).hexdigest()}"
+    return MANAGED_BY | ({ISSUED_BY: url} if url else {})
+
+
+def marked_issuer(metadata: Mapping[str, Any]) -> str:
+    """The issuer that KV v2's metadata names; empty if it names none."""
+    return str((metadata.get("custom_metadata") or {}).get(ISSUED_BY, ""))
+
+
 def foreign() -> ForeignSecretError:
     """The error for a path at which somebody else's secret lies."""
     return ForeignSecretError(
         "Somebody else's secret lies in Vault where this identity's token belongs; it was left alone.",
         hint="Choose another place with --path-prefix or --mount; -v shows the path.",
+    )
+
+
+def of_another_endpoint() -> OtherEndpointError:
+    """The error for a path at which a valid token lies that another endpoint issued."""
+    return OtherEndpointError(
+        "Another endpoint than the one of --url issued the token that Vault holds for this identity.",
+        hint="Give each endpoint a --path-prefix of its own, or replace the stored token with --renew.",
     )

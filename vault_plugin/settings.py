@@ -166,6 +166,12 @@ class Settings:
         default="fail",
         choices=("fail", "bypass"),
     )
+    on_user_mismatch: str = _setting(
+        "KLEARSTACK_ON_USER_MISMATCH",
+        help="If a token names another user: fail, or warn and use it.",
+        default="fail",
+        choices=("fail", "warn"),
+    )
     lock_dir: str = _setting(
         "KLEARSTACK_LOCK_DIR",
         help="Where this host's processes meet, if /tmp is not shared by them.",

@@ -11,11 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import requests
 import urllib3.exceptions
+from requests.adapters import HTTPAdapter
 
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import (
@@ -25,11 +27,12 @@ from vault_plugin.errors import (
     SourceProtocolError,
     SourceRefusedError,
     TokenError,
+    UserMismatchError,
 )
 from vault_plugin.identity import Identity
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.tokens import Kind, Token, TokenPair
-from vault_plugin.values import ENDPOINT_PATH
+from vault_plugin.values import ENDPOINT_PATH, issuer
 
 MAX_BODY = 64 * 1024  # bytes; a pair of tokens has about 500
 TRIES = 4
@@ -44,39 +47,35 @@ _CHECKS = {
 _PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
 
 
-class _Session(requests.Session):
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False  # no login from ~/.netrc, no CA from REQUESTS_CA_BUNDLE
-
-    def get_redirect_target(self, _response: requests.Response) -> None:
-        """Nowhere: even with `allow_redirects=False` requests would read the whole body of a redirect."""
-
-
 class _Line:
-    """A session, and the thread in which it is used: both are kept, since each costs as much as a request does."""
+    """Connections, and the thread in which they are used: both are kept, since each costs as much as a request does.
+
+    There is no requests.Session: it would carry cookies from one identity's request to the next, take a login from
+    ~/.netrc and a CA from REQUESTS_CA_BUNDLE. A bare adapter knows none of these, nor does it follow a redirect, whose
+    body, of any length, a session reads even if told not to follow it.
+    """
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[Callable[[requests.Session], TokenPair] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[HTTPAdapter], TokenPair] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[TokenPair | Exception] = SimpleQueue()
         threading.Thread(target=self._work, name="klearstack-endpoint", daemon=True).start()
 
-    def call(self, task: Callable[[requests.Session], TokenPair], seconds: float) -> TokenPair | Exception:
+    def call(self, task: Callable[[HTTPAdapter], TokenPair], seconds: float) -> TokenPair | Exception:
         """What comes of it. Raises Empty if that takes longer; then nothing but `close` may follow."""
         self._tasks.put(task)
         return self._outcomes.get(timeout=seconds)
 
     def close(self) -> None:
-        """Close the session when its task is done."""
+        """Close the connections when their task is done."""
         self._tasks.put(None)
 
     def _work(self) -> None:
         # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        with _Session() as session:
+        with closing(HTTPAdapter()) as adapter:
             while (task := self._tasks.get()) is not None:
                 try:
-                    self._outcomes.put(task(session))
+                    self._outcomes.put(task(adapter))
                 except Exception as exc:  # noqa: BLE001  it is raised where it belongs
                     self._outcomes.put(exc)
 
@@ -92,9 +91,15 @@ class EndpointSource:
         timeout: float,
         ca_file: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        latest: Callable[[], float] | None = None,
+        accept_other_users: bool = False,
     ) -> None:
+        """`latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's."""
         self._url = url + ENDPOINT_PATH
+        self._issuer = issuer(url)
         self._clock = clock
+        self._latest = latest or clock.now
+        self._accept_other_users = accept_other_users
         self._timeout = timeout
         self._verify: str | bool = ca_file or True
         self._sleep = sleep
@@ -128,7 +133,7 @@ class EndpointSource:
         except IndexError:
             line = _Line()
         try:
-            outcome = line.call(lambda session: self._ask(session, identity, deadline), deadline.left())
+            outcome = line.call(lambda adapter: self._ask(adapter, identity, deadline), deadline.left())
         except Empty:
             line.close()
             raise self._unavailable("did not finish its answer in time") from None
@@ -142,10 +147,10 @@ class EndpointSource:
         while self._idle:
             self._idle.pop().close()
 
-    def _ask(self, session: requests.Session, identity: Identity, deadline: Deadline) -> TokenPair:
+    def _ask(self, adapter: HTTPAdapter, identity: Identity, deadline: Deadline) -> TokenPair:
         sent = time.monotonic()
         try:
-            with self._post(session, identity, deadline) as response:
+            with self._post(adapter, identity, deadline) as response:
                 body = self._body(response, deadline)
         except requests.exceptions.SSLError:
             raise SourceError(
@@ -161,9 +166,9 @@ class EndpointSource:
             raise self._refusal(response, body)
         return self._pair(body, identity)
 
-    def _post(self, session: requests.Session, identity: Identity, deadline: Deadline) -> requests.Response:
-        wait = max(0.001, min(self._timeout, deadline.left()))
-        return session.post(
+    def _post(self, adapter: HTTPAdapter, identity: Identity, deadline: Deadline) -> requests.Response:
+        request = requests.Request(
+            "POST",
             self._url,
             data={"user_id": identity.user_id, "company_name": identity.company_name},
             headers={
@@ -171,11 +176,9 @@ class EndpointSource:
                 "Accept-Encoding": "identity",
                 "User-Agent": "klearstack-vault",
             },
-            timeout=(wait, wait),
-            verify=self._verify,
-            allow_redirects=False,
-            stream=True,
         )
+        wait = max(0.001, min(self._timeout, deadline.left()))
+        return adapter.send(request.prepare(), stream=True, timeout=(wait, wait), verify=self._verify)
 
     @staticmethod
     def _body(response: requests.Response, deadline: Deadline) -> bytes:
@@ -205,13 +208,21 @@ class EndpointSource:
         access, refresh = (self._token(answer, kind) for kind in Kind)
         if access.expires_at > refresh.expires_at:
             _log.warning("the endpoint's access token outlives its refresh token")
-        for token in (access, refresh):
-            if token.user_id not in ("", identity.user_id):
-                _log.warning(
-                    "the endpoint's %s token names another user id than the one asked for", token.kind
-                )
+        self._must_name(identity, access, refresh)
         version = answer.get("release_version")
         return TokenPair(access, refresh, str(version) if isinstance(version, str | int | float) else "")
+
+    def _must_name(self, identity: Identity, *tokens: Token) -> None:
+        """Raise UserMismatchError if the tokens are another user's, or warn of it if that is accepted."""
+        if all(token.names(identity.user_id) for token in tokens):
+            return
+        if not self._accept_other_users:
+            raise UserMismatchError(
+                f"{self._url} answered with a token that names another user than the one asked for.",
+                hint="Check --user-id and --url; if the endpoint names its users otherwise, accept that with "
+                "--on-user-mismatch warn (KLEARSTACK_ON_USER_MISMATCH).",
+            )
+        _log.warning("the endpoint's token names another user than the one asked for")
 
     def _token(self, answer: dict[str, Any], kind: Kind) -> Token:
         raw = answer.get(f"{kind}_token")
@@ -224,7 +235,16 @@ class EndpointSource:
                 f"The {kind} token of {self._url} has already expired.",
                 hint="Compare the endpoint's clock with its tokens.",
             )
-        return token if token.issued_at is not None else token._replace(issued_at=int(now))
+        token = token._replace(issued_by=self._issuer)
+        if token.issued_at is None:
+            return token._replace(issued_at=int(now))
+        # A misdated token would count as newer than all that are minted after it.
+        if token.issued_at > token.expires_at or token.is_ahead(self._latest()):
+            raise TokenError(
+                f"The {kind} token of {self._url} says that it was issued in the future or after it expires (`iat`).",
+                hint="Compare the endpoint's clock with its tokens, and with Vault's clock.",
+            )
+        return token
 
     def _refusal(self, response: requests.Response, body: bytes) -> SourceError:
         """What a status other than 200 means; the body is looked at, but not shown."""

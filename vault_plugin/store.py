@@ -7,13 +7,25 @@ reader goes by `expires_at`.
 """
 
 import logging
+from collections.abc import Callable
 from math import floor, inf
 from typing import Any
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.errors import StoreError, TokenError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Slot, Stored, VaultRef, foreign, is_ours, stored_at, to_data
+from vault_plugin.record import (
+    ISSUED_BY,
+    Slot,
+    Stored,
+    VaultRef,
+    foreign,
+    is_ours,
+    marked_issuer,
+    marks,
+    stored_at,
+    to_data,
+)
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token
 from vault_plugin.vault import CasMismatchError, VaultClient
@@ -28,11 +40,23 @@ _log = logging.getLogger(__name__)
 class VaultStore:
     """Tokens at `<mount>/<prefix>/<company>/<user>/access` and `.../refresh`. Safe among threads and processes."""
 
-    def __init__(self, client: VaultClient, clock: ServerClock, mount: str, prefix: str) -> None:
+    def __init__(
+        self,
+        client: VaultClient,
+        clock: ServerClock,
+        mount: str,
+        prefix: str,
+        *,
+        latest: Callable[[], float] | None = None,
+        accept_other_users: bool = False,
+    ) -> None:
+        """`latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's."""
         self._client = client
         self._clock = clock
         self._mount = mount
         self._prefix = prefix
+        self._latest = latest or clock.now
+        self._accept_other_users = accept_other_users
         self._version: int | None = None
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
@@ -46,12 +70,12 @@ class VaultStore:
         if answer is None:
             return Slot()
         if self._version == 1:
-            return Slot(stored=stored_at(ref, answer, identity, kind))
+            return Slot(stored=self._stored_at(ref, answer, identity, kind))
         metadata, data = answer["metadata"], answer["data"]
         if not is_ours(metadata):
             raise foreign()
         ref = _version_of(ref, metadata)
-        return _slot(metadata, stored_at(ref, data, identity, kind) if data else None)
+        return _slot(metadata, self._stored_at(ref, data, identity, kind) if data else None)
 
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
@@ -61,7 +85,7 @@ class VaultStore:
         That is somebody else's token if theirs came first, or is newer. Raises ForeignSecretError; TokenError if the
         token's life is too short to be stored; StoreError and its branches if Vault fails or lets it live too long.
         """
-        if slot.stored and slot.stored.token.newer_than(token):
+        if slot.stored and self._outranks(slot.stored.token, token):
             return slot.stored
         data = to_data(token, identity, release_version)
         ref = VaultRef(self._mount, identity.path(self._prefix, token.kind))
@@ -119,10 +143,12 @@ class VaultStore:
                 hint="Compare the clocks of KlearStack and Vault, and the token's life.",
             )
         # Our clock may run up to 1 s ahead of Vault's, whose `Date` has whole seconds, and the reckoning with it.
-        if slot.life is not None and left - (EARLIEST - 1) <= slot.life <= left - LATENCY:
+        fits = slot.life is not None and left - (EARLIEST - 1) <= slot.life <= left - LATENCY
+        custom = marks(token)
+        if fits and slot.issued_by == custom.get(ISSUED_BY, ""):
             return slot
-        self._client.set_metadata(ref.mount, ref.path, life, MANAGED_BY, deadline)
-        return Slot(slot.version, life)
+        self._client.set_metadata(ref.mount, ref.path, life, custom, deadline)
+        return Slot(slot.version, life, issued_by=custom.get(ISSUED_BY, ""))
 
     def _write_v1(
         self, identity: Identity, stored: Stored, data: dict[str, str], slot: Slot, deadline: Deadline
@@ -132,13 +158,29 @@ class VaultStore:
         if theirs and theirs != slot.stored and self._stands(theirs.token, stored.token):
             return theirs
         ttl = stored.token.ttl(self._clock.now())
+        if not ttl:
+            raise TokenError("The token expired before it could be stored.", hint="Its life is too short.")
         self._client.write_v1(stored.ref.mount, stored.ref.path, data | {"ttl": f"{ttl}s"}, deadline)
         return stored
 
     def _stands(self, theirs: Token, ours: Token) -> bool:
         """Whether what came first stays: so that all who race get one token, unless it has grown old meanwhile."""
         left = theirs.expires_at - self._clock.now()
-        return left > 0 and (not ours.newer_than(theirs) or left >= theirs.margin(inf))
+        if left <= 0 or theirs.value == ours.value or not theirs.is_of(ours.issued_by):
+            return left > 0  # whoever gets another endpoint's token refuses it
+        return not theirs.is_ahead(self._latest()) and (
+            not ours.newer_than(theirs) or left >= theirs.margin(inf)
+        )
+
+    def _outranks(self, theirs: Token, ours: Token) -> bool:
+        """Whether what is stored stays, being newer: not if it has expired, is another endpoint's, or misdated."""
+        valid = theirs.expires_at > self._clock.now() and theirs.is_of(ours.issued_by)
+        return valid and theirs.newer_than(ours) and not theirs.is_ahead(self._latest())
+
+    def _stored_at(
+        self, ref: VaultRef, data: dict[str, Any], identity: Identity, kind: Kind
+    ) -> Stored | None:
+        return stored_at(ref, data, identity, kind, accept_other_users=self._accept_other_users)
 
     def _kv_version(self, deadline: Deadline) -> int:
         if self._version is None:
@@ -154,7 +196,7 @@ def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:
     """What KV v2's version metadata tells."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
     life = round(deletion - created) if deletion and created else None
-    return Slot(version=metadata["version"], life=life, stored=stored)
+    return Slot(metadata["version"], life, stored, marked_issuer(metadata))
 
 
 def _on_time(stored: Stored) -> bool:

@@ -11,6 +11,9 @@ from vault_plugin.clock import MAX_DATE
 from vault_plugin.errors import TokenError
 
 _JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")  # RFC 7515, compact serialization
+_WHOLE = re.compile(r"(-?)([0-9]+)")
+MAX_AHEAD = 60.0  # seconds that a token may have been issued ahead of the servers' clocks
+_EXACT = 2**53  # floats beyond it do not tell neighbouring whole numbers apart
 
 
 @final
@@ -52,6 +55,8 @@ class Token(NamedTuple):
     """One JWT and what it says of itself, unverified: we hold no key, we hand it on, and its receiver verifies it.
 
     Dates are Unix seconds. A fraction of `exp` is dropped, so that no token is said to live longer than it does.
+    `user_id` is None if the claim is absent or null, and empty if it cannot be anybody's: a boolean, list or object.
+    `issued_by`, which no claim says, is the URL of the endpoint that minted it; empty if it is not known.
     """
 
     kind: Kind
@@ -59,7 +64,8 @@ class Token(NamedTuple):
     expires_at: int
     issued_at: int | None
     jti: str
-    user_id: str
+    user_id: str | None
+    issued_by: str = ""
 
     @classmethod
     def from_jwt(cls, raw: object, kind: Kind) -> "Token":
@@ -78,7 +84,7 @@ class Token(NamedTuple):
                 expires_at=_numeric_date(claims["exp"]),
                 issued_at=_numeric_date(claims["iat"]) if "iat" in claims else None,
                 jti=_text(claims.get("jti")),
-                user_id=_text(claims.get("user_id")),
+                user_id=_named_user(claims.get("user_id")),
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # from None: the cause quotes what it could not read
@@ -91,6 +97,21 @@ class Token(NamedTuple):
     def margin(self, min_ttl: float) -> float:
         """`min_ttl` (seconds), but no more than half of the token's whole life, where the JWT tells that."""
         return min_ttl if self.issued_at is None else min(min_ttl, (self.expires_at - self.issued_at) / 2)
+
+    def names(self, user_id: str) -> bool:
+        """Whether it may be this user's, by its claim: whole numbers compare as numbers, everything else as text.
+
+        A token without the claim names everybody. No identity has an empty user id.
+        """
+        return self.user_id is None or _comparable(self.user_id) == _comparable(user_id)
+
+    def is_of(self, endpoint: str) -> bool:
+        """Whether that endpoint issued it, as far as is known of both."""
+        return not endpoint or self.issued_by in ("", endpoint)
+
+    def is_ahead(self, now: float) -> bool:
+        """Whether it claims to have been issued in the future, by more than clocks may differ."""
+        return self.issued_at is not None and self.issued_at > now + MAX_AHEAD
 
     def newer_than(self, other: "Token") -> bool:
         """Whether it was issued later; at the same second, whether it lives longer."""
@@ -134,3 +155,21 @@ def _numeric_date(value: object) -> int:
 
 def _text(value: object) -> str:
     return str(value) if isinstance(value, str | int) else ""
+
+
+def _named_user(claim: object) -> str | None:
+    """The claim `user_id` as text; None if it is null, empty if it is no user id at all."""
+    if claim is None:
+        return None
+    if isinstance(claim, float) and claim.is_integer() and abs(claim) < _EXACT:
+        return str(int(claim))
+    return str(claim) if isinstance(claim, str | int | float) and not isinstance(claim, bool) else ""
+
+
+def _comparable(user_id: str) -> str:
+    """The same text for each spelling of a whole number; of any length, which `int` would not take."""
+    match = _WHOLE.fullmatch(user_id)
+    if match is None:
+        return user_id
+    digits = match[2].lstrip("0")
+    return match[1] + digits if digits else "0"

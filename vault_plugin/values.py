@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from vault_plugin.tokens import Secret
 
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
+_PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
 _SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
@@ -80,3 +81,13 @@ def credential(text: str) -> Secret | None:
     if not (text.isascii() and text.isprintable()):
         raise ValueError("holds characters that no such credential has")
     return Secret(text) if text else None
+
+
+def issuer(url: str) -> str:
+    """The endpoint that a base URL names: the same text for each spelling of its scheme, host and port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").removesuffix(".")
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"

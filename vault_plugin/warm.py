@@ -16,13 +16,21 @@ class WarmReader:
     """Reads what VaultStore wrote. Any surprise is None: the store is asked then, and all error rules live there."""
 
     def __init__(
-        self, transport: Transport, token: Secret, namespace: str | None, mount: str, prefix: str
+        self,
+        transport: Transport,
+        token: Secret,
+        namespace: str | None,
+        mount: str,
+        prefix: str,
+        *,
+        accept_other_users: bool = False,
     ) -> None:
         self._transport = transport
         self._token = token
         self._namespace = namespace
         self._mount = mount
         self._prefix = prefix
+        self._accept_other_users = accept_other_users
         # The mount's KV versions to try: one more GET on a miss spares asking which it is.
         self._versions: tuple[int, ...] = (2, 1)
 
@@ -38,7 +46,8 @@ class WarmReader:
                 answer = self._transport.once("GET", path, headers, None, deadline.left())
                 if answer.status != 200:
                     continue
-                stored = _parsed(json.loads(answer.body)["data"], version, ref, identity, kind)
+                data = json.loads(answer.body)["data"]
+                stored = _parsed(data, version, ref, identity, kind, self._accept_other_users)
             except (TransportError, KlearstackVaultError, ValueError, KeyError, TypeError, RecursionError):
                 return None
             self._versions = (version,)
@@ -47,7 +56,7 @@ class WarmReader:
 
 
 def _parsed(
-    data: Mapping[str, Any], version: int, ref: VaultRef, identity: Identity, kind: Kind
+    data: Mapping[str, Any], version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
 ) -> Stored | None:
     if version == 2:
         metadata = data["metadata"]
@@ -55,4 +64,4 @@ def _parsed(
             return None
         ref = VaultRef(ref.mount, ref.path, metadata["version"], metadata["deletion_time"] or None)
         data = data["data"]
-    return stored_at(ref, data, identity, kind)
+    return stored_at(ref, data, identity, kind, accept_other_users=accept)

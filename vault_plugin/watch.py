@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from stat import S_IMODE
 from typing import NamedTuple, Self
 
-from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
 from vault_plugin.formats import write_file
 from vault_plugin.manifest import Entry
 from vault_plugin.retry import Deadline, Pace, full_jitter
@@ -38,6 +38,9 @@ LEFT = (
 )  # of a token's life, when it is renewed; how far the drawing goes to either side, as a part of that
 LATEST = LEFT[0] * (1 + LEFT[1])  # what a token must have left, in our eyes, or it is renewed
 RETRY = 1.0, 15.0  # seconds that the wait after a failure is drawn from: at first, and at most
+MISMATCH_RETRY = (
+    300.0  # seconds; a token that names another user is no outage, and each try mints another one
+)
 GRACE = 3.0  # seconds that what is in flight has to finish; closing takes 2 more at most
 HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
 _log = logging.getLogger(__name__)
@@ -198,7 +201,7 @@ class Watcher:
                 _log.warning("line %d: %s %s Trying again", watched.entry.line, exc, exc.hint)
             self._failing.add(watched.name)
         _log.info("line %d: %s", watched.entry.line, exc)
-        return next(watched.pauses)
+        return next(watched.pauses) + (MISMATCH_RETRY if isinstance(exc, UserMismatchError) else 0.0)
 
     def _write(self, path: Path, token: Token) -> None:
         text = token.value.reveal()

@@ -176,6 +176,30 @@ def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
     assert kv2.endpoint.requests == 0
 
 
+def test_a_token_of_another_user_or_endpoint_is_refused(ansible: Ansible, kv2: World) -> None:
+    kv2.endpoint.fault, kv2.endpoint.fault_count = "another-user", 2
+    with Simulator() as staging:
+        mismatch, kept = both({}), token(path_prefix="kept")
+        other = both({"url": staging.url, "path_prefix": "kept"})
+        accepted = token(on_user_mismatch="warn", path_prefix="warned")
+        results = ansible.results(
+            kv2, [*mismatch, kept, *other, token(url=staging.url, path_prefix="kept", renew=True)]
+        )
+        kv2.endpoint.fault, kv2.endpoint.fault_count = "another-user", 1
+        (warned,) = ansible.results(kv2, [accepted])
+        assert staging.mints == 1
+    for looked, ran, code, option in (
+        (*results[:2], "user_mismatch", "on_user_mismatch warn (KLEARSTACK_ON_USER_MISMATCH)"),
+        (*results[3:5], "vault_other_endpoint", "path_prefix"),
+    ):
+        assert option in looked["msg"]
+        assert "--" not in looked["msg"]
+        assert "access_token" not in ran
+        assert ran["error"]["code"] == code
+    assert [result.get("source") for result in (results[2], results[5], warned)] == ["endpoint"] * 3
+    assert kv2.vault.read(kv2.mount, "klearstack/Acme/26/access") is None
+
+
 def test_a_failed_lookup_is_ignored_or_a_warning_if_its_caller_says_so(ansible: Ansible, kv2: World) -> None:
     kv2.endpoint.fault = "401"
     refused = "The endpoint wants no login; check url."

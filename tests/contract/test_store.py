@@ -12,7 +12,7 @@ from vault_plugin.broker import TokenReader, TokenStore
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored, to_data
+from vault_plugin.record import Stored, VaultRef, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.store import VaultStore
@@ -125,7 +125,7 @@ def test_the_two_kinds_and_two_identities_do_not_touch(room: Room) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:24])
 def test_any_identity_gets_its_token_back_and_nobody_elses(room: Room, name: str) -> None:
-    mine, other = token(at=now(), jti="mine"), token(at=now(), jti="other")
+    mine, other = token(at=now(), jti="mine", user_id=name), token(at=now(), jti="other")
     room.put(other, Identity("26", "26"))
     room.put(mine, Identity(name, name))
     assert room.read(identity=Identity(name, name)) == mine
@@ -151,6 +151,78 @@ def test_an_older_token_never_takes_the_place_of_a_newer_one(room: Room) -> None
     room.put(new)
     assert room.put(old).token == new
     assert room.read() == new
+
+
+YEARS = 10 * 365 * 86400  # seconds
+
+
+@pytest.mark.parametrize("issued", [65, YEARS])
+def test_a_token_issued_in_the_future_does_not_outrank_what_is_minted_after_it(
+    room: Room, issued: int
+) -> None:
+    misdated, new = token(at=now() + issued, exp=now() + 60), token(at=now())
+    room.put(misdated)
+    assert room.put(new).token == new
+    assert room.read() == new
+
+
+def test_a_token_issued_in_the_future_does_not_win_a_race(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    misdated, new = token(at=now() + YEARS, exp=now() + 60), token(at=now())
+    room.put(misdated)
+    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+    assert room.read() == new
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_newer_token_that_has_expired_does_not_outrank_a_valid_one(room: Room, kind: Kind) -> None:
+    expired = Stored(token(kind, at=now() + 5, exp=now() - 5), VaultRef("m", "p"))
+    slot = room.store.read(ACME, kind, deadline())._replace(stored=expired)
+    new = token(kind, at=now())
+    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+
+
+def test_a_token_that_names_another_user_counts_as_none_and_is_replaced(room: Room) -> None:
+    theirs, mine = token(at=now() + 5, user_id=27), token(at=now())
+    room.put(theirs)
+    assert room.read() is None
+    assert room.put(mine).token == mine
+    assert room.read() == mine
+
+
+def test_a_token_that_names_another_user_does_not_win_a_race(room: Room) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    mine = token(at=now())
+    room.put(token(at=now(), user_id="somebody"))
+    assert room.store.write(ACME, mine, "7.8.9", slot, deadline()).token == mine
+    assert room.read() == mine
+
+
+def test_the_issuer_is_stored_with_the_token(room: Room) -> None:
+    for made in (
+        token(at=now(), by="https://api.example"),
+        token(at=now(), jti="2", by="http://[::1]:8080/base"),
+    ):
+        assert room.put(made).token == made
+        assert room.read() == made
+
+
+@pytest.mark.parametrize("later", [-5, 0, 5])
+def test_the_token_of_another_endpoint_that_the_caller_knows_of_is_replaced(room: Room, later: int) -> None:
+    room.put(token(at=now(), by="https://staging.example"))
+    new = token(at=now() + later, by="https://api.example")
+    assert room.put(new).token == new
+    assert room.read() == new
+
+
+@pytest.mark.parametrize("later", [-500, 0, 5])
+def test_the_token_of_another_endpoint_that_comes_in_between_stays(room: Room, later: int) -> None:
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    theirs = token(at=now() + later, by="https://staging.example")
+    room.put(theirs)
+    ours = token(at=now(), by="https://api.example")
+    assert room.store.write(ACME, ours, "7.8.9", slot, deadline()).token == theirs
+    assert room.read() == theirs
 
 
 @pytest.mark.parametrize("ahead", [0, 5])
@@ -217,6 +289,18 @@ def test_the_warm_reader_reads_what_the_store_wrote(room: Room) -> None:
     written = room.put(token(at=now()))
     for _ in range(2):  # the second time it knows the mount's version
         assert room.warm.read(ACME, Kind.ACCESS, deadline()) == written
+    assert room.warm.read(ACME, Kind.REFRESH, deadline()) is None
+
+
+@real_rooms
+def test_the_warm_reader_sees_the_issuer_and_no_token_that_names_another_user(room: Room) -> None:
+    assert room.warm is not None
+    made = token(at=now(), by="https://api.example")
+    room.put(made)
+    stored = room.warm.read(ACME, Kind.ACCESS, deadline())
+    assert stored is not None
+    assert stored.token == made
+    room.put(token(Kind.REFRESH, at=now(), user_id=27))
     assert room.warm.read(ACME, Kind.REFRESH, deadline()) is None
 
 

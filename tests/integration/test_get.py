@@ -58,7 +58,9 @@ def test_the_answer_says_where_the_token_lies_and_when_vault_drops_it(kv2: World
         "user_id",
         "company_name",
         "release_version",
+        "issued_by",
     }
+    assert stored["issued_by"] == kv2.endpoint.url
     assert all(isinstance(value, str) for value in stored.values())
 
 

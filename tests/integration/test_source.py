@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
+from typing import ClassVar
 
 import pytest
 import trustme
-from support.fakes import ACME
+from support.fakes import ACME, jwt
 
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import (
@@ -22,12 +24,13 @@ from vault_plugin.errors import (
     SourceProtocolError,
     SourceRefusedError,
     TokenError,
+    UserMismatchError,
 )
 from vault_plugin.identity import Identity
 from vault_plugin.retry import Deadline
 from vault_plugin.simulator import Simulator
 from vault_plugin.source import EndpointSource
-from vault_plugin.tokens import TokenPair
+from vault_plugin.tokens import Kind, TokenPair
 
 
 def obtain(url: str, *, seconds: float = 20, timeout: float = 5, ca_file: str | None = None) -> TokenPair:
@@ -57,12 +60,125 @@ def test_what_the_rfc_allows_is_accepted(fault: str) -> None:
         assert obtain(simulator.url).access.expires_at > time.time()
 
 
-def test_tokens_of_another_user_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_tokens_of_another_user_are_refused_or_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with endpoint("another-user") as simulator:
-        obtain(simulator.url)
-    assert [record.message.split(" names ")[1] for record in caplog.records] == [
-        "another user id than the one asked for"
-    ] * 2
+        with pytest.raises(UserMismatchError, match="names another user") as caught:
+            obtain(simulator.url)
+        assert "--on-user-mismatch warn (KLEARSTACK_ON_USER_MISMATCH)" in caught.value.hint
+        assert caplog.records == []
+        source = EndpointSource(simulator.url, ServerClock(), timeout=5, accept_other_users=True)
+        assert source.obtain(ACME, Deadline(5)).access.user_id == "-1"
+    assert ["names another user" in record.message for record in caplog.records] == [True]
+
+
+class Minting(http.server.BaseHTTPRequestHandler):
+    """Answers 200 with tokens of these claims; `sent` are the heads of the requests."""
+
+    claims: ClassVar[dict[Kind, dict[str, object]]]
+    heads: ClassVar[list[dict[str, str]]]
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.heads.append({name.lower(): text for name, text in self.headers.items()})
+        body = json.dumps({f"{kind}_token": jwt(kind, **self.claims[kind]) for kind in Kind}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        for number in (1, 2):
+            self.send_header("Set-Cookie", f"sessionid{number}=s; Path=/; Domain=127.0.0.1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def minting(
+    access: dict[str, object] | None = None, refresh: dict[str, object] | None = None
+) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Its URL, and the heads of the requests that it gets. Claims not given are those of a good token."""
+    good: dict[str, object] = {"iat": int(time.time()), "exp": int(time.time()) + 900}
+    claims = {Kind.ACCESS: good | (access or {}), Kind.REFRESH: good | (refresh or {})}
+    handler: type[Minting] = type("Fresh", (Minting,), {"claims": claims, "heads": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", handler.heads
+        server.shutdown()
+
+
+@pytest.mark.parametrize("claim", [27, "27", "", True, [26], {"id": 26}, 26.5], ids=repr)
+@pytest.mark.parametrize("kind", Kind)
+def test_a_claim_that_is_not_the_user_asked_for_is_a_mismatch_in_either_token(
+    kind: Kind, claim: object
+) -> None:
+    with minting(**{kind.value: {"user_id": claim}}) as (url, _), pytest.raises(UserMismatchError):
+        obtain(url)
+
+
+@pytest.mark.parametrize("claim", [26, "26", "026", 26.0, None], ids=repr)
+def test_a_claim_that_may_be_the_user_asked_for_is_none(claim: object) -> None:
+    with minting({"user_id": claim}, {"user_id": claim}) as (url, _):
+        assert obtain(url).access.names(ACME.user_id)
+
+
+NOW_AND_THEN = {
+    "10 years ahead": {
+        "iat": int(time.time()) + 10 * 365 * 86400,
+        "exp": int(time.time()) + 11 * 365 * 86400,
+    },
+    "10 years ahead, with a short life": {"iat": int(time.time()) + 10 * 365 * 86400},
+    "after it expires": {"iat": int(time.time()) + 901},
+    "2 minutes ahead": {"iat": int(time.time()) + 120},
+}
+
+
+@pytest.mark.parametrize("claims", NOW_AND_THEN.values(), ids=NOW_AND_THEN)
+@pytest.mark.parametrize("kind", Kind)
+def test_a_token_issued_in_the_future_is_refused(kind: Kind, claims: dict[str, object]) -> None:
+    with minting(**{kind.value: claims}) as (url, _), pytest.raises(TokenError, match="iat") as caught:
+        obtain(url)
+    assert type(caught.value) is TokenError
+
+
+def test_the_future_begins_60_seconds_ahead_of_the_clock_that_is_furthest_on() -> None:
+    for iat, ahead, taken in ((45, 0, True), (120, 0, False), (120, 100, True), (3600, 3600, True)):
+        with minting({"iat": int(time.time()) + iat, "exp": int(time.time()) + 7200}) as (url, _):
+            source = EndpointSource(
+                url,
+                ServerClock(),
+                timeout=5,
+                latest=lambda ahead=ahead: time.time() + ahead,  # type: ignore[misc]
+            )
+            if taken:
+                source.obtain(ACME, Deadline(5))
+            else:
+                with pytest.raises(TokenError):
+                    source.obtain(ACME, Deadline(5))
+
+
+def test_a_token_that_does_not_say_when_it_was_issued_was_issued_now() -> None:
+    with minting({"iat": None}, {"iat": None}) as (url, _):
+        for token in obtain(url).tokens:
+            assert token.issued_at == pytest.approx(time.time(), abs=5)
+
+
+def test_the_token_says_which_endpoint_issued_it() -> None:
+    with minting() as (url, _):
+        port = url.rpartition(":")[2]
+        assert {token.issued_by for token in obtain(f"HTTP://127.0.0.1:{port}").tokens} == {url}
+
+
+def test_no_state_passes_from_one_request_to_the_next_but_the_connection() -> None:
+    with minting() as (url, heads):
+        source = EndpointSource(url, ServerClock(), timeout=5)
+        for _ in range(3):
+            source.obtain(ACME, Deadline(5))
+    assert len(heads) == 3
+    assert all(head == heads[0] for head in heads)
+    assert not {"cookie", "cookie2", "authorization", "referer", "origin"} & set(heads[0])
 
 
 def test_an_access_token_that_outlives_its_refresh_token_is_taken_with_a_warning(
@@ -250,6 +366,47 @@ def test_a_redirect_is_not_followed() -> None:
     with endpoint("redirect") as simulator, pytest.raises(SourceRefusedError, match="redirects"):
         obtain(simulator.url)
     assert (simulator.requests, simulator.mints) == (1, 0)
+
+
+BIG = 100_000_000  # bytes
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+@pytest.mark.parametrize("how", ["length", "chunked", "close"])
+def test_of_a_body_of_100_mb_no_more_is_read_than_what_is_on_its_way(status: int, how: str) -> None:
+    sent: SimpleQueue[int] = SimpleQueue()
+
+    class Endless(Recorder):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", "/elsewhere")
+            if how == "chunked":
+                self.send_header("Transfer-Encoding", "chunked")
+            elif how == "length":
+                self.send_header("Content-Length", str(BIG))
+            self.end_headers()
+            self.close_connection = True
+            block, total = b" " * 65536, 0
+            with suppress(OSError):
+                while total < BIG:
+                    self.wfile.write(b"10000\r\n" + block + b"\r\n" if how == "chunked" else block)
+                    total += len(block)
+            sent.put(total)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        source = EndpointSource(
+            f"http://127.0.0.1:{server.server_address[1]}", ServerClock(), timeout=5, sleep=lambda _: None
+        )
+        with pytest.raises(KlearstackVaultError):
+            source.obtain(ACME, Deadline(20))
+        assert sent.get(timeout=20) < BIG / 4  # the two sockets' buffers take some of it unread
+        server.shutdown()
 
 
 def test_deeply_nested_json_is_no_json_to_us() -> None:

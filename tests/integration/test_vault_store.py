@@ -13,9 +13,9 @@ from support.fault_proxy import FaultProxy
 from support.vault import Vault
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
-from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, TokenError
+from vault_plugin.errors import ForeignSecretError, SettingsError, StoreError, StoreRefusedError, TokenError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored
+from vault_plugin.record import MANAGED_BY, Stored, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.store import VaultStore
@@ -66,7 +66,7 @@ def test_100_tokens_of_mixed_lives_all_end_within_3_seconds_before_their_jwt(ben
     lives = [30, 30 * 86400, *(round(30 * (86400 ** random.random())) for _ in range(98))]  # 30 s to 30 days
 
     def one(number: int) -> float:
-        made = token(at=int(time.time()), life=lives[number])
+        made = token(at=int(time.time()), life=lives[number], user_id=number)
         return early(put(bench.store(), made, Identity(str(number), "Acme")))
 
     with ThreadPoolExecutor(8) as pool:
@@ -108,6 +108,84 @@ def test_the_path_says_who_manages_it(bench: Bench) -> None:
     metadata = bench.vault.metadata(bench.mount, ACME.path("p", Kind.ACCESS))
     assert metadata["custom_metadata"] == {"managed-by": "klearstack-vault"}
     assert metadata["max_versions"] == 1
+
+
+def test_the_path_says_who_issued_its_token_as_soon_as_that_is_known_or_changes(bench: Bench) -> None:
+    def marked() -> str | None:
+        custom = bench.vault.metadata(bench.mount, ACME.path("p", Kind.ACCESS))["custom_metadata"]
+        assert custom["managed-by"] == "klearstack-vault"
+        return str(custom["issued-by"]) if "issued-by" in custom else None
+
+    for _ in range(3):  # the life settles, so that the last write changes nothing of the path
+        put(bench.store(), token(at=int(time.time())))
+    assert marked() is None  # as version 0.1.0 left it
+    for url in ("https://staging.example", "https://api.example"):
+        for _ in range(2):
+            put(bench.store(), token(at=int(time.time()), by=url))
+        assert marked() == url
+        data = bench.vault.read(bench.mount, ACME.path("p", Kind.ACCESS))
+        assert data is not None
+        assert data["issued_by"] == url
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_misdated_token_of_version_010_that_has_expired_does_not_block_its_path(
+    bench: Bench, version: str, kind: Kind
+) -> None:
+    mount, path, now = bench.vault.mount(version), ACME.path("p", kind), int(time.time())
+    bad = token(kind, at=now + 10 * 365 * 86400, exp=now - 1)
+    bench.vault.write(mount, path, to_data(bad, ACME, "7.8.9"))
+    if version == "v2":  # it has expired, but Vault's expiry was switched off when it was written
+        kv = bench.vault.admin.secrets.kv.v2
+        kv.update_metadata(path, mount_point=mount, custom_metadata=MANAGED_BY)
+    new = token(kind, at=now)
+    assert put(bench.store(mount=mount), new).token == new
+
+
+def test_an_expired_token_is_not_written_to_kv_v1(bench: Bench) -> None:
+    mount = bench.vault.mount("v1")
+    store, kept = bench.store(mount=mount), token(at=int(time.time()) - 950, exp=int(time.time()) + 60)
+    put(store, kept)
+    with pytest.raises(TokenError, match="expired before it could be stored"):
+        put(store, token(at=int(time.time()) - 910))
+    assert store.read(ACME, Kind.ACCESS, Deadline(20)).stored is not None
+
+
+@pytest.mark.parametrize("gone", ["deleted", "destroyed"])
+def test_somebody_elses_path_is_left_alone_although_its_newest_version_is_gone(
+    bench: Bench, gone: str
+) -> None:
+    path, kv = ACME.path("p", Kind.ACCESS), bench.vault.admin.secrets.kv.v2
+    for secret in ("old", "new"):
+        bench.vault.write(bench.mount, path, {"password": secret})
+    if gone == "deleted":
+        kv.delete_latest_version_of_secret(path, mount_point=bench.mount)
+    else:
+        bench.vault.destroy(bench.mount, path, 2)
+    before = bench.vault.metadata(bench.mount, path)
+    with pytest.raises(ForeignSecretError):
+        bench.store().read(ACME, Kind.ACCESS, Deadline(20))
+    with pytest.raises(ForeignSecretError):
+        put(bench.store(), token(at=int(time.time())))
+    assert bench.vault.metadata(bench.mount, path) == before
+
+
+def test_somebody_elses_path_whose_newest_version_goes_in_between_is_left_alone(bench: Bench) -> None:
+    path, kv = ACME.path("p", Kind.ACCESS), bench.vault.admin.secrets.kv.v2
+    store = bench.store()
+    slot = store.read(ACME, Kind.ACCESS, Deadline(20))
+
+    def intrude() -> None:
+        bench.vault.write(bench.mount, path, {"password": "theirs"})
+        kv.delete_latest_version_of_secret(path, mount_point=bench.mount)
+        kv.update_metadata(path, mount_point=bench.mount, custom_metadata={"owner": "somebody"})
+
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.before(lambda line: line.startswith(f"POST /v1/{bench.mount}/data/"), intrude, times=1)
+        with pytest.raises(ForeignSecretError):
+            bench.store(proxy.address).write(ACME, token(at=int(time.time())), "7.8.9", slot, Deadline(20))
+    assert bench.vault.metadata(bench.mount, path)["current_version"] == 1
 
 
 def test_a_mount_that_shortens_lives_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -49,15 +49,20 @@ def jwt(kind: str = "access", **claims: Any) -> str:
     return f"{head}.c2lnbmF0dXJl"
 
 
-def token(kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j") -> Token:
-    """A token issued at `at` (Unix seconds) that lives for `life` seconds."""
-    return Token.from_jwt(jwt(kind, iat=at, exp=at + life, jti=jti), kind)
+def token(
+    kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j", by: str = "", **claims: Any
+) -> Token:
+    """A token issued at `at` (Unix seconds), by that endpoint, that lives for `life` seconds."""
+    about = {"iat": at, "exp": at + life, "jti": jti} | claims
+    return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
-def pair(at: int = NOW, life: int = 900, jti: str = "j") -> TokenPair:
+def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenPair:
     """Both tokens of one minting."""
     return TokenPair(
-        token(Kind.ACCESS, at=at, life=life, jti=jti), token(Kind.REFRESH, at=at, life=86400, jti=jti), "1"
+        token(Kind.ACCESS, at=at, life=life, jti=jti, by=by),
+        token(Kind.REFRESH, at=at, life=86400, jti=jti, by=by),
+        "1",
     )
 
 
@@ -84,6 +89,8 @@ class FakeStore:
         self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
         self.reads = 0
         self.error: Exception | None = None
+        self.accept_other_users = False
+        self.before_write: Callable[[], object] = lambda: None  # what happens elsewhere before the next write
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -95,22 +102,32 @@ class FakeStore:
         if "managed" not in data:
             raise foreign()
         ref = VaultRef("fake", identity.path("p", kind), version)
-        return Slot(version, None, stored_at(ref, data, identity, kind) if deletion > self.now() else None)
+        if deletion <= self.now():
+            return Slot(version)
+        accept = self.accept_other_users
+        return Slot(version, None, stored_at(ref, data, identity, kind, accept_other_users=accept))
 
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
     ) -> Stored:
-        if slot.stored and slot.stored.token.newer_than(token):
+        before, self.before_write = self.before_write, lambda: None
+        before()
+        if slot.stored and self._is_newer(slot.stored.token, token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)
         if newest.version != slot.version and newest.stored:
             theirs = newest.stored.token
-            if not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf):
+            good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
+            if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
         self.data[path] = newest.version + 1, data, token.expires_at
         return Stored(token, VaultRef("fake", path, newest.version + 1), release_version)
+
+    def _is_newer(self, theirs: Token, ours: Token) -> bool:
+        valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)
+        return valid and theirs.newer_than(ours) and not theirs.is_ahead(self.now())
 
 
 @dataclass

@@ -2,12 +2,16 @@
 
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
+from support.fakes import ACME
 
 from vault_plugin.app import connect, tell_skew
 from vault_plugin.broker import Broker
 from vault_plugin.clock import ServerClock
+from vault_plugin.errors import BusyError
+from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 
 
@@ -29,6 +33,25 @@ def test_clocks_that_agree_are_no_news(vault: float, caplog: pytest.LogCaptureFi
     tell_skew(clock(vault), clock(0))
     tell_skew(clock(999), ServerClock())  # nothing was heard of the endpoint
     assert caplog.text == ""
+
+
+def test_the_lock_is_that_of_an_identity_at_an_endpoint(tmp_path: Path) -> None:
+    environ = {"VAULT_TOKEN": "hvs.x", "KLEARSTACK_LOCK_DIR": str(tmp_path / "locks")}
+
+    def at(url: str) -> Settings:
+        vault = "https://vault.example"
+        return Settings.from_env(environ, user_id="26", company_name="Acme", url=url, vault_addr=vault)
+
+    with (
+        connect(at("https://staging.example")) as first,
+        connect(at("https://api.example")) as second,
+        connect(at("HTTPS://Staging.example:443/")) as same,
+        first._flight(ACME, Deadline(5)),
+    ):
+        with second._flight(ACME, Deadline(5)) as waited:
+            assert not waited
+        with pytest.raises(BusyError), same._flight(ACME, Deadline(0.1)):
+            pass
 
 
 def test_to_connect_contacts_nobody() -> None:

@@ -1,6 +1,7 @@
 """The read-through: when a stored token is used, when one is minted, and what happens when a side is down."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,18 +11,21 @@ from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import (
     BusyError,
     ForeignSecretError,
+    OtherEndpointError,
     SourceBusyError,
     SourceError,
     SourceRefusedError,
     StoreError,
     StoreRefusedError,
     TokenError,
+    UserMismatchError,
 )
 from vault_plugin.record import Slot
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind
 
 DEADLINE = Deadline(10)
+URL = "https://api.example"
 
 
 class World:
@@ -39,6 +43,7 @@ class World:
             source=lambda: self.source,
             flight=self.flight,
             now=self.clock.now,
+            endpoint=URL,
             min_ttl=min_ttl,
             deadline=10,
             bypass=bypass,
@@ -51,11 +56,12 @@ class World:
     def get(self, *kinds: Kind, renew: bool = False) -> Grant:
         return self.broker.get(ACME, kinds or (Kind.ACCESS,), renew=renew)
 
-    def keep(self, *, at: int = NOW, life: int = 900, jti: str = "kept") -> None:
+    def keep(self, *, at: int = NOW, life: int = 900, jti: str = "kept", by: str = "", **claims: Any) -> None:
         """Store both tokens as another process would."""
         for kind in Kind:
             slot = self.store.read(ACME, kind, DEADLINE)
-            self.store.write(ACME, token(kind, at=at, life=life, jti=jti), "1", slot, DEADLINE)
+            made = token(kind, at=at, life=life, jti=jti, by=by, **claims)
+            self.store.write(ACME, made, "1", slot, DEADLINE)
 
 
 def test_a_miss_mints_once_and_stores_both_tokens() -> None:
@@ -63,6 +69,131 @@ def test_a_miss_mints_once_and_stores_both_tokens() -> None:
     grant = world.get()
     assert (grant.source, grant.stale, world.source.mints, world.flight.turns) == ("endpoint", False, 1, 1)
     assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
+
+
+def test_the_refresh_token_is_written_first_so_that_whoever_finds_the_access_token_finds_both() -> None:
+    world = World()
+    world.get()
+    assert list(world.store.data) == ["p/Acme/26/refresh", "p/Acme/26/access"]
+
+
+def test_if_the_access_token_cannot_be_written_the_refresh_token_is_there_alone() -> None:
+    world = World()
+
+    def break_vault_at_the_second() -> None:
+        if world.store.data:
+            world.store.error = StoreError("down")
+        world.store.before_write = break_vault_at_the_second
+
+    world.store.before_write = break_vault_at_the_second
+    with pytest.raises(StoreError):
+        world.broker.ensure(ACME)
+    assert list(world.store.data) == ["p/Acme/26/refresh"]
+
+
+STAGING = "https://staging.example"
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("left", [900, 30])
+def test_a_token_of_another_endpoint_is_refused_and_nothing_is_minted(warm: bool, left: int) -> None:
+    world = World(warm=warm)
+    world.keep(by=STAGING)
+    world.clock.time = NOW + 900 - left
+    calls: list[Callable[[], object]] = [
+        world.get,
+        lambda: world.broker.ensure(ACME),
+        lambda: world.broker.stored(ACME),
+    ]
+    for call in calls:
+        with pytest.raises(OtherEndpointError, match="Another endpoint") as caught:
+            call()
+        assert "--path-prefix" in caught.value.hint
+        assert "--renew" in caught.value.hint
+        assert STAGING not in f"{caught.value} {caught.value.hint}"
+    assert world.source.mints == 0
+
+
+def test_a_token_of_another_endpoint_is_no_stale_fallback() -> None:
+    world = World(SourceError("down"))
+    world.keep(by=STAGING)
+    with pytest.raises(SourceError):
+        world.get(renew=True)
+
+
+def test_renew_replaces_the_tokens_of_another_endpoint() -> None:
+    world = World(pair(at=NOW - 100, jti="ours", by=URL))
+    world.keep(by=STAGING)
+    grant = world.get(renew=True)
+    assert (grant.source, grant.access.token.jti) == ("endpoint", "ours")
+    assert world.get(Kind.ACCESS, Kind.REFRESH).source == "vault"
+    assert world.source.mints == 1
+
+
+def test_an_expired_token_of_another_endpoint_is_in_nobodys_way() -> None:
+    world = World(pair(at=NOW + 900, by=URL))
+    world.keep(by=STAGING)
+    world.clock.time = NOW + 900
+    assert world.get().source == "endpoint"
+
+
+def test_a_refresh_token_of_another_endpoint_is_refused_before_anything_is_minted() -> None:
+    world = World()
+    world.keep(by=STAGING)
+    del world.store.data["p/Acme/26/access"]
+    with pytest.raises(OtherEndpointError):
+        world.get()
+    with pytest.raises(OtherEndpointError):
+        world.broker.ensure(ACME)
+    assert world.source.mints == 0
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_the_loser_of_a_race_against_another_endpoint_is_told_so(renew: bool) -> None:
+    world = World(pair(by=URL))
+    world.source.meanwhile = lambda: world.keep(by=STAGING, jti="theirs")
+    with pytest.raises(OtherEndpointError):
+        world.get(renew=renew)
+
+
+def test_what_was_stored_without_its_issuer_is_served_and_gets_one_with_the_next_mint() -> None:
+    world = World(pair(at=NOW + 1, by=URL))
+    world.keep()
+    assert world.get().source == "vault"
+    world.get(renew=True)
+    assert [data["issued_by"] for _, data, _ in world.store.data.values()] == [URL, URL]
+
+
+def test_a_stored_token_that_names_another_user_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(pair(by=URL, jti="ours"))
+    world.keep(user_id=27, at=NOW + 30)
+    assert world.broker.stored(ACME) is None
+    assert world.get().access.token.jti == "ours"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("call", ["get", "ensure", "stored"])
+def test_where_another_user_is_accepted_each_stored_token_that_names_one_comes_with_a_warning(
+    call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    world.store.accept_other_users = True
+    world.keep(user_id=27)
+    grant = getattr(world.broker, call)(ACME)
+    assert grant.access.token.user_id == "27"
+    assert ["names another user" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("bypass", [True, False])
+def test_a_mismatch_is_raised_although_a_stored_token_still_lives(bypass: bool) -> None:
+    world = World(UserMismatchError("another user"), bypass=bypass, warm=False)
+    world.keep()
+    world.clock.time = NOW + 850
+    with pytest.raises(UserMismatchError):
+        world.get()
+    world.store.error = StoreError("down")
+    with pytest.raises(UserMismatchError if bypass else StoreError):
+        world.get()
 
 
 def test_a_hit_needs_neither_store_nor_source_nor_lock() -> None:
@@ -407,6 +538,24 @@ def test_nothing_newer_is_overwritten_by_what_is_adopted() -> None:
     here.keep(at=NOW + 1, jti="newer")
     here.broker.adopt(ACME, there.broker)
     assert here.get().access.token.jti == "newer"
+
+
+def test_no_token_of_another_endpoint_is_adopted() -> None:
+    here, there = World(), World()
+    there.keep(by=STAGING)
+    assert adopted(here, there) == {}
+
+
+def test_nothing_is_adopted_where_a_token_of_another_endpoint_lies_or_comes_in_between() -> None:
+    here, there = World(), World()
+    there.keep(by=URL)
+    here.keep(by=STAGING)
+    with pytest.raises(OtherEndpointError):
+        here.broker.adopt(ACME, there.broker)
+    here.store.data.clear()
+    here.store.before_write = lambda: here.keep(by=STAGING)
+    with pytest.raises(OtherEndpointError):
+        here.broker.adopt(ACME, there.broker)
 
 
 @pytest.mark.parametrize("here_is_down", [True, False])

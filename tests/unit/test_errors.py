@@ -14,6 +14,7 @@ PROMISED = {
     "QueryError": (76, "query_invalid"),
     "SettingsError": (78, "settings"),
     "TokenError": (65, "token_invalid"),
+    "UserMismatchError": (65, "user_mismatch"),
     "OutputError": (73, "output_not_created"),
     "WriteError": (74, "output_not_written"),
     "BusyError": (75, "busy"),
@@ -26,6 +27,7 @@ PROMISED = {
     "StoreBusyError": (75, "vault_busy"),
     "StoreRefusedError": (77, "vault_refused"),
     "ForeignSecretError": (78, "vault_path_taken"),
+    "OtherEndpointError": (78, "vault_other_endpoint"),
 }
 
 

@@ -14,7 +14,7 @@ MEANINGS = {
     5: ("`sync`: some failed or were not tried; the others are done", "yes"),
     64: ("the command line makes no sense", "no"),
     65: (
-        "the endpoint's token is no JWT, has expired, is of the wrong type, or dies too soon to be stored",
+        "the endpoint's token is no JWT, has expired, is of the wrong type, names another user, is misdated, or dies too soon to be stored",
         "no",
     ),
     69: ("the endpoint or Vault cannot be reached, is sealed, or answers 5xx after retries", "yes"),
@@ -28,7 +28,7 @@ MEANINGS = {
     ),
     77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),
     78: (
-        "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's",
+        "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's, or holds a token of another endpoint",
         "no",
     ),
     126: ("`exec`: the command cannot be run", "no"),

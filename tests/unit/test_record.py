@@ -9,7 +9,7 @@ from support.fakes import ACME, NOW, jwt
 
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, from_data, is_ours, to_data
+from vault_plugin.record import MANAGED_BY, from_data, is_ours, marked_issuer, marks, to_data
 from vault_plugin.tokens import Kind, Token
 
 NAMES = st.text(min_size=1)
@@ -30,6 +30,7 @@ def test_what_is_written_is_text_under_the_documented_names() -> None:
         "user_id": "26",
         "company_name": "Acme",
         "release_version": "7.8.9",
+        "issued_by": "",
     }
 
 
@@ -43,12 +44,18 @@ def test_an_unknown_date_of_issue_is_written_as_no_text() -> None:
     assert to_data(read(iat=None), ACME, "")["issued_at"] == ""
 
 
-@given(NAMES, NAMES, st.sampled_from(Kind), DATES, st.none() | DATES, st.text())
+@given(NAMES, NAMES, st.sampled_from(Kind), DATES, st.none() | DATES, st.text(), st.text())
 def test_what_was_written_is_read_back(
-    user: str, company: str, kind: Kind, expires_at: int, issued_at: int | None, jti: str
+    user: str,
+    company: str,
+    kind: Kind,
+    expires_at: int,
+    issued_at: int | None,
+    jti: str,
+    issued_by: str,
 ) -> None:
     identity = Identity(user, company)
-    token = read(kind, exp=expires_at, iat=issued_at, jti=jti)
+    token = read(kind, exp=expires_at, iat=issued_at, jti=jti, user_id=user)._replace(issued_by=issued_by)
     data = to_data(token, identity, "1")
     assert all(type(value) is str for value in data.values())
     assert from_data(data, identity, kind) == token
@@ -126,6 +133,48 @@ def test_a_foreign_secret_is_not_quoted() -> None:
     with pytest.raises(ForeignSecretError) as caught:
         from_data({"user_id": "CANARY", "access_token": "CANARY", "CANARY": "x"}, ACME, Kind.ACCESS)
     assert "CANARY" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("claim", [27, "27", "26 ", "", True, [26], {"id": 26}], ids=repr)
+def test_a_stored_token_that_names_another_user_counts_as_none_unless_that_is_accepted(claim: object) -> None:
+    data = to_data(read(user_id=claim), ACME, "")
+    assert from_data(data, ACME, Kind.ACCESS) is None
+    assert from_data(data, ACME, Kind.ACCESS, accept_other_users=True) == read(user_id=claim)
+
+
+@pytest.mark.parametrize("said", ["", None], ids=repr)
+def test_what_was_stored_without_its_issuer_is_of_any_endpoint(said: str | None) -> None:
+    data: dict[str, Any] = to_data(read(), ACME, "") | {"issued_by": said}
+    token = from_data(data, ACME, Kind.ACCESS)
+    assert token is not None
+    assert token.is_of("https://api.example")
+    del data["issued_by"]  # as version 0.1.0 wrote it
+    assert from_data(data, ACME, Kind.ACCESS) == token
+
+
+def test_what_a_secret_says_of_its_issuer_counts_whatever_it_is() -> None:
+    data: dict[str, Any] = to_data(read(), ACME, "") | {"issued_by": 5}
+    token = from_data(data, ACME, Kind.ACCESS)
+    assert token is not None
+    assert not token.is_of("https://api.example")
+
+
+def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
+    def mark(url: str) -> dict[str, str]:
+        return marks(read()._replace(issued_by=url))
+
+    assert mark("") == MANAGED_BY
+    assert mark("https://api.example") == MANAGED_BY | {"issued-by": "https://api.example"}
+    long = "https://api.example/" + "x" * 492
+    assert mark(long)["issued-by"] == long
+    cut = [mark(long + end)["issued-by"] for end in ("a", "b")]
+    assert {len(text) for text in cut} == {512}
+    assert cut[0] != cut[1]
+    assert [marked_issuer({"custom_metadata": one}) for one in (mark(long), MANAGED_BY, None)] == [
+        long,
+        "",
+        "",
+    ]
 
 
 def test_further_keys_are_nobodys_harm() -> None:

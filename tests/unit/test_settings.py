@@ -50,6 +50,7 @@ PROMISED = {
     "timeout": ("KLEARSTACK_TIMEOUT",),
     "deadline": ("KLEARSTACK_DEADLINE",),
     "on_vault_error": ("KLEARSTACK_ON_VAULT_ERROR",),
+    "on_user_mismatch": ("KLEARSTACK_ON_USER_MISMATCH",),
     "lock_dir": ("KLEARSTACK_LOCK_DIR",),
 }
 SECRETS = ("vault_token", "role_id", "secret_id", "vault_jwt")
@@ -127,6 +128,7 @@ def test_what_is_required_and_what_the_rest_defaults_to() -> None:
         "timeout": 10.0,
         "deadline": 60.0,
         "on_vault_error": "fail",
+        "on_user_mismatch": "fail",
         "lock_dir": f"/tmp/klearstack-vault-{os.getuid()}",
     }
 
@@ -474,6 +476,7 @@ def test_choices_are_the_promised_ones() -> None:
     assert {name: origin.choices for name, origin in ORIGINS.items() if origin.choices} == {
         "auth": ("token", "approle", "jwt", "kubernetes"),
         "on_vault_error": ("fail", "bypass"),
+        "on_user_mismatch": ("fail", "warn"),
     }
 
 

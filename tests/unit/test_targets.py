@@ -244,6 +244,7 @@ class World:
                     source=lambda: self.source,
                     flight=FakeFlight(),
                     now=self.clock.now,
+                    endpoint="https://api.example",
                     min_ttl=60,
                     deadline=10,
                     bypass=False,

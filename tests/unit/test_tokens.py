@@ -147,14 +147,78 @@ def test_fractions_of_dates_are_dropped_so_that_no_life_is_overstated() -> None:
 
 def test_iat_jti_and_user_id_may_be_missing() -> None:
     token = Token.from_jwt(signed({"token_type": "access", "exp": 900}), Kind.ACCESS)
-    assert (token.issued_at, token.jti, token.user_id) == (None, "", "")
+    assert (token.issued_at, token.jti, token.user_id) == (None, "", None)
 
 
 @pytest.mark.parametrize("odd", [None, 1.5, [], {"a": 1}], ids=repr)
-def test_a_jti_or_user_id_that_is_no_text_counts_as_missing(odd: object) -> None:
-    claims = {"token_type": "access", "exp": 900, "jti": odd, "user_id": odd}
-    token = Token.from_jwt(signed(claims), Kind.ACCESS)
-    assert (token.jti, token.user_id) == ("", "")
+def test_a_jti_that_is_no_text_counts_as_missing(odd: object) -> None:
+    token = Token.from_jwt(signed({"token_type": "access", "exp": 900, "jti": odd}), Kind.ACCESS)
+    assert token.jti == ""
+
+
+def naming(claim: object) -> Token:
+    return Token.from_jwt(signed({"token_type": "access", "exp": 900, "user_id": claim}), Kind.ACCESS)
+
+
+@pytest.mark.parametrize(
+    ("claim", "user_id"),
+    [
+        (26, "26"), (7, "007"), ("7", "007"), ("007", "7"), (7.0, "7"), (0, "000"), (-7, "-07"), (0, "-0"),
+        (10**18, "1000000000000000000"), ("a@x.com", "a@x.com"), ("1.50", "1.50"), (1.5, "1.5"), ("true", "true"),
+        (None, "26"), (None, "anybody"), ("9" * 5000, "0" + "9" * 5000),
+    ],
+    ids=lambda value: repr(value)[:12],
+)  # fmt: skip
+def test_a_token_names_whoever_was_asked_for(claim: object, user_id: str) -> None:
+    assert naming(claim).names(user_id)
+
+
+@pytest.mark.parametrize(
+    ("claim", "user_id"),
+    [
+        (27, "26"), (7, "70"), (-7, "7"), ("26 ", "26"), ("26\n", "26"), ("+26", "26"), ("\u0667", "7"), ("A@x.com", "a@x.com"),
+        ("e\u0301", "\u00e9"), (1.5, "1"), (1.5, "1.50"), (2.0**53, "9007199254740992"), ("", "26"), (True, "True"),
+        (True, "true"), (True, "1"), (False, "0"), ([], "[]"), ([26], "26"), ({}, "{}"), ({"id": 26}, "26"),
+    ],
+    ids=lambda value: repr(value)[:12],
+)  # fmt: skip
+def test_a_token_of_anybody_else_does_not(claim: object, user_id: str) -> None:
+    assert not naming(claim).names(user_id)
+
+
+@given(st.integers(), st.integers(0, 9))
+def test_whole_numbers_are_the_same_user_if_and_only_if_they_are_the_same_number(
+    one: int, zeros: int
+) -> None:
+    spelled = f"{'-' if one < 0 else ''}{'0' * zeros}{abs(one)}"
+    assert naming(one).names(spelled)
+    assert not naming(one + 1).names(spelled)
+
+
+@given(JSON, st.text(min_size=1))
+def test_no_claim_crashes_the_comparison(claim: Any, user_id: str) -> None:
+    assert naming(claim).names(user_id) in {True, False}
+
+
+def test_a_long_number_that_is_none_is_told_in_no_time() -> None:
+    assert not naming("0" * 40_000 + "x").names("0" * 40_000)  # an hour, if each split of it was tried
+
+
+@pytest.mark.parametrize(
+    ("issued_by", "endpoint", "is_of"),
+    [("https://a", "https://a", True), ("https://a", "https://b", False), ("", "https://b", True), ("https://a", "", True)],
+)  # fmt: skip
+def test_a_token_is_of_its_issuer_and_of_any_endpoint_where_that_is_not_known(
+    issued_by: str, endpoint: str, is_of: bool
+) -> None:
+    assert dated(900)._replace(issued_by=issued_by).is_of(endpoint) == is_of
+
+
+@pytest.mark.parametrize(("issued_at", "ahead"), [(None, False), (100, False), (160, False), (161, True)])
+def test_a_token_is_ahead_if_it_was_issued_later_than_clocks_may_differ(
+    issued_at: int | None, ahead: bool
+) -> None:
+    assert dated(10**6, issued_at).is_ahead(100) == ahead
 
 
 NO_DATES = [

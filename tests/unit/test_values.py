@@ -11,6 +11,7 @@ from vault_plugin.values import (
     duration,
     endpoint_url,
     is_plain_and_remote,
+    issuer,
     positive_duration,
     vault_addresses,
     vault_path,
@@ -93,6 +94,23 @@ def test_a_path_that_could_lead_elsewhere_is_refused(text: str) -> None:
 )
 def test_a_base_url_is_taken_with_or_without_the_endpoints_path(text: str, url: str) -> None:
     assert endpoint_url(text) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("https://api.example", "https://api.example"),
+        ("HTTPS://API.example:443/", "https://api.example"),
+        ("https://api.example./", "https://api.example"),
+        ("https://api.example:8443/Base/", "https://api.example:8443/Base"),
+        ("https://api.example:80", "https://api.example:80"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://[::A]:8080", "http://[::a]:8080"),
+        (f"https://Api.Example{ENDPOINT_PATH}", "https://api.example"),
+    ],
+)
+def test_an_endpoint_has_one_name_however_its_url_is_spelled(text: str, name: str) -> None:
+    assert issuer(endpoint_url(text)) == issuer(f"{endpoint_url(text)}/") == name
 
 
 NO_URLS = [

@@ -20,7 +20,7 @@ from support.fakes import NOW, jwt, token
 
 from vault_plugin import watch
 from vault_plugin.broker import Grant, Held
-from vault_plugin.errors import SourceError, StoreError, UsageError
+from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
 from vault_plugin.record import VaultRef
@@ -426,6 +426,16 @@ def test_a_file_is_given_to_its_owner(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
     renewed(watcher(files=Files(0o600, (12, 34))), entry(0, tmp_path / "token"))
     assert owners == [(12, 34)]
+
+
+def test_a_token_that_names_another_user_is_tried_again_after_5_minutes_at_the_earliest() -> None:
+    mismatch = UserMismatchError("another user")
+    found: list[Outcome | Exception] = [mismatch, SourceError("down"), mismatch, outcome()]
+    stats = Stats()
+    pauses = renewed(watcher(FakeTargets(*found), stats=stats), entry(), 4)
+    assert [pause >= 300 for pause in pauses] == [True, False, True, True]
+    assert max(pauses[0], pauses[2]) < 320
+    assert stats.failures == {"user_mismatch": 2, "endpoint_unavailable": 1}
 
 
 def test_a_file_that_cannot_be_written_is_a_failure_that_is_tried_again(

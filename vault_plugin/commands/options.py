@@ -15,7 +15,8 @@ from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
-ONCE = ("vault_plugin.app", "vault_plugin.source", "vault_plugin.store")  # their warnings are about servers
+# Their warnings are about servers, or the same for all identities.
+ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.source", "vault_plugin.store")
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 

@@ -91,6 +91,11 @@ options:
     type: str
     choices: [fail, bypass]
     default: fail
+  on_user_mismatch:
+    description: 'If a token names another user: fail, or warn and use it.'
+    type: str
+    choices: [fail, warn]
+    default: fail
   kind:
     description: Which token, or both.
     type: str
@@ -297,4 +302,12 @@ options:
     ini:
       - section: klearstack
         key: on_vault_error
+  on_user_mismatch:
+    vars:
+      - name: ansible_klearstack_on_user_mismatch
+    env:
+      - name: KLEARSTACK_ON_USER_MISMATCH
+    ini:
+      - section: klearstack
+        key: on_user_mismatch
 """
