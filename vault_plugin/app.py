@@ -92,6 +92,7 @@ def connect(
             source=_once(make_source),
             flight=flight,
             now=lambda: latest(vault_clock, endpoint_clock),
+            vault_now=vault_clock.now,
             min_ttl=settings.min_ttl,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
+from math import floor
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
 
@@ -22,12 +23,22 @@ class TokenReader(Protocol):
 
 
 class TokenStore(Protocol):
-    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token."""
+    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
+
+    `repair` corrects what Vault would delete only after its JWT has expired.
+    """
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
-        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float = 0.0,
     ) -> Stored: ...
+    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot: ...
 
 
 class TokenSource(Protocol):
@@ -43,10 +54,22 @@ class Flight(Protocol):
 
 
 class Held(NamedTuple):
-    """A token and where it lies, unless Vault was bypassed."""
+    """A token and where it lies, unless Vault was bypassed.
+
+    `early`: seconds before its `exp` at which it expires by the servers' clocks, as the endpoint's is ahead of Vault's.
+    """
 
     token: Token
     ref: VaultRef | None
+    early: float = 0.0
+
+    def left(self, now: float) -> float:
+        """Seconds until it expires, at `now` (Unix seconds)."""
+        return self.token.expires_at - self.early - now
+
+    def ttl(self, now: float) -> int:
+        """The same in whole seconds, never below 0."""
+        return max(0, floor(self.left(now)))
 
 
 class Grant(NamedTuple):
@@ -64,7 +87,12 @@ class Grant(NamedTuple):
     @property
     def shortest_ttl(self) -> int:
         """Whole seconds until the first of them expires."""
-        return min(held.token.ttl(self.now) for held in self.held.values())
+        return min(held.ttl(self.now) for held in self.held.values())
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which Vault keeps one of them beyond its `exp`; 0 if it deletes all of them in time."""
+        return max(held.ref.overdue(held.token) if held.ref else 0.0 for held in self.held.values())
 
     @property
     def access(self) -> Held:
@@ -88,6 +116,7 @@ class Broker:
         source: Callable[[], TokenSource],
         flight: Flight,
         now: Callable[[], float],
+        vault_now: Callable[[], float],
         min_ttl: float,
         deadline: float,
         bypass: bool,
@@ -97,6 +126,7 @@ class Broker:
         self._source = source
         self._flight = flight
         self._now = now
+        self._vault_now = vault_now
         self._min_ttl = min_ttl
         self._deadline = deadline
         self._bypass = bypass
@@ -106,28 +136,31 @@ class Broker:
     ) -> Grant:
         """Tokens of these kinds with at least `min_ttl` seconds left, or half of their life if that is less.
 
-        A stored one costs one read each and no minting, unless `renew` wants a newer one. With the endpoint down or
-        too busy, a stored token that still lives is returned, marked `stale`.
+        A stored one costs one read each and no minting, unless `renew` wants a newer one; if Vault would keep it
+        beyond its `exp`, that is corrected. With the endpoint down or too busy, a stored token that still lives is
+        returned, marked `stale`.
 
         Raises SourceError, TokenError, StoreError and their branches; BusyError if another process mints until the
         deadline; OutputError if there can be no lock.
         """
         deadline = Deadline(self._deadline)
-        if not renew and (
-            grant := self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
-        ):
-            return grant
+        warm = [] if renew else [self._reader.read(identity, kind, deadline) for kind in kinds]
+        if warm and self._fresh(warm):
+            return self._on_time(identity, kinds, warm, deadline)
+        seen: dict[Kind, Slot] = {}
         try:
-            seen = self._seen(identity, kinds, deadline)
-            if not renew and (grant := self._fresh(seen)):
-                return grant
-            return self._minted(identity, kinds, deadline, outworn=seen if renew else None)
+            for kind in kinds:
+                seen[kind] = self._store().read(identity, kind, deadline.half())
+            stored = _tokens(seen, kinds)
+            if not renew and self._fresh(stored):
+                return self._on_time(identity, kinds, stored, deadline)
+            return self._minted(identity, kinds, deadline, seen, outworn=stored if renew else None)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
                 raise
             return self._unstored(self._source().obtain(identity, deadline), kinds, exc)
         except (SourceError, BusyError) as exc:
-            if not (_is_outage(exc) and (stale := self._granted(seen, "vault", stale=True))):
+            if not (_is_outage(exc) and (stale := self._granted(_tokens(seen, kinds), "vault", stale=True))):
                 raise
             _log.warning(
                 "%s The stored token is used, which lives for another %d s.", exc, stale.shortest_ttl
@@ -143,11 +176,17 @@ class Broker:
     ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
-        Nothing is minted or written. Raises StoreError and its branches.
+        Nothing is minted or written: a token that Vault would keep too long is only reported. Raises StoreError and
+        its branches.
         """
         deadline = Deadline(self._deadline)
-        quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
-        return quick or self._fresh(self._seen(identity, kinds, deadline), min_ttl)
+        grant = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
+        if grant is None:
+            slots = [self._store().read(identity, kind, deadline.half()) for kind in kinds]
+            grant = self._fresh([slot.stored for slot in slots], min_ttl)
+        if grant and grant.overdue:
+            _log.warning("%s The next call that may write to Vault corrects it.", _overdue(grant.overdue))
+        return grant
 
     def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
@@ -157,7 +196,7 @@ class Broker:
 
         Raises what `get` raises.
         """
-        return self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
+        return self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), {}, min_ttl=min_ttl)
 
     def adopt(self, identity: Identity, origin: "Broker") -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
@@ -166,32 +205,74 @@ class Broker:
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
             if theirs is not None:
                 slot = self._store().read(identity, kind, deadline.half())
-                self._store().write(identity, theirs.token, theirs.release_version, slot, deadline)
+                age = theirs.age(origin._vault_now())  # noqa: SLF001
+                self._store().write(identity, theirs.token, theirs.release_version, slot, deadline, age)
+
+    def _on_time(
+        self, identity: Identity, kinds: Collection[Kind], stored: list[Stored | None], deadline: Deadline
+    ) -> Grant:
+        """These fresh tokens; where Vault would keep one beyond its `exp`, as they are once that is corrected.
+
+        What keeps us from correcting it does not keep the token from the caller.
+        """
+        grant = self._granted(stored, "vault", stale=False)
+        try:
+            if grant is None or grant.overdue:
+                return self._minted(identity, kinds, deadline, {})
+        except KlearstackVaultError as exc:
+            grant = self._granted(stored, "vault", stale=False)
+            if grant is None:
+                raise
+            _warn_of_overdue(grant.overdue, exc)
+        return grant
+
+    def _repaired(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+        """The slot, after its version was corrected if Vault would have kept it too long; as it is where that fails."""
+        if slot.stored is None or not slot.stored.overdue:
+            return slot
+        try:
+            return self._store().repair(identity, slot, deadline.half())
+        except StoreError as exc:
+            _warn_of_overdue(slot.stored.overdue, exc)
+            return slot
 
     def _minted(
         self,
         identity: Identity,
         kinds: Collection[Kind],
         deadline: Deadline,
+        slots: dict[Kind, Slot],
         *,
         outworn: list[Stored | None] | None = None,
         min_ttl: float | None = None,
     ) -> Grant:
-        """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more."""
+        """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more.
+
+        What is read meanwhile goes into `slots`.
+        """
         with self._flight(identity, deadline.half()) as waited:
-            slots = {kind: self._store().read(identity, kind, deadline.half()) for kind in kinds}
-            stored = [slots[kind].stored for kind in kinds]
-            if stored != outworn and (grant := self._fresh(stored, min_ttl)):
+            for kind in kinds:
+                slots[kind] = self._store().read(identity, kind, deadline.half())
+            will_do = _tokens(slots, kinds) != outworn
+            for kind in kinds:
+                slots[kind] = self._repaired(identity, slots[kind], deadline)
+            if will_do and (grant := self._fresh(_tokens(slots, kinds), min_ttl)):
                 return grant._replace(waited=waited)
-            for kind in Kind:
-                if kind not in slots:
-                    slots[kind] = self._store().read(identity, kind, deadline.half())
+            for kind in set(Kind).difference(kinds):
+                slot = self._store().read(identity, kind, deadline.half())
+                slots[kind] = self._repaired(identity, slot, deadline)
             pair = self._source().obtain(identity, deadline.half())
+            minted_at = self._vault_now()
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.
                 landed = {
                     token.kind: self._store().write(
-                        identity, token, pair.release_version, slots[token.kind], deadline
+                        identity,
+                        token,
+                        pair.release_version,
+                        slots[token.kind],
+                        deadline,
+                        self._vault_now() - minted_at,
                     )
                     for token in (pair.refresh, pair.access)
                 }
@@ -209,14 +290,11 @@ class Broker:
             )
         return grant._replace(waited=waited)
 
-    def _seen(self, identity: Identity, kinds: Collection[Kind], deadline: Deadline) -> list[Stored | None]:
-        return [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
-
     def _fresh(self, stored: list[Stored | None], min_ttl: float | None = None) -> Grant | None:
         grant = self._granted(stored, "vault", stale=False)
         wanted = self._min_ttl if min_ttl is None else min_ttl
         if grant is None or not all(
-            held.token.expires_at - grant.now >= held.token.margin(wanted) for held in grant.held.values()
+            held.left(grant.now) >= held.token.margin(wanted) for held in grant.held.values()
         ):
             return None
         return grant
@@ -225,14 +303,31 @@ class Broker:
         self, stored: Collection[Stored | None], source: Literal["vault", "endpoint"], *, stale: bool
     ) -> Grant | None:
         """All of them, if all of them live."""
-        now = self._now()
-        held = {one.token.kind: Held(one.token, one.ref) for one in stored if one and one.token.ttl(now)}
-        return Grant(held, source, stale, now) if len(held) == len(stored) else None
+        now, vault_now = self._now(), self._vault_now()
+        held = {
+            one.token.kind: Held(one.token, one.ref, one.token.expires_at - now - one.left(now, vault_now))
+            for one in stored
+            if one
+        }
+        alive = len(held) == len(stored) and all(one.ttl(now) for one in held.values())
+        return Grant(held, source, stale, now) if alive else None
 
     def _unstored(self, pair: TokenPair, kinds: Collection[Kind], exc: StoreError) -> Grant:
         _log.warning("%s The token was minted WITHOUT being stored: each further call mints again.", exc)
         held = {token.kind: Held(token, None) for token in pair.tokens if token.kind in kinds}
         return Grant(held, "endpoint", stale=False, now=self._now())
+
+
+def _tokens(slots: Mapping[Kind, Slot], kinds: Collection[Kind]) -> list[Stored | None]:
+    return [slots[kind].stored for kind in kinds]
+
+
+def _overdue(seconds: float) -> str:
+    return f"Vault keeps the token {seconds:.1f} s longer than its JWT lives."
+
+
+def _warn_of_overdue(seconds: float, why: KlearstackVaultError) -> None:
+    _log.warning("%s That cannot be corrected now: %s %s", _overdue(seconds), why, why.hint)
 
 
 def _is_outage(exc: KlearstackVaultError) -> bool:

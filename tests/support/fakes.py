@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, NamedTuple
 
@@ -75,6 +76,8 @@ class FakeStore:
         self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
         self.reads = 0
         self.error: Exception | None = None
+        self.repairs = 0
+        self.repair_error: Exception | None = None
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -85,11 +88,18 @@ class FakeStore:
             return Slot()
         if "managed" not in data:
             raise foreign()
-        ref = VaultRef("fake", identity.path("p", kind), version)
+        until = datetime.fromtimestamp(deletion - 0.001, UTC).isoformat()  # Vault's ends lie just before
+        ref = VaultRef("fake", identity.path("p", kind), version, until)
         return Slot(version, None, stored_at(ref, data, identity, kind) if deletion > self.now() else None)
 
     def write(
-        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float = 0.0,
     ) -> Stored:
         if slot.stored and slot.stored.token.newer_than(token):
             return slot.stored
@@ -98,10 +108,28 @@ class FakeStore:
             theirs = newest.stored.token
             if not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf):
                 return newest.stored
+        return self._put(identity, token, release_version, newest.version + 1)
+
+    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+        """Like VaultStore: the same token in a new version, or none if it has expired."""
+        self.repairs += 1
+        if self.repair_error:
+            raise self.repair_error
+        assert slot.stored
+        stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot.version + 1)
+        alive = stored.token.expires_at > self.now()
+        return Slot(slot.version + 1, None, stored if alive else None)
+
+    def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
+        """Have what is stored deleted so many seconds after its token expires."""
+        version, data, deletion = self.data[identity.path("p", kind)]
+        self.data[identity.path("p", kind)] = version, data, deletion + seconds
+
+    def _put(self, identity: Identity, token: Token, release_version: str, version: int) -> Stored:
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
-        self.data[path] = newest.version + 1, data, token.expires_at
-        return Stored(token, VaultRef("fake", path, newest.version + 1), release_version)
+        self.data[path] = version, data, token.expires_at
+        return Stored(token, VaultRef("fake", path, version), release_version)
 
 
 @dataclass

@@ -39,6 +39,7 @@ class World:
             source=lambda: self.source,
             flight=self.flight,
             now=self.clock.now,
+            vault_now=self.clock.now,
             min_ttl=min_ttl,
             deadline=10,
             bypass=bypass,

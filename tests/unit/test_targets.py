@@ -244,6 +244,7 @@ class World:
                     source=lambda: self.source,
                     flight=FakeFlight(),
                     now=self.clock.now,
+                    vault_now=self.clock.now,
                     min_ttl=60,
                     deadline=10,
                     bypass=False,
