@@ -144,16 +144,17 @@ class Broker:
         deadline; OutputError if there can be no lock.
         """
         deadline = Deadline(self._deadline)
-        warm = [] if renew else [self._reader.read(identity, kind, deadline) for kind in kinds]
-        if warm and self._fresh(warm):
-            return self._on_time(identity, kinds, warm, deadline)
+        if not renew:
+            warm = [self._reader.read(identity, kind, deadline) for kind in kinds]
+            if grant := self._on_time(identity, kinds, warm, deadline):
+                return grant
         seen: dict[Kind, Slot] = {}
         try:
             for kind in kinds:
                 seen[kind] = self._store().read(identity, kind, deadline.half())
             stored = _tokens(seen, kinds)
-            if not renew and self._fresh(stored):
-                return self._on_time(identity, kinds, stored, deadline)
+            if not renew and (grant := self._on_time(identity, kinds, stored, deadline)):
+                return grant
             return self._minted(identity, kinds, deadline, seen, outworn=stored if renew else None)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
@@ -173,17 +174,20 @@ class Broker:
         kinds: Collection[Kind] = (Kind.ACCESS,),
         *,
         min_ttl: float | None = None,
+        repair: bool = False,
     ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
-        Nothing is minted or written: a token that Vault would keep too long is only reported. Raises StoreError and
-        its branches.
+        Nothing is minted. Nothing is written, either: a token that Vault would keep too long is reported, or with
+        `repair` corrected. Raises StoreError and its branches.
         """
         deadline = Deadline(self._deadline)
-        grant = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
-        if grant is None:
-            slots = [self._store().read(identity, kind, deadline.half()) for kind in kinds]
-            grant = self._fresh([slot.stored for slot in slots], min_ttl)
+        found = [self._reader.read(identity, kind, deadline) for kind in kinds]
+        if self._fresh(found, min_ttl) is None:
+            found = [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
+        if repair:
+            return self._on_time(identity, kinds, found, deadline, min_ttl)
+        grant = self._fresh(found, min_ttl)
         if grant and grant.overdue:
             _log.warning("%s The next call that may write to Vault corrects it.", _overdue(grant.overdue))
         return grant
@@ -204,27 +208,32 @@ class Broker:
         for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a minting
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
             if theirs is not None:
-                slot = self._store().read(identity, kind, deadline.half())
+                slot = self._repaired(identity, self._store().read(identity, kind, deadline.half()), deadline)
                 age = theirs.age(origin._vault_now())  # noqa: SLF001
                 self._store().write(identity, theirs.token, theirs.release_version, slot, deadline, age)
 
     def _on_time(
-        self, identity: Identity, kinds: Collection[Kind], stored: list[Stored | None], deadline: Deadline
-    ) -> Grant:
-        """These fresh tokens; where Vault would keep one beyond its `exp`, as they are once that is corrected.
+        self,
+        identity: Identity,
+        kinds: Collection[Kind],
+        stored: list[Stored | None],
+        deadline: Deadline,
+        min_ttl: float | None = None,
+    ) -> Grant | None:
+        """These tokens, if they are fresh; where Vault would keep one beyond its `exp`, after that was corrected.
 
-        What keeps us from correcting it does not keep the token from the caller.
+        What prevents the correction does not keep a fresh token from the caller.
         """
-        grant = self._granted(stored, "vault", stale=False)
+        grant = self._fresh(stored, min_ttl)
+        if grant is None or not grant.overdue:
+            return grant
         try:
-            if grant is None or grant.overdue:
-                return self._minted(identity, kinds, deadline, {})
+            with self._flight(identity, deadline.half()):
+                slots = [self._store().read(identity, kind, deadline.half()) for kind in kinds]
+                stored = [self._repaired(identity, slot, deadline).stored for slot in slots]
         except KlearstackVaultError as exc:
-            grant = self._granted(stored, "vault", stale=False)
-            if grant is None:
-                raise
             _warn_of_overdue(grant.overdue, exc)
-        return grant
+        return self._fresh(stored, min_ttl)
 
     def _repaired(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
         """The slot, after its version was corrected if Vault would have kept it too long; as it is where that fails."""
