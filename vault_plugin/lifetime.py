@@ -31,6 +31,7 @@ class ResponseTimes:
     """How long Vault took for each request of one call, in seconds, repetitions and waits included."""
 
     def __init__(self, *seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.delayed = False  # whether the data was last held back until its life no longer fitted
         self._seconds = list(seconds)
         self._monotonic = monotonic
 
@@ -62,9 +63,11 @@ class ResponseTimes:
 def plan(left: float, times: ResponseTimes) -> int:
     """The life to set, in whole seconds, for a token with `left` seconds to live; less than 1 if there is none.
 
-    Two requests come before Vault's clock counts: the one that sets the life, and the one with the data.
+    Two requests come before Vault's clock counts: the one that sets the life, and the one with the data. The latter may
+    be held back again for as long as it was before, as under a rate limit.
     """
-    return min(MAX_LIFE, floor(left - SLACK - 2 * times.typical))
+    held_back = times.longest if times.delayed else 0.0
+    return min(MAX_LIFE, floor(left - SLACK - max(2 * times.typical, held_back)))
 
 
 def fits(life: int, left: float, times: ResponseTimes) -> bool:

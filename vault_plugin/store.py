@@ -211,6 +211,7 @@ class VaultStore:
                     ref.mount, ref.path, task.data, slot.version, task.deadline, in_time
                 )
         except OutdatedError:
+            task.times.delayed = True
             return None
         except CasMismatchError:
             return self.read(task.identity, task.token.kind, task.deadline)

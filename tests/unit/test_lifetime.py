@@ -52,6 +52,13 @@ def test_one_request_that_was_held_back_does_not_count_for_all() -> None:
     assert plan(900, ResponseTimes(0.002, 0.003, 8.0)) == 899
 
 
+def test_data_that_was_held_back_until_it_was_too_late_is_given_as_long_again() -> None:
+    times = ResponseTimes(0.002, 0.002, 3.0)
+    times.delayed = True
+    assert plan(900, times) == floor(900 - 0.25 - 3)
+    assert fits(plan(900, times), 899.9, times)
+
+
 def test_a_life_set_for_a_slow_vault_does_not_fit_a_quick_one() -> None:
     times = ResponseTimes(0.002, 10.0)
     life = plan(900, times)
