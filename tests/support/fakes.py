@@ -88,8 +88,7 @@ class FakeStore:
             return Slot()
         if "managed" not in data:
             raise foreign()
-        until = datetime.fromtimestamp(deletion - 0.001, UTC).isoformat()  # Vault's ends lie just before
-        ref = VaultRef("fake", identity.path("p", kind), version, until)
+        ref = _ref(identity.path("p", kind), version, deletion)
         return Slot(version, None, stored_at(ref, data, identity, kind) if deletion > self.now() else None)
 
     def write(
@@ -129,7 +128,12 @@ class FakeStore:
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
         self.data[path] = version, data, token.expires_at
-        return Stored(token, VaultRef("fake", path, version), release_version)
+        return Stored(token, _ref(path, version, token.expires_at), release_version)
+
+
+def _ref(path: str, version: int, deletion: float) -> VaultRef:
+    just_before = datetime.fromtimestamp(deletion - 0.001, UTC).isoformat()  # as Vault's own ends are
+    return VaultRef("fake", path, version, just_before)
 
 
 @dataclass

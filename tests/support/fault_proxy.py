@@ -60,6 +60,10 @@ class FaultProxy:
         """Have each such request arrive so many seconds later."""
         self.before(matches, lambda: time.sleep(seconds), times=times)
 
+    def delay_answers(self, matches: Predicate, seconds: float) -> None:
+        """Have the answers to such requests arrive so many seconds later."""
+        self.rules.append(Rule(matches, 10**9, "after", act=lambda: time.sleep(seconds)))
+
     @contextmanager
     def hold(self, matches: Predicate) -> Iterator[threading.Event]:
         """Hold the next such request back until the block ends, and forward it then, though its client be gone.
@@ -169,7 +173,9 @@ class _Handler(socketserver.StreamRequestHandler):
             upstream.sendall(request)
             answer = _message(answers, bodyless=line.startswith("HEAD"))
             rule = proxy.rule_for(line, "after")
-            if not rule:
+            if rule:
+                rule.act()
+            if not rule or not (rule.reset or rule.answer):
                 self.connection.sendall(answer)
                 return bool(answer)
         if rule.reset:
