@@ -157,8 +157,7 @@ class VaultStore:
                 continue
             if landed.stored.token.value != task.token.value:
                 return self.repair(task.identity, landed, task.deadline)
-            deletion = parse_rfc3339(landed.stored.ref.deletion_time)
-            if landing(deletion, landed.life, task.end, task.times) is Landing.ON_TIME:
+            if _landing(task, landed.stored, landed.life) is Landing.ON_TIME:
                 return landed
             if landed.life is None or landed.life < life:
                 if landed.life in shortened:
@@ -169,7 +168,8 @@ class VaultStore:
             slot = landed._replace(life=None)
         raise StoreError(
             "Vault would have kept the token longer than its JWT lives, whatever was tried.",
-            hint="Other writers change `delete_version_after` of this path, or Vault's clock was set; try again.",
+            hint="Other writers change `delete_version_after` of this path, Vault's clock was set, or its response "
+            "times vary too much; try again.",
             retryable=True,
         )
 
@@ -219,9 +219,13 @@ class VaultStore:
         return _slot(metadata, Stored(task.token, ref.of_version(metadata), task.data["release_version"]))
 
     def _given_up(self, task: _Task, slot: Slot) -> Slot:
-        """The slot without a token; if this token lies there beyond its end, it is overwritten."""
+        """What lies there when the token is too old to be written; if Vault would keep it too long, it is overwritten."""
+        if task.times.delayed:  # a write that was given up may have been carried out
+            slot = self.read(task.identity, task.token.kind, task.deadline)
         if slot.stored is None or slot.stored.token.value != task.token.value:
             return Slot(slot.version)
+        if _landing(task, slot.stored, slot.life) is not Landing.LATE:
+            return slot
         self._set_life(task, 1)
         ref, data = task.ref, without_token(task.data, task.token.kind)
         try:
@@ -249,6 +253,10 @@ class VaultStore:
         if self._version is None:
             self._version = self._client.kv_version(self._mount, deadline)
         return self._version
+
+
+def _landing(task: _Task, stored: Stored, life: int | None) -> Landing:
+    return landing(parse_rfc3339(stored.ref.deletion_time), life, task.end, task.times)
 
 
 def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.cli import COMMAND, World
 from support.fakes import ACME, token
-from support.fault_proxy import FaultProxy
+from support.fault_proxy import FaultProxy, Rule
 from support.vault import Vault
 
 from vault_plugin.app import connect
@@ -139,6 +139,30 @@ def test_a_token_that_expires_while_its_write_is_held_back_leaves_nothing_behind
     data = bench.vault.read(bench.mount, ACCESS)
     assert data is None or data["access_token"] == ""
     assert put(bench.store(), made := new()).token == made
+
+
+def test_a_token_that_expires_before_its_lost_answer_is_asked_for_leaves_nothing_behind(
+    bench: Bench,
+) -> None:
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.delay(bench.is_data, 3.5, times=1)
+        proxy.reset(bench.is_data, when="after", times=1)
+        with pytest.raises(TokenError, match="expires before"):
+            put(bench.store(proxy.address), new(life=4))
+        assert proxy.all_happened()
+    assert bench.vault.newest(bench.mount, ACCESS)["version"] == 2
+    data = bench.vault.read(bench.mount, ACCESS)
+    assert data is None or data["access_token"] == ""
+
+
+def test_a_token_that_was_stored_in_time_stays_although_its_answer_came_too_late(bench: Bench) -> None:
+    made = new(life=6)
+    with FaultProxy(bench.vault.address) as proxy:
+        proxy.rules.append(Rule(bench.is_data, 1, "after", act=lambda: time.sleep(2.4), reset=True))
+        stored = put(bench.store(proxy.address), made)
+        assert proxy.all_happened()
+    assert (stored.token, stored.ref.version) == (made, 1)
+    assert early(stored) >= 0
 
 
 # The next call that may write
