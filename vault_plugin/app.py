@@ -111,6 +111,7 @@ def connect(
             source=_once(make_source),
             flight=flight,
             now=now,
+            vault_now=vault_clock.now,
             endpoint=endpoint,
             min_ttl=settings.min_ttl,
             deadline=settings.deadline,
@@ -151,10 +152,9 @@ def tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
         return
     skew = vault_clock.now() - endpoint_clock.now()
     if abs(skew) > MAX_SKEW:
-        how = "ahead of" if skew > 0 else "behind"
-        _log.warning(
-            "Vault's clock is %.0f s %s the endpoint's: tokens leave Vault too %s by that much",
-            abs(skew),
-            how,
-            "early" if skew > 0 else "late",
+        how, then = (
+            ("ahead of", "tokens are deleted too early by that much")
+            if skew > 0
+            else ("behind", "the life of tokens is counted from when they are stored")
         )
+        _log.warning("Vault's clock is %.0f s %s the endpoint's: %s", abs(skew), how, then)

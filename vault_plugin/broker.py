@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from math import floor
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
 
@@ -22,12 +23,22 @@ class TokenReader(Protocol):
 
 
 class TokenStore(Protocol):
-    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token."""
+    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
+
+    `repair` corrects what Vault would delete only after its JWT has expired.
+    """
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
-        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float = 0.0,
     ) -> Stored: ...
+    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot: ...
 
 
 class TokenSource(Protocol):
@@ -43,10 +54,22 @@ class Flight(Protocol):
 
 
 class Held(NamedTuple):
-    """A token and where it lies, unless Vault was bypassed."""
+    """A token and where it lies, unless Vault was bypassed.
+
+    `early`: seconds before its `exp` at which it expires by the servers' clocks, as the endpoint's is ahead of Vault's.
+    """
 
     token: Token
     ref: VaultRef | None
+    early: float = 0.0
+
+    def left(self, now: float) -> float:
+        """Seconds until it expires, at `now` (Unix seconds)."""
+        return self.token.expires_at - self.early - now
+
+    def ttl(self, now: float) -> int:
+        """The same in whole seconds, never below 0."""
+        return max(0, floor(self.left(now)))
 
 
 class Grant(NamedTuple):
@@ -64,7 +87,12 @@ class Grant(NamedTuple):
     @property
     def shortest_ttl(self) -> int:
         """Whole seconds until the first of them expires."""
-        return min(held.token.ttl(self.now) for held in self.held.values())
+        return min(held.ttl(self.now) for held in self.held.values())
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which Vault keeps one of them beyond its `exp`; 0 if it deletes all of them in time."""
+        return max(held.ref.overdue(held.token) if held.ref else 0.0 for held in self.held.values())
 
     @property
     def access(self) -> Held:
@@ -89,6 +117,7 @@ class Broker:
         flight: Flight,
         now: Callable[[], float],
         endpoint: str,
+        vault_now: Callable[[], float],
         min_ttl: float,
         deadline: float,
         bypass: bool,
@@ -99,6 +128,7 @@ class Broker:
         self._flight = flight
         self._now = now
         self._endpoint = endpoint  # the issuer of the tokens that may be handed over
+        self._vault_now = vault_now
         self._min_ttl = min_ttl
         self._deadline = deadline
         self._bypass = bypass
@@ -108,9 +138,9 @@ class Broker:
     ) -> Grant:
         """Tokens of these kinds with at least `min_ttl` seconds left, or half of their life if that is less.
 
-        A stored one costs one read each and no minting, unless `renew` wants a newer one. With the endpoint down or
-        too busy, a stored token that still lives is returned, marked `stale`. One of another endpoint is refused, unless
-        `renew` replaces it.
+        A stored one costs one read each and no minting, unless `renew` wants a newer one; if Vault would keep it
+        beyond its `exp`, that is corrected. With the endpoint down or too busy, a stored token that still lives is
+        returned, marked `stale`. One of another endpoint is refused, unless `renew` replaces it.
 
         Raises SourceError, TokenError, StoreError and their branches; BusyError if another process mints until the
         deadline; OutputError if there can be no lock.
@@ -119,23 +149,26 @@ class Broker:
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self._deadline)
-        if not renew and (
-            grant := self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
-        ):
-            return grant
+        if not renew:
+            warm = [self._reader.read(identity, kind, deadline) for kind in kinds]
+            if grant := self._on_time(identity, kinds, warm, deadline):
+                return grant
+        seen: dict[Kind, Slot] = {}
         try:
-            seen = self._seen(identity, kinds, deadline)
+            for kind in kinds:
+                seen[kind] = self._store().read(identity, kind, deadline.half())
+            stored = _tokens(seen, kinds)
             if not renew:
-                self._refuse_others(seen)
-                if grant := self._fresh(seen):
+                self._refuse_others(stored)
+                if grant := self._on_time(identity, kinds, stored, deadline):
                     return grant
-            return self._minted(identity, kinds, deadline, outworn=seen if renew else None)
+            return self._minted(identity, kinds, deadline, seen, outworn=stored if renew else None)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
                 raise
             return self._unstored(self._source().obtain(identity, deadline), kinds, exc)
         except (SourceError, BusyError) as exc:
-            if not (_is_outage(exc) and (stale := self._granted(seen, "vault", stale=True))):
+            if not (_is_outage(exc) and (stale := self._granted(_tokens(seen, kinds), "vault", stale=True))):
                 raise
             _log.warning(
                 "%s The stored token is used, which lives for another %d s.", exc, stale.shortest_ttl
@@ -148,17 +181,24 @@ class Broker:
         kinds: Collection[Kind] = (Kind.ACCESS,),
         *,
         min_ttl: float | None = None,
+        repair: bool = False,
     ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
-        Nothing is minted or written. Raises StoreError and its branches.
+        Nothing is minted. Nothing is written, either: a token that Vault would keep too long is reported, or with
+        `repair` corrected. Raises StoreError and its branches.
         """
         deadline = Deadline(self._deadline)
-        grant = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
-        if grant is None:
-            seen = self._seen(identity, kinds, deadline)
-            self._refuse_others(seen)
-            grant = self._fresh(seen, min_ttl)
+        found = [self._reader.read(identity, kind, deadline) for kind in kinds]
+        if self._fresh(found, min_ttl) is None:
+            found = [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
+            self._refuse_others(found)
+        if repair:
+            grant = self._on_time(identity, kinds, found, deadline, min_ttl)
+        else:
+            grant = self._fresh(found, min_ttl)
+            if grant and grant.overdue:
+                _log.warning("%s The next call that may write to Vault corrects it.", _overdue(grant.overdue))
         return grant and _told(identity, grant)
 
     def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
@@ -169,9 +209,8 @@ class Broker:
 
         Raises what `get` raises.
         """
-        return _told(
-            identity, self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
-        )
+        deadline = Deadline(self._deadline)
+        return _told(identity, self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl))
 
     def adopt(self, identity: Identity, origin: "Broker") -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
@@ -181,35 +220,85 @@ class Broker:
             if theirs is not None and theirs.token.is_of(self._endpoint):
                 slot = self._store().read(identity, kind, deadline.half())
                 self._refuse_others([slot.stored])
-                landed = self._store().write(identity, theirs.token, theirs.release_version, slot, deadline)
+                slot = self._repaired(identity, slot, deadline)
+                age = theirs.age(origin._vault_now())  # noqa: SLF001
+                landed = self._store().write(
+                    identity, theirs.token, theirs.release_version, slot, deadline, age
+                )
                 self._refuse_others([landed])
+
+    def _on_time(
+        self,
+        identity: Identity,
+        kinds: Collection[Kind],
+        stored: list[Stored | None],
+        deadline: Deadline,
+        min_ttl: float | None = None,
+    ) -> Grant | None:
+        """These tokens, if they are fresh; where Vault would keep one beyond its `exp`, after that was corrected.
+
+        What prevents the correction does not keep a fresh token from the caller.
+        """
+        grant = self._fresh(stored, min_ttl)
+        if grant is None or not grant.overdue:
+            return grant
+        try:
+            with self._flight(identity, deadline.half()):
+                slots = [self._store().read(identity, kind, deadline.half()) for kind in kinds]
+                stored = [self._repaired(identity, slot, deadline).stored for slot in slots]
+        except KlearstackVaultError as exc:
+            _warn_of_overdue(grant.overdue, exc)
+        return self._fresh(stored, min_ttl)
+
+    def _repaired(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+        """The slot, after its version was corrected if Vault would have kept it too long; as it is where that fails."""
+        if slot.stored is None or not slot.stored.overdue:
+            return slot
+        try:
+            return self._store().repair(identity, slot, deadline.half())
+        except StoreError as exc:
+            _warn_of_overdue(slot.stored.overdue, exc)
+            return slot
 
     def _minted(
         self,
         identity: Identity,
         kinds: Collection[Kind],
         deadline: Deadline,
+        slots: dict[Kind, Slot],
         *,
         outworn: list[Stored | None] | None = None,
         min_ttl: float | None = None,
     ) -> Grant:
-        """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more."""
+        """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more.
+
+        What is read meanwhile goes into `slots`.
+        """
         with self._flight(identity, deadline.half()) as waited:
-            slots = {kind: self._store().read(identity, kind, deadline.half()) for kind in kinds}
-            stored = [slots[kind].stored for kind in kinds]
-            if stored != outworn and (grant := self._fresh(stored, min_ttl)):
+            for kind in kinds:
+                slots[kind] = self._store().read(identity, kind, deadline.half())
+            will_do = _tokens(slots, kinds) != outworn
+            for kind in kinds:
+                slots[kind] = self._repaired(identity, slots[kind], deadline)
+            if will_do and (grant := self._fresh(_tokens(slots, kinds), min_ttl)):
                 return grant._replace(waited=waited)
-            for kind in Kind:
-                if kind not in slots:
-                    slots[kind] = self._store().read(identity, kind, deadline.half())
+            for kind in set(Kind).difference(kinds):
+                slot = self._store().read(identity, kind, deadline.half())
+                slots[kind] = self._repaired(identity, slot, deadline)
             if outworn is None:
                 self._refuse_others([slot.stored for slot in slots.values()])
             pair = self._source().obtain(identity, deadline.half())
+            minted_at = self._vault_now()
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.
                 landed = {
                     token.kind: self._store().write(
-                        identity, token, pair.release_version, slots[token.kind], deadline
+                        identity,
+                        token,
+                        pair.release_version,
+                        slots[token.kind],
+                        deadline,
+                        self._vault_now() - minted_at,
                     )
                     for token in (pair.refresh, pair.access)
                 }
@@ -228,14 +317,11 @@ class Broker:
             )
         return grant._replace(waited=waited)
 
-    def _seen(self, identity: Identity, kinds: Collection[Kind], deadline: Deadline) -> list[Stored | None]:
-        return [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
-
     def _fresh(self, stored: list[Stored | None], min_ttl: float | None = None) -> Grant | None:
         grant = self._granted(stored, "vault", stale=False)
         wanted = self._min_ttl if min_ttl is None else min_ttl
         if grant is None or not all(
-            held.token.expires_at - grant.now >= held.token.margin(wanted) for held in grant.held.values()
+            held.left(grant.now) >= held.token.margin(wanted) for held in grant.held.values()
         ):
             return None
         return grant
@@ -244,13 +330,14 @@ class Broker:
         self, stored: Collection[Stored | None], source: Literal["vault", "endpoint"], *, stale: bool
     ) -> Grant | None:
         """All of them, if all of them live and are this endpoint's."""
-        now = self._now()
+        now, vault_now = self._now(), self._vault_now()
         held = {
-            one.token.kind: Held(one.token, one.ref)
+            one.token.kind: Held(one.token, one.ref, one.token.expires_at - now - one.left(now, vault_now))
             for one in stored
-            if one and one.token.ttl(now) and one.token.is_of(self._endpoint)
+            if one and one.token.is_of(self._endpoint)
         }
-        return Grant(held, source, stale, now) if len(held) == len(stored) else None
+        alive = len(held) == len(stored) and all(one.ttl(now) for one in held.values())
+        return Grant(held, source, stale, now) if alive else None
 
     def _refuse_others(self, stored: Iterable[Stored | None]) -> None:
         """Raise OtherEndpointError if a valid token of another endpoint is among them."""
@@ -271,6 +358,18 @@ def _told(identity: Identity, grant: Grant) -> Grant:
     ):
         _log.warning("the stored token names another user than the one asked for")
     return grant
+
+
+def _tokens(slots: Mapping[Kind, Slot], kinds: Collection[Kind]) -> list[Stored | None]:
+    return [slots[kind].stored for kind in kinds]
+
+
+def _overdue(seconds: float) -> str:
+    return f"Vault keeps the token {seconds:.1f} s longer than its JWT lives."
+
+
+def _warn_of_overdue(seconds: float, why: KlearstackVaultError) -> None:
+    _log.warning("%s That cannot be corrected now: %s %s", _overdue(seconds), why, why.hint)
 
 
 def _is_outage(exc: KlearstackVaultError) -> bool:

@@ -32,7 +32,7 @@ def describe(grant: Grant) -> dict[str, Any]:
         answer |= {
             f"{kind}_token": held.token.value.reveal(),
             f"{prefix}expires_at": format_rfc3339(held.token.expires_at),
-            f"{prefix}expires_in": held.token.ttl(grant.now),
+            f"{prefix}expires_in": held.ttl(grant.now),
             f"{prefix}vault": _place(held),
         }
     return {name: answer[name] for name in _JSON_KEYS if name in answer}

@@ -121,7 +121,8 @@ def _must_serve(uri: object, settings: Settings, hosts: Collection[str]) -> None
 def _bearer(settings: Settings) -> tuple[str, int]:
     with connect(settings) as broker:
         grant = broker.get(settings.identity())
-    return grant.access.token.value.reveal(), until(grant.access.token, grant.now, time.time())
+    held = grant.access
+    return held.token.value.reveal(), until(held.token, grant.now + held.early, time.time())
 
 
 def until(token: Token, now: float, here: float) -> int:

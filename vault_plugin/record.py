@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from hashlib import sha256
+from math import inf
 from typing import Any, NamedTuple
 
 from vault_plugin.clock import format_rfc3339, parse_rfc3339
@@ -15,12 +16,26 @@ MAX_MARK = 512  # bytes; the longest value that custom_metadata takes
 
 
 class VaultRef(NamedTuple):
-    """Where a token lies: `path` below the mount; KV v2's `version` and `deletion_time` (RFC 3339, as Vault says)."""
+    """Where a token lies: `path` below the mount; KV v2's `version` and its times (RFC 3339, as Vault says)."""
 
     mount: str
     path: str
     version: int | None = None
     deletion_time: str | None = None
+    created_time: str | None = None
+
+    def of_version(self, metadata: Mapping[str, Any]) -> "VaultRef":
+        """The same path with the version that this KV v2 metadata describes."""
+        return self._replace(
+            version=metadata["version"],
+            deletion_time=metadata["deletion_time"] or None,
+            created_time=metadata["created_time"],
+        )
+
+    def overdue(self, token: Token) -> float:
+        """Seconds by which Vault keeps `token` beyond its `exp`; 0 if it does not, or where Vault names no end."""
+        deletion = parse_rfc3339(self.deletion_time)
+        return 0.0 if deletion is None else max(0.0, deletion - token.expires_at)
 
 
 class Stored(NamedTuple):
@@ -30,16 +45,37 @@ class Stored(NamedTuple):
     ref: VaultRef
     release_version: str = ""
 
+    def age(self, vault_now: float) -> float:
+        """Seconds since Vault created this version (`vault_now`: Unix seconds by Vault's clock); 0 if it names no date."""
+        created = parse_rfc3339(self.ref.created_time)
+        return 0.0 if created is None else vault_now - created
+
+    def left(self, now: float, vault_now: float) -> float:
+        """Seconds until the token expires (`now`, `vault_now`: Unix seconds by the servers' clocks and by Vault's).
+
+        The smaller of two: until its `exp`, and what is left of its life after its time in Vault. The second is what
+        counts where the endpoint's clock is ahead of Vault's: `exp` is far away then, by Vault's clock.
+        """
+        by_age = self.token.life - self.age(vault_now) if self.ref.created_time else inf
+        return min(self.token.expires_at - now, by_age)
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which Vault keeps the token beyond its `exp`."""
+        return self.ref.overdue(self.token)
+
 
 class Slot(NamedTuple):
     """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
-    gave to that version, the token in it, if there still is one, and the issuer that its custom_metadata names.
+    gave to that version, the token in it, if there still is one, the issuer that its custom_metadata names, and how long
+    Vault took to tell (seconds).
     """
 
     version: int = 0
     life: int | None = None
     stored: Stored | None = None
     issued_by: str = ""
+    took: float = 0.0
 
 
 def to_data(token: Token, identity: Identity, release_version: str) -> dict[str, str]:
@@ -55,6 +91,11 @@ def to_data(token: Token, identity: Identity, release_version: str) -> dict[str,
         "release_version": release_version,
         "issued_by": token.issued_by,
     }
+
+
+def without_token(data: Mapping[str, str], kind: Kind) -> dict[str, str]:
+    """A secret's data with nothing in place of the token: what a read takes for ours, and for no token."""
+    return {**data, f"{kind}_token": ""}
 
 
 def from_data(

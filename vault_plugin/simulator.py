@@ -58,6 +58,7 @@ class Simulator:
     ) -> None:
         self.access_ttl, self.refresh_ttl, self.latency = access_ttl, refresh_ttl, latency
         self.fault, self.fault_count = fault, fault_count
+        self.ahead = 0.0  # seconds by which its clock is ahead of this host's
         self.requests = 0  # POSTs, whatever the answer
         self.mints = 0  # pairs answered with 200, usable or not
         self.issued: list[str] = []  # every token that went out, whatever the status
@@ -106,7 +107,7 @@ class Simulator:
 
     def mint(self, user_id: str, spoil: Callable[[Claims], object] = NONE.spoil) -> Pair:
         """Sign a fresh pair: the body of a good answer."""
-        now = time.time()
+        now = time.time() + self.ahead
 
         def jwt(token_type: str, ttl: float) -> str:
             claims: Claims = {"token_type": token_type, "exp": int(now + ttl), "iat": int(now)}
@@ -128,7 +129,7 @@ class Simulator:
             token = Token.from_jwt(raw, Kind.ACCESS)
         except TokenError:
             return None
-        return token.user_id if ours and token.ttl(time.time()) else None
+        return token.user_id if ours and token.ttl(time.time() + self.ahead) else None
 
 
 def _segment(part: Claims | bytes) -> str:
@@ -245,7 +246,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         with self.server.simulator.lock:
             self.server.simulator.issued += re.findall(r"eyJ[\w-]+\.[\w-]+\.[\w-]+", content.decode())
-        fields = {"Date": self.date_time_string(), "Content-Type": "application/json"}
+        date = self.date_time_string(time.time() + self.server.simulator.ahead)
+        fields = {"Date": date, "Content-Type": "application/json"}
         fields |= {"Content-Length": str(len(content)), **headers}
         self.close_connection |= "Connection" in fields
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"

@@ -8,12 +8,14 @@ reader goes by `expires_at`.
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import floor, inf
 from typing import Any
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.errors import StoreError, TokenError
 from vault_plugin.identity import Identity
+from vault_plugin.lifetime import Landing, ResponseTimes, fits, landing, plan
 from vault_plugin.record import (
     ISSUED_BY,
     Slot,
@@ -25,16 +27,28 @@ from vault_plugin.record import (
     marks,
     stored_at,
     to_data,
+    without_token,
 )
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token
+from vault_plugin.transport import OutdatedError
 from vault_plugin.vault import CasMismatchError, VaultClient
 
-EARLIEST = 3.0  # seconds that a token may be gone from Vault before its JWT expires
-LATENCY = 0.25  # seconds between reckoning a life and Vault's `created_time`; 105 ms was the longest seen
-MAX_LIFE = 2_562_047 * 3600  # seconds; the longest that Vault takes
 ATTEMPTS = 6  # writes of one token; more were never needed with 8 writers on 3 paths
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A token on its way to its path; it expires at `end` (Unix seconds by Vault's clock)."""
+
+    identity: Identity
+    token: Token
+    ref: VaultRef
+    data: dict[str, str]
+    end: float
+    times: ResponseTimes
+    deadline: Deadline
 
 
 class VaultStore:
@@ -65,117 +79,204 @@ class VaultStore:
         Raises ForeignSecretError if the path is somebody else's, StoreError and its branches if Vault fails.
         """
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
-        answer = self._client.read(self._kv_version(deadline), ref.mount, ref.path, deadline)
+        version = self._kv_version(deadline)
+        times = ResponseTimes()
+        with times.measured():
+            answer = self._client.read(version, ref.mount, ref.path, deadline)
         _log.info("Vault: %s/%s: %s", ref.mount, ref.path, "nothing" if answer is None else "something")
         if answer is None:
-            return Slot()
-        if self._version == 1:
+            return Slot(took=times.longest)
+        if version == 1:
             return Slot(stored=self._stored_at(ref, answer, identity, kind))
         metadata, data = answer["metadata"], answer["data"]
         if not is_ours(metadata):
             raise foreign()
-        ref = _version_of(ref, metadata)
-        return _slot(metadata, self._stored_at(ref, data, identity, kind) if data else None)
+        stored = self._stored_at(ref.of_version(metadata), data, identity, kind) if data else None
+        return _slot(metadata, stored)._replace(took=times.longest)
 
     def write(
-        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float = 0.0,
     ) -> Stored:
-        """Store a token where `slot` was read before it was minted; what is stored at the end.
+        """Store a token where `slot` was read before it was minted, `age` seconds ago; what is stored at the end.
 
         That is somebody else's token if theirs came first, or is newer. Raises ForeignSecretError; TokenError if the
         token's life is too short to be stored; StoreError and its branches if Vault fails or lets it live too long.
         """
-        if slot.stored and self._outranks(slot.stored.token, token):
+        if slot.stored and self._outranks(slot.stored, token):
             return slot.stored
-        data = to_data(token, identity, release_version)
-        ref = VaultRef(self._mount, identity.path(self._prefix, token.kind))
+        task = self._task(identity, token, release_version, slot, deadline, age)
         if self._kv_version(deadline) == 1:
-            return self._write_v1(identity, Stored(token, ref, release_version), data, slot, deadline)
-        shortened = set()
-        for _ in range(ATTEMPTS):
-            slot = self._prepared(token, ref, slot, deadline)
-            landed = self._attempt(identity, token, ref, data, slot, deadline)
-            if landed.stored is None or not self._stands(landed.stored.token, token):
-                slot = landed
-                continue
-            if landed.stored.token.value != token.value or _on_time(landed.stored):
-                return landed.stored
-            if landed.life is None or landed.life < (slot.life or 0):
-                if landed.life in shortened:
-                    _warn_of_limit(landed.life)
-                    return landed.stored
-                # The mount may have done it, or another writer of the path's metadata: a second try tells.
-                shortened.add(landed.life)
-            slot = Slot(version=landed.version)
-        raise StoreError(
-            "Vault would have kept the token longer than its JWT lives, whatever was tried.",
-            hint="Other writers change `delete_version_after` of this path, or Vault's clock was set; try again.",
-            retryable=True,
-        )
-
-    def _attempt(
-        self,
-        identity: Identity,
-        token: Token,
-        ref: VaultRef,
-        data: dict[str, str],
-        slot: Slot,
-        deadline: Deadline,
-    ) -> Slot:
-        """One check-and-set write, and what lies there after it: this token, or what was in its way.
-
-        After a lost answer the transport repeats the request, and what is in the way may be this very token.
-        """
-        try:
-            metadata, sent = self._client.write(ref.mount, ref.path, data, slot.version, deadline)
-        except CasMismatchError:
-            return self.read(identity, token.kind, deadline)
-        self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
-        return _slot(metadata, Stored(token, _version_of(ref, metadata), data["release_version"]))
-
-    def _prepared(self, token: Token, ref: VaultRef, slot: Slot, deadline: Deadline) -> Slot:
-        """The slot, with a life set that ends just before the JWT does; no request if the one it has still fits."""
-        left = token.expires_at - self._clock.now()
-        life = min(MAX_LIFE, floor(left - LATENCY))
-        if life < 1:  # KV v2 takes less than a second for "never"
+            return self._write_v1(task, Stored(token, task.ref, release_version), slot)
+        landed = self._settled(task, slot).stored
+        if landed is None:
             raise TokenError(
                 "The token expires before Vault could keep it for a second.",
                 hint="Compare the clocks of KlearStack and Vault, and the token's life.",
             )
-        # Our clock may run up to 1 s ahead of Vault's, whose `Date` has whole seconds, and the reckoning with it.
-        fits = slot.life is not None and left - (EARLIEST - 1) <= slot.life <= left - LATENCY
-        custom = marks(token)
-        if fits and slot.issued_by == custom.get(ISSUED_BY, ""):
+        return landed
+
+    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+        """Have Vault delete in time what it keeps beyond its JWT's `exp`, by a new version; what is there then.
+
+        A token too old for that is overwritten by a version without one. Raises StoreError and its branches.
+        """
+        stored = slot.stored
+        if stored is None or not stored.overdue:
             return slot
-        self._client.set_metadata(ref.mount, ref.path, life, custom, deadline)
-        return Slot(slot.version, life, issued_by=custom.get(ISSUED_BY, ""))
+        age = stored.age(self._clock.now())
+        task = self._task(identity, stored.token, stored.release_version, slot, deadline, age)
+        _log.info("Vault: %s/%s: deleted too late by %.1f s", task.ref.mount, task.ref.path, stored.overdue)
+        return self._settled(task, slot._replace(life=None))
 
-    def _write_v1(
-        self, identity: Identity, stored: Stored, data: dict[str, str], slot: Slot, deadline: Deadline
-    ) -> Stored:
-        # KV v1 has no check-and-set: all that can be done is to look right before.
-        theirs = self.read(identity, stored.token.kind, deadline).stored
-        if theirs and theirs != slot.stored and self._stands(theirs.token, stored.token):
-            return theirs
-        ttl = stored.token.ttl(self._clock.now())
-        if not ttl:
-            raise TokenError("The token expired before it could be stored.", hint="Its life is too short.")
-        self._client.write_v1(stored.ref.mount, stored.ref.path, data | {"ttl": f"{ttl}s"}, deadline)
-        return stored
-
-    def _stands(self, theirs: Token, ours: Token) -> bool:
-        """Whether what came first stays: so that all who race get one token, unless it has grown old meanwhile."""
-        left = theirs.expires_at - self._clock.now()
-        if left <= 0 or theirs.value == ours.value or not theirs.is_of(ours.issued_by):
-            return left > 0  # whoever gets another endpoint's token refuses it
-        return not theirs.is_ahead(self._latest()) and (
-            not ours.newer_than(theirs) or left >= theirs.margin(inf)
+    def _task(
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float,
+    ) -> _Task:
+        return _Task(
+            identity,
+            token,
+            VaultRef(self._mount, identity.path(self._prefix, token.kind)),
+            to_data(token, identity, release_version),
+            min(token.expires_at, self._clock.now() + token.life - age),
+            ResponseTimes(slot.took),
+            deadline,
         )
 
-    def _outranks(self, theirs: Token, ours: Token) -> bool:
+    def _settled(self, task: _Task, slot: Slot) -> Slot:
+        """What KV v2 holds at the end: this token, deleted in time; another that came first; or none, if it is too old.
+
+        `slot.stored` is looked at only where it is this token, with an end to be corrected.
+        """
+        shortened: set[int | None] = set()
+        for _ in range(ATTEMPTS):
+            slot = self._prepared(task, slot)
+            if slot.life is None:
+                return self._given_up(task, slot)
+            life = slot.life
+            landed = self._attempt(task, slot, life)
+            if landed is None:
+                continue  # it would have come too late
+            if landed.stored is None or not self._stands(landed.stored, task.token):
+                slot = landed
+                continue
+            if landed.stored.token.value != task.token.value:
+                return self.repair(task.identity, landed, task.deadline)
+            if _landing(task, landed.stored, landed.life) is Landing.ON_TIME:
+                return landed
+            if landed.life is None or landed.life < life:
+                if landed.life in shortened:
+                    _warn_of_limit(landed.life)
+                    return landed
+                # The mount may have done it, or another writer of the path's metadata: a second try tells.
+                shortened.add(landed.life)
+            slot = landed._replace(life=None)
+        raise StoreError(
+            "Vault would have kept the token longer than its JWT lives, whatever was tried.",
+            hint="Other writers change `delete_version_after` of this path, Vault's clock was set, or its response "
+            "times vary too much; try again.",
+            retryable=True,
+        )
+
+    def _left(self, task: _Task) -> float:
+        """Seconds until the token expires."""
+        return task.end - self._clock.now()
+
+    def _prepared(self, task: _Task, slot: Slot) -> Slot:
+        """The slot with a life set that fits, by no request if the one it has still does; without one if none would."""
+        issuer = marks(task.token).get(ISSUED_BY, "")
+        is_marked = slot.issued_by == issuer
+        if slot.life is not None and is_marked and fits(slot.life, self._left(task), task.times):
+            return slot
+        life = plan(self._left(task), task.times)
+        if life < 1:  # KV v2 takes less than a second for "never"
+            return slot._replace(life=None)
+        self._set_life(task, life)
+        return slot._replace(life=life, issued_by=issuer)
+
+    def _set_life(self, task: _Task, life: int) -> None:
+        with task.times.measured():
+            self._client.set_metadata(task.ref.mount, task.ref.path, life, marks(task.token), task.deadline)
+
+    def _attempt(self, task: _Task, slot: Slot, life: int) -> Slot | None:
+        """One check-and-set write, and what lies there after it: this token, or what was in its way.
+
+        None if the life does not fit, as Vault took much longer than predicted, or not as long; or if it no longer fitted
+        when the request was to be repeated, which may have been carried out. After a lost answer the transport
+        repeats the request, and what is in the way may be this very token.
+        """
+        if not fits(life, self._left(task), task.times):
+            return None
+
+        def in_time() -> bool:
+            return self._left(task) - life >= task.times.quickest
+
+        ref = task.ref
+        try:
+            with task.times.measured():
+                metadata, sent = self._client.write(
+                    ref.mount, ref.path, task.data, slot.version, task.deadline, in_time
+                )
+        except OutdatedError:
+            task.times.delayed = True
+            return None
+        except CasMismatchError:
+            return self.read(task.identity, task.token.kind, task.deadline)
+        self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
+        return _slot(metadata, Stored(task.token, ref.of_version(metadata), task.data["release_version"]))
+
+    def _given_up(self, task: _Task, slot: Slot) -> Slot:
+        """What lies there when the token is too old to be written; if Vault would keep it too long, it is overwritten."""
+        if task.times.delayed:  # a write that was given up may have been carried out
+            slot = self.read(task.identity, task.token.kind, task.deadline)
+        if slot.stored is None or slot.stored.token.value != task.token.value:
+            return Slot(slot.version)
+        if _landing(task, slot.stored, slot.life) is not Landing.LATE:
+            return slot
+        self._set_life(task, 1)
+        ref, data = task.ref, without_token(task.data, task.token.kind)
+        try:
+            metadata, _ = self._client.write(ref.mount, ref.path, data, slot.version, task.deadline)
+        except CasMismatchError:
+            return self.read(task.identity, task.token.kind, task.deadline)
+        return Slot(metadata["version"])
+
+    def _write_v1(self, task: _Task, stored: Stored, slot: Slot) -> Stored:
+        # KV v1 has no check-and-set: all that can be done is to look right before.
+        theirs = self.read(task.identity, task.token.kind, task.deadline).stored
+        if theirs and theirs != slot.stored and self._stands(theirs, task.token):
+            return theirs
+        ttl = floor(self._left(task))
+        if ttl < 1:
+            raise TokenError("The token expired before it could be stored.", hint="Its life is too short.")
+        self._client.write_v1(task.ref.mount, task.ref.path, task.data | {"ttl": f"{ttl}s"}, task.deadline)
+        return stored
+
+    def _stands(self, theirs: Stored, ours: Token) -> bool:
+        """Whether what came first stays: so that all who race get one token, unless it has grown old meanwhile."""
+        now = self._clock.now()
+        left = theirs.left(now, now)
+        if left <= 0 or theirs.token.value == ours.value or not theirs.token.is_of(ours.issued_by):
+            return left > 0  # whoever gets another endpoint's token refuses it
+        return not theirs.token.is_ahead(self._latest()) and (
+            not ours.newer_than(theirs.token) or left >= theirs.token.margin(inf)
+        )
+
+    def _outranks(self, theirs: Stored, ours: Token) -> bool:
         """Whether what is stored stays, being newer: not if it has expired, is another endpoint's, or misdated."""
-        valid = theirs.expires_at > self._clock.now() and theirs.is_of(ours.issued_by)
-        return valid and theirs.newer_than(ours) and not theirs.is_ahead(self._latest())
+        now = self._clock.now()
+        valid = theirs.left(now, now) > 0 and theirs.token.is_of(ours.issued_by)
+        return valid and theirs.token.newer_than(ours) and not theirs.token.is_ahead(self._latest())
 
     def _stored_at(
         self, ref: VaultRef, data: dict[str, Any], identity: Identity, kind: Kind
@@ -188,8 +289,8 @@ class VaultStore:
         return self._version
 
 
-def _version_of(ref: VaultRef, metadata: dict[str, Any]) -> VaultRef:
-    return ref._replace(version=metadata["version"], deletion_time=metadata["deletion_time"] or None)
+def _landing(task: _Task, stored: Stored, life: int | None) -> Landing:
+    return landing(parse_rfc3339(stored.ref.deletion_time), life, task.end, task.times)
 
 
 def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:
@@ -197,12 +298,6 @@ def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
     life = round(deletion - created) if deletion and created else None
     return Slot(metadata["version"], life, stored, marked_issuer(metadata))
-
-
-def _on_time(stored: Stored) -> bool:
-    deletion = parse_rfc3339(stored.ref.deletion_time)
-    expires_at = stored.token.expires_at
-    return deletion is not None and expires_at - EARLIEST <= deletion <= expires_at
 
 
 def _warn_of_limit(given: int | None) -> None:

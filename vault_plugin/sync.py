@@ -133,7 +133,7 @@ class Sync:
                 return _done(entry, found) if found else Done(entry, "would_mint")
             if self._pace is not None:
                 # The wait comes before the lock: nobody shall wait for one who waits.
-                if found := self._targets.check(entry.identity):
+                if found := self._targets.check(entry.identity, repair=True):
                     return _done(entry, found)
                 self._pace.wait()
                 if self._stopping.is_set():

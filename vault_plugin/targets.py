@@ -79,12 +79,15 @@ class Targets:
     def __init__(self, brokers: Sequence[Broker]) -> None:
         self._brokers = brokers
 
-    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
-        """What `ensure` would find good everywhere; None where it would mint or copy. Only reads.
+    def check(
+        self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
+    ) -> Outcome | None:
+        """What `ensure` would find good everywhere; None where it would mint or copy.
 
-        Raises what Broker.stored raises.
+        Only reads, except that with `repair` a token that Vault would delete too late is corrected. Raises what
+        Broker.stored raises.
         """
-        grants = [broker.stored(identity, min_ttl=min_ttl) for broker in self._brokers]
+        grants = [broker.stored(identity, min_ttl=min_ttl, repair=repair) for broker in self._brokers]
         found = [grant for grant in grants if grant]
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
@@ -102,7 +105,7 @@ class Targets:
         lacking: list[Broker] = []
         for broker in self._brokers:
             with _set_aside(failures):
-                grant = broker.stored(identity, min_ttl=min_ttl)
+                grant = broker.stored(identity, min_ttl=min_ttl, repair=True)
                 if grant:
                     good.append((broker, grant))
                 else:

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from enum import StrEnum
-from math import floor
+from math import floor, inf
 from typing import Any, NamedTuple, Never, final
 
 from vault_plugin.clock import MAX_DATE
@@ -90,13 +90,18 @@ class Token(NamedTuple):
             # from None: the cause quotes what it could not read
             raise TokenError(f"The {kind} token is no JWT with a readable `exp`.") from None
 
+    @property
+    def life(self) -> float:
+        """Seconds from its issue to its `exp`; infinite where the date of issue is unknown."""
+        return inf if self.issued_at is None else self.expires_at - self.issued_at
+
     def ttl(self, now: float) -> int:
         """Whole seconds left at `now` (Unix seconds), never below 0."""
         return max(0, floor(self.expires_at - now))
 
     def margin(self, min_ttl: float) -> float:
         """`min_ttl` (seconds), but no more than half of the token's whole life, where the JWT tells that."""
-        return min_ttl if self.issued_at is None else min(min_ttl, (self.expires_at - self.issued_at) / 2)
+        return min(min_ttl, self.life / 2)
 
     def names(self, user_id: str) -> bool:
         """Whether it may be this user's, by its claim: whole numbers compare as numbers, everything else as text.

@@ -56,6 +56,15 @@ class _BusyError(TransportError):
     """The node asks for patience."""
 
 
+class OutdatedError(Exception):
+    """The request was not repeated: what it says no longer holds. An earlier try may have been carried out."""
+
+
+def always() -> bool:
+    """For requests that say the same at any time."""
+    return True
+
+
 class _Connection(http.client.HTTPConnection):
     """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
 
@@ -117,13 +126,15 @@ class Transport:
         deadline: Deadline,
         *,
         repeatable: bool = True,
+        in_time: Callable[[], bool] = always,
     ) -> Answer:
         """Ask until some node gives an answer that stands, or the deadline passes.
 
         A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
-        repeated only if `repeatable` (a read, a check-and-set write, an idempotent one).
+        repeated only if `repeatable` (a read, a check-and-set write, an idempotent one). Before each repetition
+        `in_time` says whether the request still makes sense.
 
-        Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should.
+        Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should, OutdatedError.
         """
         pauses = full_jitter(0.1, 1.0)
         refusals: Counter[str] = Counter()
@@ -154,6 +165,8 @@ class Transport:
                 ) from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
+            if not in_time():
+                raise OutdatedError
 
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float

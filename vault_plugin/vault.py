@@ -15,7 +15,7 @@ from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
-from vault_plugin.transport import Answer, Transport
+from vault_plugin.transport import Answer, Transport, always
 
 T = TypeVar("T")
 _BASE = "http://vault"  # hvac wants some base URL; the transport knows the real ones
@@ -54,9 +54,11 @@ class _Session:
         self._local = threading.local()
 
     @contextmanager
-    def within(self, deadline: Deadline, *, repeatable: bool = True) -> Iterator[None]:
+    def within(
+        self, deadline: Deadline, *, repeatable: bool = True, in_time: Callable[[], bool] = always
+    ) -> Iterator[None]:
         """The limits of what this thread sends inside."""
-        self._local.limits = deadline, repeatable
+        self._local.limits = deadline, repeatable, in_time
         yield
 
     @property
@@ -73,7 +75,7 @@ class _Session:
         params: Mapping[str, str] | None = None,
         **_transports_own: object,  # timeout, TLS, proxies, redirects
     ) -> _Response:
-        deadline, repeatable = self._local.limits
+        deadline, repeatable, in_time = self._local.limits
         path = url.removeprefix(_BASE) + (f"?{urlencode(params)}" if params else "")
         body = None if json is None else _encoded(json)
         answer = self._transport.request(
@@ -83,6 +85,7 @@ class _Session:
             body,
             deadline,
             repeatable=repeatable,
+            in_time=in_time,
         )
         self._local.sent = answer.sent
         return _Response(answer)
@@ -160,16 +163,24 @@ class VaultClient:
         )
 
     def write(
-        self, mount: str, path: str, data: dict[str, str], cas: int, deadline: Deadline
+        self,
+        mount: str,
+        path: str,
+        data: dict[str, str],
+        cas: int,
+        deadline: Deadline,
+        in_time: Callable[[], bool] = always,
     ) -> tuple[dict[str, Any], float]:
         """KV v2: a new version on top of version `cas`; its metadata, and when the request left (monotonic seconds).
 
-        Raises CasMismatchError if another version is the newest, which after a lost answer may be this very one.
+        Raises CasMismatchError if another version is the newest, which after a lost answer may be this very one;
+        OutdatedError if a repetition is due when `in_time` no longer holds.
         """
         answer = self._do(
             "write",
             deadline,
             lambda: self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount),
+            in_time,
         )
         if not isinstance(answer, dict):
             raise StoreError(
@@ -192,19 +203,21 @@ class VaultClient:
         except (VaultError, StoreError) as exc:
             _log.info("Vault's login token was not revoked (%s); it ends by its TTL", type(exc).__name__)
 
-    def _do(self, doing: str, deadline: Deadline, call: Callable[[], T]) -> T:
+    def _do(
+        self, doing: str, deadline: Deadline, call: Callable[[], T], in_time: Callable[[], bool] = always
+    ) -> T:
         """Log in if need be, and call; once more with a new login if the old one has ended."""
         with self._lock:
             if not self._logged_in:
                 self._log_in(self._settings, deadline)
         token = self._client.token
         try:
-            with self._translated(doing, deadline):
+            with self._translated(doing, deadline, in_time):
                 return call()
         except _UnknownTokenError:
             if not self._is_renewed(token, deadline):
                 raise
-        with self._translated(doing, deadline):
+        with self._translated(doing, deadline, in_time):
             return call()
 
     def _is_renewed(self, ended: str, deadline: Deadline) -> bool:
@@ -249,10 +262,10 @@ class VaultClient:
             logins.kubernetes.login(settings.auth_role, jwt, mount_point=mount)
 
     @contextmanager
-    def _translated(self, doing: str, deadline: Deadline) -> Iterator[None]:
+    def _translated(self, doing: str, deadline: Deadline, in_time: Callable[[], bool]) -> Iterator[None]:
         """hvac's exceptions as ours. They hold Vault's answer, so that none may be a cause."""
         try:
-            with self._session.within(deadline):
+            with self._session.within(deadline, in_time=in_time):
                 yield
         except InvalidRequest as exc:
             if any("check-and-set" in str(error) for error in exc.errors or ()):

@@ -62,6 +62,6 @@ def _parsed(
         metadata = data["metadata"]
         if not is_ours(metadata):
             return None
-        ref = VaultRef(ref.mount, ref.path, metadata["version"], metadata["deletion_time"] or None)
+        ref = ref.of_version(metadata)
         data = data["data"]
     return stored_at(ref, data, identity, kind, accept_other_users=accept)

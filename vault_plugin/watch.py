@@ -174,10 +174,10 @@ class Watcher:
         """Count it; seconds until it is to be renewed."""
         grant = outcome.grant
         token = grant.access.token
-        left = token.expires_at - grant.now
+        left = grant.access.left(grant.now)
         # What has just been minted is new, whenever it was issued: else an old one would be followed by another at once.
         issued_at = None if outcome.result == "minted" else token.issued_at
-        life = token.expires_at - (issued_at or grant.now)
+        life = token.expires_at - issued_at if issued_at else left
         watched.min_ttl = life * LATEST
         with self._changed:
             self._stats.ends[watched.name] = time.monotonic() + left

@@ -70,3 +70,16 @@ def test_with_check_a_lookup_reads_and_says_so_where_it_would_mint(ansible: Ansi
         assert "would have to be minted" in renewed["msg"]
         assert {line.split()[0] for line in proxy.requests[seen:]} == {"GET"}
     assert kv2.endpoint.mints == 1
+
+
+def test_in_check_mode_a_token_that_vault_keeps_too_long_is_returned_and_not_corrected(
+    ansible: Ansible, kv2: World
+) -> None:
+    kv2.get()
+    kv2.vault.keep_too_long(kv2.mount, "klearstack/Acme/26/access", "10h")
+    checked, corrected = ansible.results(kv2, [{**token(), "check_mode": True}, token()])
+    for one, version in ((checked, 2), (corrected, 3)):
+        assert (one["changed"], one["source"], one["vault"]["version"]) == (False, "vault", version)
+    assert checked["vault"]["deletion_time"] > checked["expires_at"]
+    assert corrected["vault"]["deletion_time"] <= corrected["expires_at"]
+    assert kv2.endpoint.mints == 1

@@ -47,11 +47,12 @@ def deadline() -> Deadline:
 
 @dataclass
 class Room:
-    """A store, a warm reader beside it where there is one, and a way to put somebody else's secret into it."""
+    """A store, a warm reader beside it where there is one, and what others do to what is in it."""
 
     store: TokenStore
     warm: TokenReader | None
     intrude: Callable[[str, dict[str, str]], object]
+    keep_too_long: Callable[[], object]  # the access token of ACME
 
     def put(self, made: Token, identity: Identity = ACME) -> Stored:
         slot = self.store.read(identity, made.kind, deadline())
@@ -75,7 +76,7 @@ def room(request: pytest.FixtureRequest) -> Iterator[Room]:
         def intrude(path: str, data: dict[str, str]) -> None:
             fake.data[path] = 1, data, time.time() + 900
 
-        yield Room(fake, None, intrude)
+        yield Room(fake, None, intrude, lambda: fake.delay(ACME, Kind.ACCESS, 3600))
         return
     server, version = request.param.split("-")
     vault: Vault = request.getfixturevalue({"bao": "bao", "container": "vault_container"}[server])
@@ -94,6 +95,7 @@ def room(request: pytest.FixtureRequest) -> Iterator[Room]:
         VaultStore(VaultClient(transport, settings), clock, mount, "p"),
         WarmReader(beside, Secret(vault.root_token), None, mount, "p"),
         lambda path, data: vault.write(mount, path, data),
+        lambda: vault.keep_too_long(mount, ACME.path("p", Kind.ACCESS), "10h") if version == "v2" else None,
     )
     transport.close()
     beside.close()
@@ -312,3 +314,31 @@ def test_the_warm_reader_sees_nothing_where_somebody_elses_secret_lies(room: Roo
     data = to_data(token(at=now()), Identity("27", "Acme"), "7.8.9")
     room.intrude(ACME.path("p", Kind.REFRESH), data)
     assert room.warm.read(ACME, Kind.REFRESH, deadline()) is None
+
+
+def test_what_is_kept_too_long_is_corrected_and_keeps_its_token(room: Room) -> None:
+    made = token(at=now())
+    room.put(made)
+    room.keep_too_long()
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert slot.stored is not None
+    too_long = slot.stored.overdue
+    repaired = room.store.repair(ACME, slot, deadline()) if too_long else slot
+    assert repaired.stored is not None
+    assert (repaired.stored.token, repaired.stored.overdue) == (made, 0)
+    found = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert (found.stored, found.version) == (repaired.stored, slot.version + bool(too_long))
+
+
+def test_an_expired_token_that_is_kept_too_long_makes_place_for_the_next(room: Room) -> None:
+    made = token(at=now(), life=3)
+    room.put(made)
+    room.keep_too_long()
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    time.sleep(max(0.0, made.expires_at - time.time()))
+    if slot.stored and slot.stored.overdue:
+        slot = room.store.repair(ACME, slot, deadline())
+        assert slot.stored is None
+    assert room.read() is None
+    new = token(at=now())
+    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new

@@ -15,7 +15,7 @@ from support.vault import Vault
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.retry import Deadline
-from vault_plugin.transport import Answer, Transport, TransportError
+from vault_plugin.transport import Answer, OutdatedError, Transport, TransportError
 
 
 class Asker:
@@ -206,3 +206,23 @@ def test_reads_after_a_write_say_what_they_must_have_seen(asker: Asker, bao: Vau
         transport.once("GET", "/v1/sys/seal-status", {}, None, 5)
         assert b"X-Vault-Index: what-the-last-holder-of-the-lock-left" in proxy.heads[-1]
         assert b"X-Vault-Inconsistent: forward-active-node" in proxy.heads[-1]
+
+
+@pytest.mark.parametrize("good_for", [0, 1, 2])
+def test_a_request_that_no_longer_holds_is_not_repeated(bao: Vault, asker: Asker, good_for: int) -> None:
+    still = iter([True] * good_for + [False])
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 429, when="before", times=2)
+        transport = asker.transport(proxy.address)
+
+        def ask() -> Answer:
+            return transport.request(
+                "GET", "/v1/sys/seal-status", {}, None, Deadline(5), in_time=lambda: next(still)
+            )
+
+        if good_for == 2:
+            assert ask().status == 200
+        else:
+            with pytest.raises(OutdatedError):
+                ask()
+        assert len(proxy.requests) == good_for + 1

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, NamedTuple
 
@@ -91,6 +92,8 @@ class FakeStore:
         self.error: Exception | None = None
         self.accept_other_users = False
         self.before_write: Callable[[], object] = lambda: None  # what happens elsewhere before the next write
+        self.repairs = 0
+        self.repair_error: Exception | None = None
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -101,14 +104,20 @@ class FakeStore:
             return Slot()
         if "managed" not in data:
             raise foreign()
-        ref = VaultRef("fake", identity.path("p", kind), version)
+        ref = _ref(identity.path("p", kind), version, deletion)
         if deletion <= self.now():
             return Slot(version)
         accept = self.accept_other_users
         return Slot(version, None, stored_at(ref, data, identity, kind, accept_other_users=accept))
 
     def write(
-        self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
+        self,
+        identity: Identity,
+        token: Token,
+        release_version: str,
+        slot: Slot,
+        deadline: Deadline,
+        age: float = 0.0,
     ) -> Stored:
         before, self.before_write = self.before_write, lambda: None
         before()
@@ -120,14 +129,37 @@ class FakeStore:
             good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
             if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
+        return self._put(identity, token, release_version, newest.version + 1)
+
+    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+        """Like VaultStore: the same token in a new version, or none if it has expired."""
+        self.repairs += 1
+        if self.repair_error:
+            raise self.repair_error
+        assert slot.stored
+        stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot.version + 1)
+        alive = stored.token.expires_at > self.now()
+        return Slot(slot.version + 1, None, stored if alive else None)
+
+    def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
+        """Have what is stored deleted so many seconds after its token expires."""
+        version, data, deletion = self.data[identity.path("p", kind)]
+        self.data[identity.path("p", kind)] = version, data, deletion + seconds
+
+    def _put(self, identity: Identity, token: Token, release_version: str, version: int) -> Stored:
         path = identity.path("p", token.kind)
         data = to_data(token, identity, release_version) | {"managed": "yes"}
-        self.data[path] = newest.version + 1, data, token.expires_at
-        return Stored(token, VaultRef("fake", path, newest.version + 1), release_version)
+        self.data[path] = version, data, token.expires_at
+        return Stored(token, _ref(path, version, token.expires_at), release_version)
 
     def _is_newer(self, theirs: Token, ours: Token) -> bool:
         valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)
         return valid and theirs.newer_than(ours) and not theirs.is_ahead(self.now())
+
+
+def _ref(path: str, version: int, deletion: float) -> VaultRef:
+    just_before = datetime.fromtimestamp(deletion - 0.001, UTC).isoformat()  # as Vault's own ends are
+    return VaultRef("fake", path, version, just_before)
 
 
 @dataclass

@@ -4,8 +4,9 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -54,6 +55,32 @@ class FaultProxy:
     def before(self, matches: Predicate, act: Callable[[], object], *, times: int) -> None:
         """Do something before the request is forwarded."""
         self.rules.append(Rule(matches, times, act=act))
+
+    def delay(self, matches: Predicate, seconds: float, *, times: int = 10**9) -> None:
+        """Have each such request arrive so many seconds later."""
+        self.before(matches, lambda: time.sleep(seconds), times=times)
+
+    def delay_answers(self, matches: Predicate, seconds: float) -> None:
+        """Have the answers to such requests arrive so many seconds later."""
+        self.rules.append(Rule(matches, 10**9, "after", act=lambda: time.sleep(seconds)))
+
+    @contextmanager
+    def hold(self, matches: Predicate) -> Iterator[threading.Event]:
+        """Hold the next such request back until the block ends, and forward it then, though its client be gone.
+
+        The event is set when it has arrived.
+        """
+        arrived, go_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            arrived.set()
+            go_on.wait(60)
+
+        self.before(matches, wait, times=1)
+        try:
+            yield arrived
+        finally:
+            go_on.set()
 
     def reset(self, matches: Predicate, *, when: str, times: int) -> None:
         """Reset the connection instead of answering."""
@@ -146,7 +173,9 @@ class _Handler(socketserver.StreamRequestHandler):
             upstream.sendall(request)
             answer = _message(answers, bodyless=line.startswith("HEAD"))
             rule = proxy.rule_for(line, "after")
-            if not rule:
+            if rule:
+                rule.act()
+            if not rule or not (rule.reset or rule.answer):
                 self.connection.sendall(answer)
                 return bool(answer)
         if rule.reset:

@@ -119,6 +119,19 @@ class Vault:
         """Change a path's `delete_version_after` as another writer would."""
         self.admin.secrets.kv.v2.update_metadata(path, mount_point=mount, delete_version_after=life)
 
+    def keep_too_long(self, mount: str, path: str, life: str) -> None:
+        """Write a path's newest version again with this life, as a write does that was held back."""
+        kv = self.admin.secrets.kv.v2
+        self.set_life(mount, path, life)
+        data = kv.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)["data"]["data"]
+        kv.create_or_update_secret(path, data, mount_point=mount)
+
+    def newest(self, mount: str, path: str) -> dict[str, Any]:
+        """KV v2's metadata of a path's newest version, with its number as `version`."""
+        about = self.metadata(mount, path)
+        number = str(about["current_version"])
+        return {**about["versions"][number], "version": int(number)}
+
     def destroy(self, mount: str, path: str, version: int) -> None:
         """Destroy a version for good."""
         self.admin.secrets.kv.v2.destroy_secret_versions(path, [version], mount_point=mount)

@@ -8,6 +8,7 @@ import pytest
 from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
 
 from vault_plugin.broker import Broker, Grant
+from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import (
     BusyError,
     ForeignSecretError,
@@ -20,7 +21,7 @@ from vault_plugin.errors import (
     TokenError,
     UserMismatchError,
 )
-from vault_plugin.record import Slot
+from vault_plugin.record import Slot, Stored, VaultRef
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind
 
@@ -44,6 +45,7 @@ class World:
             flight=self.flight,
             now=self.clock.now,
             endpoint=URL,
+            vault_now=self.clock.now,
             min_ttl=min_ttl,
             deadline=10,
             bypass=bypass,
@@ -566,3 +568,163 @@ def test_nothing_is_adopted_with_either_vault_down(here_is_down: bool) -> None:
     with pytest.raises(StoreError):
         here.broker.adopt(ACME, there.broker)
     assert here.store.data == {}
+
+
+def late(world: World, *kinds: Kind, jti: str = "kept") -> None:
+    """Have Vault keep what is stored for an hour too long."""
+    world.keep(jti=jti)
+    for kind in kinds or (Kind.ACCESS,):
+        world.store.delay(ACME, kind, 3600)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_token_that_vault_keeps_too_long_is_corrected_under_the_lock_without_a_mint(warm: bool) -> None:
+    world = World(warm=warm)
+    late(world)
+    grant = world.get()
+    assert (grant.source, grant.access.token.jti, grant.overdue) == ("vault", "kept", 0)
+    assert grant.access.ref is not None
+    assert grant.access.ref.version == 2
+    assert (world.store.repairs, world.source.mints, world.flight.turns) == (1, 0, 1)
+
+
+def test_each_kind_that_is_asked_for_is_corrected() -> None:
+    world = World()
+    late(world, *Kind)
+    assert world.get(*Kind).overdue == 0
+    assert world.store.repairs == 2
+
+
+def test_whoever_waited_for_the_lock_finds_it_corrected() -> None:
+    world = World()
+    late(world)
+    world.flight.meanwhile = lambda: world.keep(at=NOW + 1, jti="another's")
+    assert world.get().access.token.jti == "another's"
+    assert world.store.repairs == 0
+
+
+@pytest.mark.parametrize("failure", [StoreRefusedError("403", hint="policy"), StoreError("down")])
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_correction_that_fails_does_not_keep_the_token_from_its_caller(
+    failure: StoreError, warm: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(warm=warm)
+    late(world)
+    world.store.repair_error = failure
+    grant = world.get()
+    assert (grant.access.token.jti, grant.stale, world.store.repairs, world.source.mints) == (
+        "kept",
+        False,
+        1,
+        0,
+    )
+    assert grant.overdue == pytest.approx(3600, abs=0.1)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert f"corrected now: {failure} {failure.hint}" in caplog.text
+
+
+def test_a_lock_that_stays_taken_does_not_keep_the_token_from_its_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    late(world)
+
+    def taken() -> None:
+        raise BusyError("taken")
+
+    world.flight.meanwhile = taken
+    assert world.get().access.token.jti == "kept"
+    assert "corrected now: taken" in caplog.text
+
+
+def test_a_token_that_has_grown_old_during_its_correction_is_replaced() -> None:
+    world = World(pair(at=NOW + 900, jti="new"))
+    late(world)
+
+    def time_passes() -> None:
+        world.clock.time = NOW + 901
+        world.flight.meanwhile = lambda: None
+
+    world.flight.meanwhile = time_passes
+    assert world.get().access.token.jti == "new"
+
+
+def test_to_look_only_reports_a_token_that_vault_keeps_too_long(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    late(world)
+    grant = world.broker.stored(ACME)
+    assert grant is not None
+    assert (grant.access.token.jti, world.store.repairs, world.flight.turns) == ("kept", 0, 0)
+    assert "3600.0 s longer than its JWT lives" in caplog.text
+
+
+def test_to_look_may_correct_it_but_never_mints(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    late(world)
+    grant = world.broker.stored(ACME, repair=True)
+    assert grant is not None
+    assert (grant.overdue, world.store.repairs, world.flight.turns, caplog.text) == (0, 1, 1, "")
+    late(world, jti="again")
+    world.clock.time = NOW + 850
+    assert world.broker.stored(ACME, repair=True) is None
+    assert world.source.mints == 0
+
+
+def test_ensure_corrects_under_the_lock_that_it_holds() -> None:
+    world = World(warm=False)
+    late(world)
+    assert world.broker.ensure(ACME).overdue == 0
+    assert (world.store.repairs, world.source.mints, world.flight.turns) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("life", [900, 1])
+def test_what_vault_keeps_too_long_is_corrected_even_if_nothing_can_be_minted(life: int) -> None:
+    world = World(SourceRefusedError("401"))
+    late(world, *Kind)
+    world.clock.time = NOW + life
+    with pytest.raises(SourceRefusedError):
+        world.get(renew=True)
+    assert world.store.repairs == 2
+    assert [end - NOW for _, _, end in world.store.data.values()] == [900, 900]
+
+
+def test_a_stale_token_is_the_corrected_one() -> None:
+    world = World(SourceError("down"))
+    late(world)
+    grant = world.get(renew=True)
+    assert (grant.stale, grant.overdue) == (True, 0)
+
+
+def test_renew_does_not_take_the_correction_for_another_callers_renewal() -> None:
+    world = World(pair(at=NOW + 10, jti="new"))
+    late(world)
+    assert world.get(renew=True).access.token.jti == "new"
+
+
+def test_what_is_corrected_before_it_is_adopted_over() -> None:
+    here, there = World(), World()
+    there.keep(at=NOW)
+    late(here, jti="ours")
+    assert adopted(here, there)["p/Acme/26/access"] == 900
+    assert here.store.repairs == 1
+
+
+def test_a_stored_token_lives_no_longer_than_its_age_allows() -> None:
+    world = World()
+    made = token(at=NOW + 3600, life=12)  # by an endpoint whose clock is an hour ahead
+    ref = VaultRef("kv", "p", 1, None, format_rfc3339(NOW))
+    for seconds, left in [(0, 12), (5, 7), (12, None), (20, None)]:
+        world.clock.time = NOW + seconds
+        grant = world.broker._granted([Stored(made, ref)], "vault", stale=False)
+        assert (grant and grant.shortest_ttl) == left
+        assert (world.broker._fresh([Stored(made, ref)]) is not None) == (seconds <= 6)
+
+
+def test_the_clock_of_the_endpoint_does_not_age_what_is_in_vault() -> None:
+    world = World()
+    world.broker._now = lambda: NOW + 3600.0  # as the endpoint's answer to another request said
+    made = token(at=NOW + 3600, life=900)
+    stored = Stored(made, VaultRef("kv", "p", 1, None, format_rfc3339(NOW)))
+    grant = world.broker._granted([stored], "vault", stale=False)
+    assert grant is not None
+    assert grant.shortest_ttl == 900

@@ -66,7 +66,9 @@ class FakeTargets:
             result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW)
         )
 
-    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+    def check(
+        self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
+    ) -> Outcome | None:
         found = self._outcome(identity)
         return found if found.result == "fresh" else None
 

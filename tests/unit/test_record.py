@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import ACME, NOW, jwt
 
+from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, from_data, is_ours, marked_issuer, marks, to_data
+from vault_plugin.record import (
+    MANAGED_BY,
+    Stored,
+    VaultRef,
+    from_data,
+    is_ours,
+    marked_issuer,
+    marks,
+    to_data,
+    without_token,
+)
 from vault_plugin.tokens import Kind, Token
 
 NAMES = st.text(min_size=1)
@@ -204,3 +215,49 @@ def test_a_path_without_our_mark_is_not_ours(metadata: dict[str, Any]) -> None:
 
 def test_our_mark_stays_what_stored_secrets_carry() -> None:
     assert MANAGED_BY == {"managed-by": "klearstack-vault"}
+
+
+def test_data_without_its_token_is_ours_and_holds_none() -> None:
+    data = without_token(to_data(read(), ACME, ""), Kind.ACCESS)
+    assert from_data(data, ACME, Kind.ACCESS) is None
+    assert read().value.reveal() not in str(data)
+
+
+@pytest.mark.parametrize(
+    ("deletion", "overdue"),
+    [
+        (None, 0),
+        ("", 0),
+        ("2026-09-21T14:28:19.9Z", 0),
+        ("2026-09-21T14:28:20.000002Z", 2e-6),  # there is no tolerance
+        ("2026-09-21T14:28:30Z", 10),
+    ],
+)
+def test_a_version_is_overdue_if_it_is_deleted_after_its_jwt_expires(
+    deletion: str | None, overdue: float
+) -> None:
+    assert VaultRef("kv", "p", 1, deletion).overdue(read()) == pytest.approx(overdue, abs=1.5e-6)
+
+
+def stored(created: int | None, **claims: Any) -> Stored:
+    text = None if created is None else format_rfc3339(created)
+    return Stored(read(**claims), VaultRef("kv", "p", 1, None, text))
+
+
+@pytest.mark.parametrize(
+    ("one", "now", "vault_now", "left"),
+    [
+        (stored(NOW), NOW + 100, NOW + 100, 800),  # clocks in step
+        (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and was asked
+        (stored(NOW - 3600), NOW - 3500, NOW - 3500, 800),  # ... and was not
+        (stored(NOW + 3600), NOW + 3700, NOW + 3700, -2800),  # it is behind
+        (stored(NOW + 400), NOW + 500, NOW + 500, 400),  # handed out again, or copied from another Vault
+        (stored(NOW - 3600, iat=None), NOW, NOW, 900),  # no date of issue
+        (stored(None), NOW + 100, NOW + 100, 800),  # KV v1 tells no date
+        (stored(None), NOW - 3500, NOW - 3500, 4400),
+    ],
+)
+def test_what_is_left_of_a_life_is_the_smaller_of_two(
+    one: Stored, now: float, vault_now: float, left: float
+) -> None:
+    assert one.left(now, vault_now) == pytest.approx(left, abs=1e-3)

@@ -49,7 +49,9 @@ class FakeTargets:
         self.fresh: set[int] = set()
         self.asked: list[tuple[str, int]] = []
 
-    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+    def check(
+        self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
+    ) -> Outcome | None:
         number = int(identity.user_id)
         self.asked.append(("check", number))
         return outcome("fresh", 800) if number in self.fresh else None

@@ -245,6 +245,7 @@ class World:
                     flight=FakeFlight(),
                     now=self.clock.now,
                     endpoint="https://api.example",
+                    vault_now=self.clock.now,
                     min_ttl=60,
                     deadline=10,
                     bypass=False,

@@ -63,7 +63,9 @@ class FakeTargets:
         self.lock = threading.Lock()
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
+    def check(
+        self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
+    ) -> Outcome | None:
         self.looks.put(("check", identity.user_id, min_ttl))
         return outcome("fresh") if self.fresh else None
 
