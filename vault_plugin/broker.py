@@ -22,8 +22,12 @@ class TokenReader(Protocol):
 
 
 class TokenStore(Protocol):
-    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token."""
+    """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
 
+    `is_ready` says whether a new pair of tokens can be stored soon.
+    """
+
+    def is_ready(self, deadline: Deadline) -> bool: ...
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
@@ -186,6 +190,9 @@ class Broker:
             for kind in Kind:
                 if kind not in slots:
                     slots[kind] = self._store().read(identity, kind, deadline.half())
+            while not self._store().is_ready(deadline):
+                # The next request that Vault accepts ends this; a read does, and waits for its turn.
+                slots[Kind.ACCESS] = self._store().read(identity, Kind.ACCESS, deadline.half())
             pair = self._source().obtain(identity, deadline.half())
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.

@@ -22,6 +22,7 @@ EARLIEST = 3.0  # seconds that a token may be gone from Vault before its JWT exp
 LATENCY = 0.25  # seconds between reckoning a life and Vault's `created_time`; 105 ms was the longest seen
 MAX_LIFE = 2_562_047 * 3600  # seconds; the longest that Vault takes
 ATTEMPTS = 6  # writes of one token; more were never needed with 8 writers on 3 paths
+PAIR = 4  # writes for a new pair of tokens
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +35,13 @@ class VaultStore:
         self._mount = mount
         self._prefix = prefix
         self._version: int | None = None
+
+    def is_ready(self, deadline: Deadline) -> bool:
+        """Whether Vault accepts requests at the moment, so that a new pair of tokens can be stored soon.
+
+        Raises StoreBusyError if its rate limit quota leaves too few of them before the deadline.
+        """
+        return self._client.can_store(PAIR, deadline)
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         """What is stored, with what a later `write` needs to know of it.

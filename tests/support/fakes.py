@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
+from threading import Event
 from typing import Any, NamedTuple
 
 from vault_plugin.identity import Identity
@@ -75,6 +76,11 @@ class FakeStore:
         self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
         self.reads = 0
         self.error: Exception | None = None
+        self.refusals = 0  # reads until Vault accepts requests again
+
+    def is_ready(self, deadline: Deadline) -> bool:
+        self.refusals -= 1
+        return self.refusals < 0
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -129,6 +135,14 @@ class FakeReader:
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
         return self.store.read(identity, kind, deadline).stored if self.store else None
+
+
+class Slots:
+    """Stands in for Vaults without a limit: a slot for each identity, until the run is stopped."""
+
+    @contextmanager
+    def slot(self, stopping: Event) -> Iterator[bool]:
+        yield not stopping.is_set()
 
 
 class FakeFlight:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
-from support.fakes import NOW, token
+from support.fakes import NOW, Slots, token
 
 from vault_plugin import sync
 from vault_plugin.broker import Grant, Held
@@ -41,7 +41,7 @@ def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> Ou
     return Outcome(result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW))
 
 
-class FakeTargets:
+class FakeTargets(Slots):
     """Vaults in which a user's token is as its number says; what was asked of them."""
 
     def __init__(self, becomes: Callable[[int], Outcome] = lambda _: outcome("minted")) -> None:

@@ -1,0 +1,139 @@
+"""How fast Vault may be asked: without any limit until it refuses a request (429), from then on at a rate that adapts.
+
+Additive increase, multiplicative decrease, as in TCP and in the adaptive mode of AWS' clients: a refusal lowers the
+rate, each accepted request raises it a little, up to the rate at which Vault refused the last time; beyond that it
+rises quickly, for the quota may have been raised, or never been one. Requests are spaced evenly, so that each takes
+about as long as the one before it, and the number of identities in progress follows the rate: what is minted is
+stored soon.
+"""
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+DECREASE = 0.7  # what is left of the rate after a refusal; AWS' clients use the same
+INCREASE = (
+    0.06  # requests/s per accepted request: about 5 s from DECREASE back to the old rate, whatever it is
+)
+RISE = 0.25  # the same beyond the old rate, as a part of the rate
+ASSUMED = 4.0  # requests/s that a first refusal is taken for, at least: it may be a stray one
+UNLIMITED = 1000.0  # requests/s; at more than that no request has to wait
+WINDOW = 1.0  # seconds over which accepted requests are counted; Vault's quotas do the same by default
+BACKOFF = (
+    0.2,
+    5.0,
+)  # seconds until Vault is asked again: at first, and at most; it doubles while Vault refuses
+REQUESTS = 6  # for one identity that needs a new token: two reads, and two writes for each of its two tokens
+SPAN = 2.0  # seconds in which the identities in progress can be done, at the current rate
+
+
+class Throttle:
+    """What one Vault accepts, as far as its responses have told. Safe among threads.
+
+    Moments are monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._monotonic = monotonic
+        self._uniform = uniform
+        self._rate = math.inf  # requests/s
+        self._peak = 0.0  # the rate at which Vault refused the last time
+        self._next = -math.inf  # when the next request may be sent
+        self._closed_until = -math.inf  # no request is sent before
+        self._refused_at = -math.inf
+        self._refusals = 0  # since the last accepted request
+        self._accepted: deque[float] = deque()
+        self._in_progress = 0
+        self._changed = threading.Condition()
+
+    @property
+    def rate(self) -> float:
+        """Requests per second; infinite while Vault has not refused any."""
+        return self._rate
+
+    @property
+    def refusing(self) -> bool:
+        """Whether Vault refused the newest request."""
+        return self._refusals > 0
+
+    @property
+    def slots(self) -> float:
+        """How many identities may be in progress."""
+        return max(1, self._rate * SPAN // REQUESTS) if self._rate < math.inf else math.inf
+
+    def reserve(self) -> float:
+        """When the caller may send its request; nobody else is given that moment, unless there is no limit."""
+        with self._changed:
+            turn = max(self._monotonic(), self._next, self._closed_until)
+            self._next = turn + 1 / self._rate
+            return turn
+
+    def stands(self, turn: float) -> bool:
+        """Whether a moment that was reserved still holds: Vault has not refused another request meanwhile."""
+        return turn >= self._closed_until
+
+    def seconds_for(self, requests: int) -> float:
+        """How long so many requests take from now on, waits included."""
+        with self._changed:
+            wait = max(self._next, self._closed_until) - self._monotonic()
+            return max(0.0, wait) + requests / self._rate
+
+    def accept(self, sent: float) -> None:
+        """Learn that Vault accepted a request, sent at that moment."""
+        with self._changed:
+            now = self._monotonic()
+            self._accepted.append(now)
+            while self._accepted[0] < now - WINDOW:
+                self._accepted.popleft()
+            if self._rate == math.inf or sent < self._refused_at:
+                return
+            self._refusals = 0
+            self._rate += INCREASE if self._rate < self._peak else RISE * self._rate
+            if self._rate > UNLIMITED:
+                self._rate = math.inf
+
+    def refuse(self, retry_after: float, sent: float) -> None:
+        """Learn that Vault refused a request, sent at that moment, for at least `retry_after` seconds.
+
+        Vault rounds that down: 0 means anything up to a second.
+        """
+        with self._changed:
+            now = self._monotonic()
+            if sent >= self._refused_at:  # else it belongs to requests sent together, and is no further sign
+                if not self._refusals:  # else nothing was accepted since, and the rate says nothing
+                    self._lower(now)
+                self._refusals += 1
+                self._refused_at = now
+            first, most = BACKOFF
+            # The exponent is bounded, as a float is.
+            backoff = min(most, first * 2 ** min(self._refusals - 1, 10))
+            pause = retry_after + self._uniform(backoff / 2, backoff)
+            self._closed_until = max(self._closed_until, now + pause)
+
+    def _lower(self, now: float) -> None:
+        accepted = sum(moment >= now - WINDOW for moment in self._accepted)
+        rate = min(self._rate, max(ASSUMED, accepted))
+        self._peak = 0.0 if self._rate == math.inf else rate
+        self._rate = DECREASE * rate
+
+    @contextmanager
+    def slot(self, stopping: threading.Event) -> Iterator[bool]:
+        """Wait until one more identity may be in progress, and count it; False if `stopping` is set before."""
+        with self._changed:
+            while (stopped := stopping.is_set()) is False and self._in_progress >= self.slots:
+                self._changed.wait(0.05)
+            self._in_progress += 1
+        try:
+            yield not stopped
+        finally:
+            with self._changed:
+                self._in_progress -= 1
+                self._changed.notify()
