@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
 
@@ -24,10 +24,10 @@ class TokenReader(Protocol):
 class TokenStore(Protocol):
     """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
 
-    `is_ready` says whether a new pair of tokens can be stored soon.
+    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon.
     """
 
-    def is_ready(self, deadline: Deadline) -> bool: ...
+    def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
         self, identity: Identity, token: Token, release_version: str, slot: Slot, deadline: Deadline
@@ -182,7 +182,7 @@ class Broker:
         min_ttl: float | None = None,
     ) -> Grant:
         """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more."""
-        with self._flight(identity, deadline.half()) as waited:
+        with self._flight(identity, deadline.half()) as waited, ExitStack() as stack:
             slots = {kind: self._store().read(identity, kind, deadline.half()) for kind in kinds}
             stored = [slots[kind].stored for kind in kinds]
             if stored != outworn and (grant := self._fresh(stored, min_ttl)):
@@ -190,9 +190,7 @@ class Broker:
             for kind in Kind:
                 if kind not in slots:
                     slots[kind] = self._store().read(identity, kind, deadline.half())
-            while not self._store().is_ready(deadline):
-                # The next request that Vault accepts ends this; a read does, and waits for its turn.
-                slots[Kind.ACCESS] = self._store().read(identity, Kind.ACCESS, deadline.half())
+            stack.enter_context(self._store().mint(identity, deadline))
             pair = self._source().obtain(identity, deadline.half())
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.

@@ -7,6 +7,8 @@ reader goes by `expires_at`.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import floor, inf
 from typing import Any
 
@@ -22,7 +24,6 @@ EARLIEST = 3.0  # seconds that a token may be gone from Vault before its JWT exp
 LATENCY = 0.25  # seconds between reckoning a life and Vault's `created_time`; 105 ms was the longest seen
 MAX_LIFE = 2_562_047 * 3600  # seconds; the longest that Vault takes
 ATTEMPTS = 6  # writes of one token; more were never needed with 8 writers on 3 paths
-PAIR = 4  # writes for a new pair of tokens
 _log = logging.getLogger(__name__)
 
 
@@ -36,12 +37,17 @@ class VaultStore:
         self._prefix = prefix
         self._version: int | None = None
 
-    def is_ready(self, deadline: Deadline) -> bool:
-        """Whether Vault accepts requests at the moment, so that a new pair of tokens can be stored soon.
+    @contextmanager
+    def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+        """Mint and store a new pair of tokens in the block, which begins when Vault accepts enough requests for that.
 
         Raises StoreBusyError if its rate limit quota leaves too few of them before the deadline.
         """
-        return self._client.can_store(PAIR, deadline)
+        with self._client.transport.mint(deadline):
+            while self._client.transport.refuses:
+                # Only a request tells when that is over, and a read waits for its turn.
+                self.read(identity, Kind.ACCESS, deadline.half())
+            yield
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         """What is stored, with what a later `write` needs to know of it.
@@ -77,8 +83,10 @@ class VaultStore:
             return self._write_v1(identity, Stored(token, ref, release_version), data, slot, deadline)
         shortened = set()
         for _ in range(ATTEMPTS):
-            slot = self._prepared(token, ref, slot, deadline)
-            landed = self._attempt(identity, token, ref, data, slot, deadline)
+            # The life that is set counts from when the data is written: a wait must come before both, not between.
+            with self._client.transport.together(2 if slot.life is None else 1, deadline):
+                slot = self._prepared(token, ref, slot, deadline)
+                landed = self._attempt(identity, token, ref, data, slot, deadline)
             if landed.stored is None or not self._stands(landed.stored.token, token):
                 slot = landed
                 continue

@@ -87,7 +87,7 @@ class Targets:
         """Hold one identity back until each Vault accepts enough requests; False if `stopping` is set before."""
         with ExitStack() as stack:
             # All callers take them in the same order, so that none waits for another in a circle.
-            yield all(stack.enter_context(throttle.slot(stopping)) for throttle in self._throttles)
+            yield all(stack.enter_context(throttle.identity(stopping)) for throttle in self._throttles)
 
     def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
         """What `ensure` would find good everywhere; None where it would mint or copy. Only reads.

@@ -3,15 +3,15 @@
 Additive increase, multiplicative decrease, as in TCP and in the adaptive mode of AWS' clients: a refusal lowers the
 rate, each accepted request raises it a little, up to the rate at which Vault refused the last time; beyond that it
 rises quickly, for the quota may have been raised, or never been one. Requests are spaced evenly, so that each takes
-about as long as the one before it, and the number of identities in progress follows the rate: what is minted is
-stored soon.
+about as long as the one before it, and the numbers of identities in progress and of tokens that are minted but not
+yet stored follow the rate: what is minted is stored soon.
 """
 
 import math
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,8 +27,10 @@ BACKOFF = (
     0.2,
     5.0,
 )  # seconds until Vault is asked again: at first, and at most; it doubles while Vault refuses
-REQUESTS = 6  # for one identity that needs a new token: two reads, and two writes for each of its two tokens
-SPAN = 2.0  # seconds in which the identities in progress can be done, at the current rate
+WRITES = 4  # for one identity that needs new tokens: two for each of two
+REQUESTS = 2 + WRITES  # ... and two reads before
+SPAN = 2.0  # seconds in which what is in progress can be done, at the current rate
+FIRST = 4  # identities in progress at the start; one more for each accepted request, until Vault refuses one
 
 
 class Throttle:
@@ -51,8 +53,9 @@ class Throttle:
         self._refused_at = -math.inf
         self._refusals = 0  # since the last accepted request
         self._accepted: deque[float] = deque()
-        self._in_progress = 0
-        self._changed = threading.Condition()
+        self._count = 0  # of accepted requests
+        self._in_progress: Counter[str] = Counter()
+        self._changed = threading.Condition(threading.RLock())
 
     @property
     def rate(self) -> float:
@@ -64,16 +67,11 @@ class Throttle:
         """Whether Vault refused the newest request."""
         return self._refusals > 0
 
-    @property
-    def slots(self) -> float:
-        """How many identities may be in progress."""
-        return max(1, self._rate * SPAN // REQUESTS) if self._rate < math.inf else math.inf
-
-    def reserve(self) -> float:
-        """When the caller may send its request; nobody else is given that moment, unless there is no limit."""
+    def reserve(self, requests: int = 1) -> float:
+        """When the caller may send its next requests; nobody else is given that moment, unless there is no limit."""
         with self._changed:
             turn = max(self._monotonic(), self._next, self._closed_until)
-            self._next = turn + 1 / self._rate
+            self._next = turn + requests / self._rate
             return turn
 
     def stands(self, turn: float) -> bool:
@@ -90,6 +88,7 @@ class Throttle:
         """Learn that Vault accepted a request, sent at that moment."""
         with self._changed:
             now = self._monotonic()
+            self._count += 1
             self._accepted.append(now)
             while self._accepted[0] < now - WINDOW:
                 self._accepted.popleft()
@@ -125,15 +124,35 @@ class Throttle:
         self._rate = DECREASE * rate
 
     @contextmanager
-    def slot(self, stopping: threading.Event) -> Iterator[bool]:
+    def identity(self, stopping: threading.Event) -> Iterator[bool]:
         """Wait until one more identity may be in progress, and count it; False if `stopping` is set before."""
+        with self._counted("identity", REQUESTS, stopping.is_set) as admitted:
+            yield admitted
+
+    @contextmanager
+    def mint(self, left: Callable[[], float]) -> Iterator[bool]:
+        """Wait until one more token may be minted, and count it as one until it is stored.
+
+        False if that would not be possible within the seconds that are `left`.
+        """
+        with self._counted("mint", WRITES, lambda: self.seconds_for(WRITES) >= left()) as admitted:
+            yield admitted
+
+    @contextmanager
+    def _counted(self, what: str, requests: int, give_up: Callable[[], bool]) -> Iterator[bool]:
         with self._changed:
-            while (stopped := stopping.is_set()) is False and self._in_progress >= self.slots:
+            while not (given_up := give_up()) and self._in_progress[what] >= self._room(requests):
                 self._changed.wait(0.05)
-            self._in_progress += 1
+            self._in_progress[what] += 1
         try:
-            yield not stopped
+            yield not given_up
         finally:
             with self._changed:
-                self._in_progress -= 1
+                self._in_progress[what] -= 1
                 self._changed.notify()
+
+    def _room(self, requests: int) -> float:
+        """How many may be in progress that send so many requests each."""
+        if self._rate < math.inf:
+            return max(1, self._rate * SPAN // requests)
+        return FIRST + self._count

@@ -8,9 +8,11 @@ import http.client
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -110,6 +112,7 @@ class Transport:
         self._timeout = timeout
         self._tls = (ca_file, client_cert, client_key)
         self._throttle = throttle or Throttle()
+        self._local = threading.local()
         self._sleep = sleep
         self._node = 0
         self._idle: dict[str, list[_Connection]] = {address: [] for address in addresses}
@@ -165,19 +168,41 @@ class Transport:
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
 
-    def can_store(self, requests: int, deadline: Deadline) -> bool:
-        """Whether Vault accepts requests at the moment.
+    @property
+    def refuses(self) -> bool:
+        """Whether Vault refused the newest request because of a rate limit quota."""
+        return self._throttle.refusing
 
-        Raises StoreBusyError if it accepts too few to send that many before the deadline.
+    @contextmanager
+    def mint(self, deadline: Deadline) -> Iterator[None]:
+        """Wait until Vault accepts enough requests for one more new pair of tokens, which is stored in the block.
+
+        Raises StoreBusyError if that is not before the deadline.
         """
-        if self._throttle.seconds_for(requests) >= deadline.left():
-            raise self._busy()
-        return not self._throttle.refusing
+        with self._throttle.mint(deadline.left) as admitted:
+            if not admitted:
+                raise self._busy()
+            yield
 
-    def _await_turn(self, deadline: Deadline) -> None:
-        """Wait until a request may be sent. Raises StoreBusyError if that is not before the deadline."""
+    @contextmanager
+    def together(self, requests: int, deadline: Deadline) -> Iterator[None]:
+        """Wait at once for all requests that this thread sends in the block, so that none waits between them."""
+        self._await_turn(deadline, requests)
+        self._local.turns = requests
+        try:
+            yield
+        finally:
+            self._local.turns = 0
+
+    def _await_turn(self, deadline: Deadline, requests: int = 1) -> None:
+        """Wait until requests may be sent. Raises StoreBusyError if that is not before the deadline."""
+        turns: int = getattr(self._local, "turns", 0)
+        if turns:
+            self._local.turns = turns - 1
+            if self._throttle.stands(time.monotonic()):
+                return
         while True:
-            turn = self._throttle.reserve()
+            turn = self._throttle.reserve(requests)
             wait = turn - time.monotonic()
             if wait > 0:
                 if wait >= deadline.left():

@@ -105,7 +105,7 @@ class VaultClient:
     def __init__(
         self, transport: Transport, settings: Settings, reread: Callable[[], Settings] | None = None
     ) -> None:
-        self._transport = transport
+        self.transport = transport
         self._session = _Session(transport)
         self._settings = settings
         self._reread = reread or (lambda: settings)  # when Vault ends our login: credentials are renewed, too
@@ -119,13 +119,6 @@ class VaultClient:
             verify=True,
         )
         self._kv: Any = self._client.secrets.kv
-
-    def can_store(self, requests: int, deadline: Deadline) -> bool:
-        """Whether Vault accepts requests at the moment.
-
-        Raises StoreBusyError if it accepts too few to send that many before the deadline.
-        """
-        return self._transport.can_store(requests, deadline)
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""

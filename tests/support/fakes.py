@@ -9,6 +9,7 @@ from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
+from vault_plugin.errors import StoreBusyError
 from vault_plugin.identity import Identity
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
@@ -76,11 +77,13 @@ class FakeStore:
         self.data: dict[str, tuple[int, dict[str, str], float]] = {}  # path -> version, data, deletion time
         self.reads = 0
         self.error: Exception | None = None
-        self.refusals = 0  # reads until Vault accepts requests again
+        self.busy: StoreBusyError | None = None  # what keeps a new token from being minted
 
-    def is_ready(self, deadline: Deadline) -> bool:
-        self.refusals -= 1
-        return self.refusals < 0
+    @contextmanager
+    def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+        if self.busy:
+            raise self.busy
+        yield
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1

@@ -2,14 +2,16 @@
 
 import math
 import threading
+from contextlib import ExitStack
 from itertools import pairwise
+from queue import Empty, SimpleQueue
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import FakeClock
 
-from vault_plugin.throttle import BACKOFF, UNLIMITED, Throttle
+from vault_plugin.throttle import BACKOFF, FIRST, REQUESTS, UNLIMITED, Throttle
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
@@ -54,7 +56,7 @@ def test_without_a_refusal_nobody_waits() -> None:
     for _ in range(1000):
         assert one.reserve() == 100.0
         one.accept(100.0)
-    assert (one.rate, one.slots, one.refusing, one.seconds_for(10**6)) == (math.inf, math.inf, False, 0)
+    assert (one.rate, one.refusing, one.seconds_for(10**6)) == (math.inf, False, 0)
 
 
 @pytest.mark.parametrize("rate", [1, 5, 10, 100])
@@ -178,33 +180,55 @@ def test_turns_never_go_back_and_no_pause_is_endless(events: list[tuple[bool, fl
         else:
             one.refuse(retry_after, clock.time)
         assert one.rate > 0
-        assert one.slots >= 1
         clock.time += passed
 
 
+def in_progress(one: Throttle) -> int:
+    """How many identities can be in progress at once."""
+    stopping = threading.Event()
+    stopping.set()
+    with ExitStack() as stack:
+        for count in range(1000):
+            if one._in_progress["identity"] >= one._room(REQUESTS):
+                return count
+            stack.enter_context(one.identity(stopping))
+        return 1000
+
+
+def test_the_first_identities_are_few_until_vault_has_accepted_requests() -> None:
+    one = throttle(FakeClock(0.0))
+    assert in_progress(one) == FIRST
+    for _ in range(12):
+        one.accept(0.0)
+    assert in_progress(one) == FIRST + 12
+
+
 def test_identities_in_progress_follow_the_rate() -> None:
-    clock = FakeClock(0.0)
-    one, never = throttle(clock), threading.Event()
+    one = throttle(FakeClock(0.0))
     one.refuse(0, 0.0)
-    assert one.slots == 1
-    inside, order = threading.Event(), []
+    assert in_progress(one) == 1
+    while one.rate < 30:
+        one.accept(0.0)
+    assert 10 <= in_progress(one) <= 12
+
+
+def test_an_identity_waits_until_another_is_done() -> None:
+    one, never = throttle(FakeClock(0.0)), threading.Event()
+    one.refuse(0, 0.0)
+    inside: SimpleQueue[bool] = SimpleQueue()
 
     def second() -> None:
-        with one.slot(never) as admitted:
-            order.append(admitted)
-            inside.set()
+        with one.identity(never) as admitted:
+            inside.put(admitted)
 
-    with one.slot(never) as admitted:
+    with one.identity(never) as admitted:
         assert admitted
         thread = threading.Thread(target=second)
         thread.start()
-        assert not inside.wait(0.1)
-    assert inside.wait(PATIENCE)
+        with pytest.raises(Empty):
+            inside.get(timeout=0.1)
+    assert inside.get(timeout=PATIENCE)
     thread.join()
-    assert order == [True]
-    while one.rate < 30:
-        one.accept(clock.time)
-    assert one.slots >= 10
 
 
 def test_whoever_waits_for_a_slot_is_told_of_the_end() -> None:
@@ -213,14 +237,27 @@ def test_whoever_waits_for_a_slot_is_told_of_the_end() -> None:
     told: list[bool] = []
 
     def second() -> None:
-        with one.slot(stopping) as admitted:
+        with one.identity(stopping) as admitted:
             told.append(admitted)
 
-    with one.slot(stopping):
+    with one.identity(stopping):
         thread = threading.Thread(target=second)
         thread.start()
         stopping.set()
         thread.join(PATIENCE)
         assert told == [False]
-    with one.slot(threading.Event()) as admitted:  # and has taken none
+    assert in_progress(one) == 1
+
+
+def test_no_mint_begins_that_cannot_be_stored_in_time() -> None:
+    one = throttle(FakeClock(0.0))
+    with one.mint(lambda: 1.0) as admitted:
         assert admitted
+    one.refuse(10, 0.0)
+    with one.mint(lambda: 11.0) as admitted:  # 4 writes at 2.8 requests/s take 1.4 s more
+        assert not admitted
+    with one.mint(lambda: 12.0) as admitted:
+        assert admitted
+        left = iter([60.0, 60.0, 0.5])
+        with one.mint(lambda: next(left)) as second:  # the first is not stored yet
+            assert not second
