@@ -84,9 +84,9 @@ class VaultStore:
         shortened = set()
         for _ in range(ATTEMPTS):
             # The life that is set counts from when the data is written: a wait must come before both, not between.
-            with self._client.transport.together(2 if slot.life is None else 1, deadline):
-                slot = self._prepared(token, ref, slot, deadline)
-                landed = self._attempt(identity, token, ref, data, slot, deadline)
+            self._client.transport.take_turns(2 if slot.life is None else 1, deadline)
+            slot = self._prepared(token, ref, slot, deadline)
+            landed = self._attempt(identity, token, ref, data, slot, deadline)
             if landed.stored is None or not self._stands(landed.stored.token, token):
                 slot = landed
                 continue

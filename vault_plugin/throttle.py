@@ -21,6 +21,7 @@ INCREASE = (
 )
 RISE = 0.25  # the same beyond the old rate, as a part of the rate
 ASSUMED = 4.0  # requests/s that a first refusal is taken for, at least: it may be a stray one
+PAIRS = 2.0  # requests/s; at less, a window of Vault's has no room for two requests
 UNLIMITED = 1000.0  # requests/s; at more than that no request has to wait
 WINDOW = 1.0  # seconds over which accepted requests are counted; Vault's quotas do the same by default
 BACKOFF = (
@@ -66,6 +67,11 @@ class Throttle:
     def refusing(self) -> bool:
         """Whether Vault refused the newest request."""
         return self._refusals > 0
+
+    @property
+    def gap(self) -> float:
+        """Seconds between two requests that are sent one right after the other; 0 where both may be sent at once."""
+        return 1 / self._rate if self._rate < PAIRS else 0.0
 
     def reserve(self, requests: int = 1) -> float:
         """When the caller may send its next requests; nobody else is given that moment, unless there is no limit."""

@@ -184,15 +184,20 @@ class Transport:
                 raise self._busy()
             yield
 
-    @contextmanager
-    def together(self, requests: int, deadline: Deadline) -> Iterator[None]:
-        """Wait at once for all requests that this thread sends in the block, so that none waits between them."""
-        self._await_turn(deadline, requests)
-        self._local.turns = requests
-        try:
-            yield
-        finally:
-            self._local.turns = 0
+    def take_turns(self, requests: int, deadline: Deadline) -> None:
+        """Wait at once for the next requests of this thread, so that none waits between them.
+
+        Where Vault accepts too few for that, each of them waits. Raises StoreBusyError if the deadline is too early.
+        """
+        self._local.turns = 0
+        if not self._throttle.gap:
+            self._await_turn(deadline, requests)
+            self._local.turns = requests
+
+    @property
+    def gap(self) -> float:
+        """Seconds that pass in any case between two requests of a thread that belong together."""
+        return self._throttle.gap
 
     def _await_turn(self, deadline: Deadline, requests: int = 1) -> None:
         """Wait until requests may be sent. Raises StoreBusyError if that is not before the deadline."""

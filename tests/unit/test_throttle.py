@@ -261,3 +261,19 @@ def test_no_mint_begins_that_cannot_be_stored_in_time() -> None:
         left = iter([60.0, 60.0, 0.5])
         with one.mint(lambda: next(left)) as second:  # the first is not stored yet
             assert not second
+
+
+def test_requests_that_belong_together_are_sent_at_once_where_the_quota_has_room_for_them() -> None:
+    clock = FakeClock(0.0)
+    one = throttle(clock)
+    assert one.gap == 0
+    one.refuse(0, 0.0)
+    assert (one.rate > 2, one.gap) == (True, 0)
+    clock.time = one.reserve(2)
+    assert one.reserve() == pytest.approx(clock.time + 2 / one.rate)
+    while one.rate > 2:
+        clock.time += 2
+        one.accept(clock.time)
+        clock.time += 2
+        one.refuse(0, clock.time)
+    assert one.gap == pytest.approx(1 / one.rate)
