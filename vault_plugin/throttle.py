@@ -126,7 +126,8 @@ class Throttle:
     def _lower(self, now: float) -> None:
         accepted = sum(moment >= now - WINDOW for moment in self._accepted)
         rate = min(self._rate, max(ASSUMED, accepted))
-        self._peak = 0.0 if self._rate == math.inf else rate
+        # After a few requests a first refusal says nothing about a limit.
+        self._peak = 0.0 if self._rate == math.inf and accepted < ASSUMED else rate
         self._rate = DECREASE * rate
 
     @contextmanager

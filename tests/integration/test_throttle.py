@@ -24,6 +24,7 @@ from vault_plugin.transport import Transport
 from vault_plugin.vault import VaultClient
 
 LOOK = "/v1/sys/seal-status"
+INDEX = "eyJjbHVzdGVyX2lkIjoieCJ9"  # which OpenBao can decode, and which is another cluster's
 QUOTA = b'{"errors":["request path \\"x\\": rate limit quota exceeded"]}'
 LAGS = b'{"errors":[]}\n'
 
@@ -43,7 +44,9 @@ def test_a_quota_makes_a_sync_slower_and_nothing_else(tmp_path: Path) -> None:
         vault.unlimit()
         assert (done.returncode, done.stdout, done.stderr) == (0, "6 identities: 6 minted\n", "")
         assert endpoint.mints == users
-        assert vault.writes(world.mount).total() <= users * 4 + 4
+        writes = vault.writes(world.mount)
+        assert max(writes.values()) <= 2
+        assert writes.total() <= 1.5 * users * 4  # tests/long has 100 identities, and 1.1
         for user in range(users):
             for kind in ("access", "refresh"):
                 lateness = vault.lateness(world.mount, user, kind)
@@ -103,7 +106,7 @@ def test_a_standby_that_lags_behind_is_no_quota(asker: Asker, bao: Vault, status
     with FaultProxy(bao.address) as standby:
         standby.answer(lambda _: True, status, when="before", times=1, retry_after=30, body=body)
         transport = asker.to(standby.address, bao.address)
-        transport.index = "of-a-write"
+        transport.index = INDEX
         assert transport.request("GET", LOOK, {}, None, Deadline(5)).status == 200
         assert len(standby.requests) == 1  # the other node was asked
     assert max(asker.slept, default=0) < 1
@@ -111,7 +114,7 @@ def test_a_standby_that_lags_behind_is_no_quota(asker: Asker, bao: Vault, status
 
 
 @pytest.mark.parametrize(
-    ("index", "body"), [("of-a-write", QUOTA), ("of-a-write", b"<html>slow down</html>"), (None, LAGS)]
+    ("index", "body"), [(INDEX, QUOTA), (INDEX, b"<html>slow down</html>"), (None, LAGS)]
 )
 def test_any_other_429_is_one(asker: Asker, bao: Vault, index: str | None, body: bytes) -> None:
     with FaultProxy(bao.address) as proxy:

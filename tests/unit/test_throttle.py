@@ -93,7 +93,7 @@ def test_a_refusal_lowers_the_rate_once_whoever_else_was_refused_with_it() -> No
     one.refuse(0, sent=4.0)  # nothing was accepted since: the rate has nothing to do with it
     assert one.rate == pytest.approx(7.0)
     one.accept(sent=5.0)
-    assert one.rate == pytest.approx(7.0 * 1.25)
+    assert one.rate == pytest.approx(7.06)
     assert not one.refusing
 
 
