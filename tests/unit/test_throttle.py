@@ -100,10 +100,9 @@ def test_a_refusal_lowers_the_rate_once_whoever_else_was_refused_with_it() -> No
 def test_accepted_requests_raise_the_rate_slowly_to_the_last_limit_and_quickly_beyond() -> None:
     clock = FakeClock(0.0)
     one = throttle(clock)
-    for clock.time in (0.0, 5.0):
-        for _ in range(10):
-            one.accept(clock.time)
-        one.refuse(0, clock.time)
+    for _ in range(10):
+        one.accept(0.0)
+    one.refuse(0, 0.0)
     rates = [one.rate]
     for _ in range(100):
         clock.time += 1
