@@ -17,6 +17,7 @@ from vault_plugin.record import Stored
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.singleflight import SingleFlight
+from vault_plugin.throttle import Throttle
 from vault_plugin.tokens import Kind
 from vault_plugin.transport import Transport
 from vault_plugin.values import issuer
@@ -37,12 +38,17 @@ class _NoReader:
 
 @contextmanager
 def connect(
-    settings: Settings, *, reread: Callable[[], Settings] | None = None, bulk: bool = False
+    settings: Settings,
+    *,
+    reread: Callable[[], Settings] | None = None,
+    bulk: bool = False,
+    throttle: Throttle | None = None,
 ) -> Iterator[Broker]:
     """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` gathers them anew when Vault ends our login, for whoever lives longer than a login; it may raise
     SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
+    `throttle` learns what this Vault accepts.
     """
     vault_clock, endpoint_clock = ServerClock(), ServerClock()
     endpoint = issuer(settings.url)
@@ -58,6 +64,7 @@ def connect(
         ca_file=settings.vault_cacert,
         client_cert=settings.vault_client_cert,
         client_key=settings.vault_client_key,
+        throttle=throttle,
     )
     with ExitStack() as closing:
         closing.callback(transport.close)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from math import floor
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
@@ -26,8 +26,11 @@ class TokenStore(Protocol):
     """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
 
     `repair` corrects what Vault would delete only after its JWT has expired.
+
+    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon.
     """
 
+    def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
         self,
@@ -274,7 +277,7 @@ class Broker:
 
         What is read meanwhile goes into `slots`.
         """
-        with self._flight(identity, deadline.half()) as waited:
+        with self._flight(identity, deadline.half()) as waited, ExitStack() as stack:
             for kind in kinds:
                 slots[kind] = self._store().read(identity, kind, deadline.half())
             will_do = _tokens(slots, kinds) != outworn
@@ -287,6 +290,7 @@ class Broker:
                 slots[kind] = self._repaired(identity, slot, deadline)
             if outworn is None:
                 self._refuse_others([slot.stored for slot in slots.values()])
+            stack.enter_context(self._store().mint(identity, deadline))
             pair = self._source().obtain(identity, deadline.half())
             minted_at = self._vault_now()
             try:

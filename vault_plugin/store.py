@@ -7,7 +7,8 @@ reader goes by `expires_at`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor, inf
 from typing import Any
@@ -73,6 +74,18 @@ class VaultStore:
         self._accept_other_users = accept_other_users
         self._version: int | None = None
 
+    @contextmanager
+    def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+        """Mint and store a new pair of tokens in the block, which begins when Vault accepts enough requests for that.
+
+        Raises StoreBusyError if its rate limit quota leaves too few of them before the deadline.
+        """
+        with self._client.transport.mint(deadline):
+            while self._client.transport.refuses:
+                # Only a request tells when that is over, and a read waits for its turn.
+                self.read(identity, Kind.ACCESS, deadline.half())
+            yield
+
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         """What is stored, with what a later `write` needs to know of it.
 
@@ -80,19 +93,18 @@ class VaultStore:
         """
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
         version = self._kv_version(deadline)
-        times = ResponseTimes()
-        with times.measured():
-            answer = self._client.read(version, ref.mount, ref.path, deadline)
+        answer = self._client.read(version, ref.mount, ref.path, deadline)
+        took = self._client.took
         _log.info("Vault: %s/%s: %s", ref.mount, ref.path, "nothing" if answer is None else "something")
         if answer is None:
-            return Slot(took=times.longest)
+            return Slot(took=took)
         if version == 1:
             return Slot(stored=self._stored_at(ref, answer, identity, kind))
         metadata, data = answer["metadata"], answer["data"]
         if not is_ours(metadata):
             raise foreign()
         stored = self._stored_at(ref.of_version(metadata), data, identity, kind) if data else None
-        return _slot(metadata, stored)._replace(took=times.longest)
+        return _slot(metadata, stored)._replace(took=took)
 
     def write(
         self,
@@ -160,6 +172,8 @@ class VaultStore:
         """
         shortened: set[int | None] = set()
         for _ in range(ATTEMPTS):
+            # The life that is set counts from when the data is written: a wait must come before both, not between.
+            self._client.transport.take_turns(2 if slot.life is None else 1, task.deadline)
             slot = self._prepared(task, slot)
             if slot.life is None:
                 return self._given_up(task, slot)

@@ -127,6 +127,10 @@ class Sync:
             self._stopping.set()
 
     def _one(self, entry: Entry) -> Done | None:
+        with self._targets.slot(self._stopping) as admitted:
+            return self._result(entry) if admitted else None
+
+    def _result(self, entry: Entry) -> Done | None:
         try:
             if self._check:
                 found = self._targets.check(entry.identity)

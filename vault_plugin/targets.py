@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from threading import Event
 from typing import Literal, NamedTuple
 
 from vault_plugin.app import connect
@@ -12,6 +13,7 @@ from vault_plugin.errors import SettingsError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.rows import Row
 from vault_plugin.settings import Settings, without_credentials
+from vault_plugin.throttle import Throttle
 from vault_plugin.tokens import Secret
 
 Flags = Mapping[str, str | bool | None]
@@ -76,8 +78,16 @@ class Outcome(NamedTuple):
 class Targets:
     """A broker for each Vault. Safe among threads."""
 
-    def __init__(self, brokers: Sequence[Broker]) -> None:
+    def __init__(self, brokers: Sequence[Broker], throttles: Sequence[Throttle] = ()) -> None:
         self._brokers = brokers
+        self._throttles = throttles
+
+    @contextmanager
+    def slot(self, stopping: Event) -> Iterator[bool]:
+        """Hold one identity back until each Vault accepts enough requests; False if `stopping` is set before."""
+        with ExitStack() as stack:
+            # All callers take them in the same order, so that none waits for another in a circle.
+            yield all(stack.enter_context(throttle.identity(stopping)) for throttle in self._throttles)
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
@@ -143,4 +153,9 @@ def _first_to_end(grants: list[Grant]) -> Grant:
 def connect_all(gather: Sequence[Callable[[], Settings]]) -> Iterator[Targets]:
     """Targets over the Vaults whose settings these functions gather, at first and when a login has ended."""
     with ExitStack() as stack:
-        yield Targets([stack.enter_context(connect(one(), reread=one, bulk=True)) for one in gather])
+        throttles = [Throttle() for _ in gather]
+        brokers = [
+            stack.enter_context(connect(one(), reread=one, bulk=True, throttle=throttle))
+            for one, throttle in zip(gather, throttles, strict=True)
+        ]
+        yield Targets(brokers, throttles)

@@ -8,9 +8,11 @@ import http.client
 import logging
 import socket
 import ssl
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from urllib.parse import urlsplit
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.retry import Deadline, full_jitter, retry_after
+from vault_plugin.throttle import Throttle
 
 MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored value is 1 MiB
 MAX_REFUSALS = (
@@ -65,6 +68,10 @@ def always() -> bool:
     return True
 
 
+class _QuotaError(_BusyError):
+    """A rate limit quota is used up. The throttle knows when to ask again."""
+
+
 class _Connection(http.client.HTTPConnection):
     """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
 
@@ -105,6 +112,7 @@ class Transport:
         ca_file: str | None = None,
         client_cert: str | None = None,
         client_key: str | None = None,
+        throttle: Throttle | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.index: str | None = None  # X-Vault-Index of the newest write: what later reads must have seen
@@ -112,6 +120,8 @@ class Transport:
         self._clock = clock
         self._timeout = timeout
         self._tls = (ca_file, client_cert, client_key)
+        self._throttle = throttle or Throttle()
+        self._local = threading.local()
         self._sleep = sleep
         self._node = 0
         self._idle: dict[str, list[_Connection]] = {address: [] for address in addresses}
@@ -131,22 +141,27 @@ class Transport:
         """Ask until some node gives an answer that stands, or the deadline passes.
 
         A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
-        repeated only if `repeatable` (a read, a check-and-set write, an idempotent one). Before each repetition
-        `in_time` says whether the request still makes sense.
+        repeated only if `repeatable` (a read, a check-and-set write, an idempotent one). Before each try, and after any
+        wait, `in_time` says whether the request still makes sense.
 
         Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should, OutdatedError.
         """
         pauses = full_jitter(0.1, 1.0)
         refusals: Counter[str] = Counter()
         while True:
+            self._await_turn(deadline)
+            if not in_time():
+                raise OutdatedError
             node = self._addresses[self._node]
             pause = next(pauses)
             try:
                 answer = self.once(method, path, headers, body, deadline.left())
                 self._stand(answer)
+            except _QuotaError:
+                continue
             except _BusyError as exc:
                 failure: TransportError = exc
-                pause = max(pause, 0.05, retry_after(answer.headers.get("Retry-After")))
+                pause = max(pause, 0.05)
             except TransportError as exc:
                 failure = exc
                 self._turn_from(node)
@@ -165,8 +180,62 @@ class Transport:
                 ) from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
-            if not in_time():
-                raise OutdatedError
+
+    @property
+    def refuses(self) -> bool:
+        """Whether Vault refused the newest request because of a rate limit quota."""
+        return self._throttle.refusing
+
+    @contextmanager
+    def mint(self, deadline: Deadline) -> Iterator[None]:
+        """Wait until Vault accepts enough requests for one more new pair of tokens, which is stored in the block.
+
+        Raises StoreBusyError if that is not before the deadline.
+        """
+        with self._throttle.mint(deadline.left) as admitted:
+            if not admitted:
+                raise self._busy()
+            yield
+
+    def take_turns(self, requests: int, deadline: Deadline) -> None:
+        """Wait at once for the next requests of this thread, so that none waits between them.
+
+        Where Vault accepts too few for that, each of them waits. Raises StoreBusyError if the deadline is too early.
+        """
+        self._local.turns = 0
+        if not self._throttle.gap:
+            self._await_turn(deadline, requests)
+            self._local.turns = requests
+
+    @property
+    def gap(self) -> float:
+        """Seconds that pass in any case between two requests of a thread that belong together."""
+        return self._throttle.gap
+
+    def _await_turn(self, deadline: Deadline, requests: int = 1) -> None:
+        """Wait until requests may be sent. Raises StoreBusyError if that is not before the deadline."""
+        turns: int = getattr(self._local, "turns", 0)
+        if turns:
+            self._local.turns = turns - 1
+            if self._throttle.stands(time.monotonic()):
+                return
+        while True:
+            turn = self._throttle.reserve(requests)
+            wait = turn - time.monotonic()
+            if wait > 0:
+                if wait >= deadline.left():
+                    raise self._busy()
+                _log.debug("Vault's rate limit quota: the next request is sent in %.2f s", wait)
+                self._sleep(wait)
+            if self._throttle.stands(turn):
+                return
+
+    def _busy(self) -> StoreBusyError:
+        return StoreBusyError(
+            f"Vault at {self._addresses[self._node]} gives no answer: it is busy (status 429).",
+            hint="Try again later, or ask for a higher rate limit quota.",
+            retryable=True,
+        )
 
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
@@ -198,7 +267,23 @@ class Transport:
         self._clock.observe_date(answer.headers.get("Date"), answer.sent)
         if method != "GET" and (index := answer.headers.get("X-Vault-Index")):
             self.index = index
+        self._learn(answer, waits_for_index="X-Vault-Index" in all_headers)
         return answer
+
+    def _learn(self, answer: Answer, *, waits_for_index: bool) -> None:
+        """Tell the throttle what Vault accepts. Raises TransportError for a standby that lags behind."""
+        refused = answer.status == HTTPStatus.TOO_MANY_REQUESTS
+        # Vault's standbys answer 412, OpenBao's 429 with an empty list of errors; a quota names itself there.
+        if answer.status == HTTPStatus.PRECONDITION_FAILED or (
+            refused and waits_for_index and not _names_an_error(answer.body)
+        ):
+            raise TransportError(
+                f"it has not yet applied an earlier write (status {answer.status})", "Try again."
+            )
+        if refused:
+            self._throttle.refuse(retry_after(answer.headers.get("Retry-After")), answer.sent)
+        elif answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._throttle.accept(answer.sent)
 
     def close(self) -> None:
         """Close all connections that nobody uses at the moment."""
@@ -265,10 +350,8 @@ class Transport:
     def _stand(self, answer: Answer) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
         status = answer.status
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PRECONDITION_FAILED):
-            raise _BusyError(
-                f"it is busy (status {status})", "Try again later, or ask for a higher rate limit quota."
-            )
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise _QuotaError(f"it is busy (status {status})")
         if status == HTTPStatus.BAD_REQUEST and b"from non-versioned to versioned" in answer.body:
             raise _BusyError(
                 "its KV engine is just being set up", "Try again in a moment."
@@ -294,3 +377,8 @@ class Transport:
         """Go to the next node, unless a redirect or another thread has already moved us."""
         if self._addresses[self._node] == node:
             self._node = (self._node + 1) % len(self._addresses)
+
+
+def _names_an_error(body: bytes) -> bool:
+    """Whether Vault's answer says what is wrong."""
+    return body.translate(None, b" \r\n\t") != b'{"errors":[]}'

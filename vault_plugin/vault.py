@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -66,6 +67,11 @@ class _Session:
         """When this thread's newest answered request left (monotonic seconds)."""
         return float(self._local.sent)
 
+    @property
+    def took(self) -> float:
+        """How long that request took, without the waits before it that only a rate limit quota made (seconds)."""
+        return float(self._local.took)
+
     def request(
         self,
         method: str,
@@ -88,6 +94,7 @@ class _Session:
             in_time=in_time,
         )
         self._local.sent = answer.sent
+        self._local.took = time.monotonic() - answer.sent + self._transport.gap
         return _Response(answer)
 
     def close(self) -> None:
@@ -108,6 +115,7 @@ class VaultClient:
     def __init__(
         self, transport: Transport, settings: Settings, reread: Callable[[], Settings] | None = None
     ) -> None:
+        self.transport = transport
         self._session = _Session(transport)
         self._settings = settings
         self._reread = reread or (lambda: settings)  # when Vault ends our login: credentials are renewed, too
@@ -121,6 +129,11 @@ class VaultClient:
             verify=True,
         )
         self._kv: Any = self._client.secrets.kv
+
+    @property
+    def took(self) -> float:
+        """How long Vault took for this thread's newest answered request (seconds)."""
+        return self._session.took
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""

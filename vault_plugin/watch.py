@@ -148,7 +148,8 @@ class Watcher:
     def _renew(self, watched: _Watched) -> float:
         """Make the token good; seconds until it is to be looked at again."""
         try:
-            outcome = self._ensured(watched)
+            with self._targets.slot(self._stopping) as admitted:
+                outcome = self._ensured(watched) if admitted else None
             if outcome is None:
                 return 0.0
             delay = self._noted(watched, outcome)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fault_proxy import FaultProxy
@@ -25,7 +26,7 @@ class Asker:
         self._closing = closing
         self.slept: list[float] = []
 
-    def transport(self, *addresses: str, **options: str | None) -> Transport:
+    def transport(self, *addresses: str, **options: Any) -> Transport:
         made = Transport(addresses, ServerClock(), timeout=2, sleep=self.slept.append, **options)
         self._closing.callback(made.close)
         return made

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
+from threading import Event
 from typing import Any, NamedTuple
 
+from vault_plugin.errors import StoreBusyError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
@@ -94,6 +96,13 @@ class FakeStore:
         self.before_write: Callable[[], object] = lambda: None  # what happens elsewhere before the next write
         self.repairs = 0
         self.repair_error: Exception | None = None
+        self.busy: StoreBusyError | None = None  # what keeps a new token from being minted
+
+    @contextmanager
+    def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
+        if self.busy:
+            raise self.busy
+        yield
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -187,6 +196,14 @@ class FakeReader:
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
         return self.store.read(identity, kind, deadline).stored if self.store else None
+
+
+class Slots:
+    """Stands in for Vaults without a limit: a slot for each identity, until the run is stopped."""
+
+    @contextmanager
+    def slot(self, stopping: Event) -> Iterator[bool]:
+        yield not stopping.is_set()
 
 
 class FakeFlight:

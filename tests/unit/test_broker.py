@@ -16,6 +16,7 @@ from vault_plugin.errors import (
     SourceBusyError,
     SourceError,
     SourceRefusedError,
+    StoreBusyError,
     StoreError,
     StoreRefusedError,
     TokenError,
@@ -568,6 +569,14 @@ def test_nothing_is_adopted_with_either_vault_down(here_is_down: bool) -> None:
     with pytest.raises(StoreError):
         here.broker.adopt(ACME, there.broker)
     assert here.store.data == {}
+
+
+def test_while_vault_has_no_room_for_a_new_token_none_is_minted() -> None:
+    world = World()
+    world.store.busy = StoreBusyError("429", retryable=True)
+    with pytest.raises(StoreBusyError):
+        world.get()
+    assert (world.source.mints, world.store.data) == (0, {})
 
 
 def late(world: World, *kinds: Kind, jti: str = "kept") -> None:

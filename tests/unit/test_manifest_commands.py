@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from support.devices import device
-from support.fakes import NOW, Run, jwt, token
+from support.fakes import NOW, Run, Slots, jwt, token
 
 from vault_plugin import service
 from vault_plugin.broker import Grant, Held
@@ -41,7 +41,7 @@ ENOUGH = {
 MANIFEST = "user_id,company_name\n0,Acme\n1,Acme\n2,Acme\n"
 
 
-class FakeTargets:
+class FakeTargets(Slots):
     """Vaults in which users become what `results` says; by default, their tokens are minted."""
 
     def __init__(self) -> None:

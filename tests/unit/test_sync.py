@@ -3,10 +3,11 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import pytest
-from support.fakes import NOW, token
+from support.fakes import NOW, Slots, token
 
 from vault_plugin import sync
 from vault_plugin.broker import Grant, Held
@@ -41,7 +42,7 @@ def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> Ou
     return Outcome(result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW))
 
 
-class FakeTargets:
+class FakeTargets(Slots):
     """Vaults in which a user's token is as its number says; what was asked of them."""
 
     def __init__(self, becomes: Callable[[int], Outcome] = lambda _: outcome("minted")) -> None:
@@ -416,3 +417,15 @@ def test_what_would_be_minted_has_no_end_yet() -> None:
 
 def test_an_error_is_one_of_ours() -> None:
     assert all(isinstance(done.error, KlearstackVaultError) for done in Run(failing(0)).over(1).told)
+
+
+def test_whoever_waits_for_vault_when_the_run_is_stopped_is_left_for_another_run() -> None:
+    class Full(FakeTargets):
+        @contextmanager
+        def slot(self, stopping: threading.Event) -> Iterator[bool]:
+            run.sync.stop("SIGTERM")
+            yield not stopping.wait(PATIENCE)
+
+    run = Run(Full())
+    run.over(3)
+    assert (run.told, run.targets.asked, run.sync.counts.total()) == ([], [], 0)

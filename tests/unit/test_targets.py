@@ -1,5 +1,6 @@
 """One identity in several Vaults: whose credentials go where, and what one mint does for all."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,7 @@ from vault_plugin.retry import Deadline
 from vault_plugin.rows import Row
 from vault_plugin.settings import Settings
 from vault_plugin.targets import KEYS, Flags, Targets, connect_all, settings_of
+from vault_plugin.throttle import Throttle
 from vault_plugin.tokens import Kind, Secret, TokenPair
 
 ENVIRON = {
@@ -410,3 +412,17 @@ def test_a_check_of_a_vault_that_is_down_fails() -> None:
     world.stores[1].error = StoreError("down")
     with pytest.raises(StoreError):
         world.targets.check(ACME)
+
+
+def test_an_identity_waits_for_each_vault() -> None:
+    throttles = [Throttle(), Throttle()]
+    targets = Targets([], throttles)
+    stopping = threading.Event()
+    with targets.slot(stopping) as admitted:
+        assert admitted
+        assert [one._in_progress["identity"] for one in throttles] == [1, 1]
+    assert [one._in_progress["identity"] for one in throttles] == [0, 0]
+    throttles[1].refuse(0, 0.0)
+    stopping.set()
+    with targets.slot(stopping) as admitted:
+        assert not admitted

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, jwt, token
+from support.fakes import NOW, Slots, jwt, token
 
 from vault_plugin import watch
 from vault_plugin.broker import Grant, Held
@@ -53,7 +53,7 @@ def outcome(
     return Outcome(result, Grant(held, source, stale=False, now=NOW + life - left, waited=waited))
 
 
-class FakeTargets:
+class FakeTargets(Slots):
     """Vaults in which each look finds what comes next; the last stays. What was asked of them is noted."""
 
     def __init__(self, *found: Outcome | Exception) -> None:

@@ -1,0 +1,215 @@
+"""Vault's rate limit quotas: what is refused waits for its turn, is not repeated, and no token is minted meanwhile."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import World
+from support.fakes import ACME
+from support.fault_proxy import FaultProxy
+from support.quotas import audited_vault
+from support.vault import Vault
+
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import StoreBusyError
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.simulator import Simulator
+from vault_plugin.store import VaultStore
+from vault_plugin.throttle import Throttle
+from vault_plugin.tokens import Kind
+from vault_plugin.transport import Transport
+from vault_plugin.vault import VaultClient
+
+LOOK = "/v1/sys/seal-status"
+INDEX = "eyJjbHVzdGVyX2lkIjoieCJ9"  # which OpenBao can decode, and which is another cluster's
+QUOTA = b'{"errors":["request path \\"x\\": rate limit quota exceeded"]}'
+LAGS = b'{"errors":[]}\n'
+
+
+def manifest(world: World, users: int) -> str:
+    path = world.home / "manifest.csv"
+    path.write_text("user_id\n" + "".join(f"{user}\n" for user in range(users)))
+    return str(path)
+
+
+def test_a_quota_makes_a_sync_slower_and_nothing_else(tmp_path: Path) -> None:
+    users = 6
+    with audited_vault(tmp_path) as vault, Simulator() as endpoint:
+        world = World(endpoint, vault, vault.mount("v2"), tmp_path)
+        vault.limit(world.mount, 20)
+        done = world.run("sync", manifest(world, users))
+        vault.unlimit()
+        assert (done.returncode, done.stdout, done.stderr) == (0, "6 identities: 6 minted\n", "")
+        assert endpoint.mints == users
+        writes = vault.writes(world.mount)
+        assert max(writes.values()) <= 2
+        assert writes.total() <= 1.5 * users * 4  # tests/long has 100 identities, and 1.1
+        for user in range(users):
+            for kind in ("access", "refresh"):
+                lateness = vault.lateness(world.mount, user, kind)
+                assert lateness is not None
+                assert lateness <= 0
+
+
+def test_while_vault_refuses_no_further_token_is_minted(kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: line.startswith("POST"), 429, when="before", times=99, retry_after=60)
+        done = kv2.run(
+            *("sync", manifest(kv2, 5), "--concurrency", "1"),
+            VAULT_ADDR=proxy.address,
+            KLEARSTACK_DEADLINE="5",
+        )
+        assert done.returncode == 5
+        assert done.stderr.count("it is busy (status 429)") == 5
+        assert kv2.endpoint.requests == 1  # the one that learned of it
+        assert sum(line.startswith("POST") for line in proxy.requests) == 1
+
+
+def test_a_stray_refusal_costs_a_get_a_moment(kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: "/access" in line, 429, when="before", times=1, retry_after=0, body=QUOTA)
+        answer = kv2.get(VAULT_ADDR=proxy.address)
+    assert answer["source"] == "endpoint"
+    # The quick look is not repeated on the other version's path.
+    assert not any(f"GET /v1/{kv2.mount}/klearstack" in line for line in proxy.requests)
+
+
+class Asker:
+    """A transport to these addresses over a throttle of its own; what it slept."""
+
+    def __init__(self, closing: ExitStack) -> None:
+        self._closing = closing
+        self.slept: list[float] = []
+        self.throttle = Throttle()
+
+    def to(self, *addresses: str) -> Transport:
+        made = Transport(addresses, ServerClock(), timeout=5, throttle=self.throttle, sleep=self.slept.append)
+        self._closing.callback(made.close)
+        return made
+
+    @property
+    def is_limited(self) -> bool:
+        return self.throttle.rate < float("inf")
+
+
+@pytest.fixture
+def asker() -> Iterator[Asker]:
+    with ExitStack() as closing:
+        yield Asker(closing)
+
+
+@pytest.mark.parametrize(("status", "body"), [(429, LAGS), (412, LAGS), (412, b"")])
+def test_a_standby_that_lags_behind_is_no_quota(asker: Asker, bao: Vault, status: int, body: bytes) -> None:
+    with FaultProxy(bao.address) as standby:
+        standby.answer(lambda _: True, status, when="before", times=1, retry_after=30, body=body)
+        transport = asker.to(standby.address, bao.address)
+        transport.index = INDEX
+        assert transport.request("GET", LOOK, {}, None, Deadline(5)).status == 200
+        assert len(standby.requests) == 1  # the other node was asked
+    assert max(asker.slept, default=0) < 1
+    assert not asker.is_limited
+
+
+@pytest.mark.parametrize(
+    ("index", "body"), [(INDEX, QUOTA), (INDEX, b"<html>slow down</html>"), (None, LAGS)]
+)
+def test_any_other_429_is_one(asker: Asker, bao: Vault, index: str | None, body: bytes) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=2, body=body)
+        transport = asker.to(proxy.address)
+        transport.index = index
+        assert transport.request("GET", LOOK, {}, None, Deadline(5)).status == 200
+    assert 2 < asker.slept[0] < 3
+    assert asker.is_limited
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_fails_accepts_nothing(asker: Asker, bao: Vault, status: int) -> None:
+    with FaultProxy(bao.address) as proxy:
+        transport = asker.to(proxy.address)
+        for answer in (429, status):
+            proxy.answer(lambda _: True, answer, when="before", times=1)
+            transport.once("GET", LOOK, {}, None, 5)
+        assert transport.refuses
+        transport.once("GET", LOOK, {}, None, 5)
+        assert not transport.refuses
+
+
+def test_requests_that_belong_together_wait_once(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        transport = asker.to(proxy.address)
+        proxy.answer(lambda _: True, 429, when="before", times=1)
+        transport.once("GET", LOOK, {}, None, 5)
+        transport.take_turns(2, Deadline(60))
+        assert len(asker.slept) == 1
+        asker.throttle._closed_until = 0.0  # the sleep took no time
+        for _ in range(2):
+            transport.request("GET", LOOK, {}, None, Deadline(60))
+        assert len(asker.slept) == 1
+        transport.request("GET", LOOK, {}, None, Deadline(60))
+        assert len(asker.slept) == 2
+
+
+def test_requests_that_belong_together_wait_again_if_vault_refuses_one(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        transport = asker.to(proxy.address)
+        transport.take_turns(2, Deadline(60))
+        proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=1)
+        transport.request("GET", LOOK, {}, None, Deadline(60))
+        assert [pause > 1 for pause in asker.slept] == [True]
+
+
+def test_where_only_one_fits_each_waits(asker: Asker, bao: Vault) -> None:
+    asker.throttle._rate = 0.5
+    transport = asker.to(bao.address)
+    assert transport.gap == 2
+    transport.take_turns(2, Deadline(60))
+    for _ in range(2):
+        transport.request("GET", LOOK, {}, None, Deadline(60))
+    assert [pause > 1.5 for pause in asker.slept] == [True]  # the first waits for nobody
+
+
+def test_whoever_is_refused_while_it_waits_waits_again(asker: Asker, bao: Vault) -> None:
+    transport = asker.to(bao.address)
+    asker.throttle.refuse(0, 0)
+
+    def meanwhile(seconds: float) -> None:
+        asker.slept.append(seconds)
+        if len(asker.slept) == 1:
+            asker.throttle.refuse(3, float("inf"))
+
+    transport._sleep = meanwhile
+    transport.request("GET", LOOK, {}, None, Deadline(60))
+    assert [pause > 3 for pause in asker.slept] == [False, True]
+
+
+def store(world: World, transport: Transport) -> VaultStore:
+    environ: dict[str, Any] = {**world.environ}
+    client = VaultClient(transport, Settings.from_env(environ))
+    return VaultStore(client, ServerClock(), world.mount, "klearstack")
+
+
+def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, asker: Asker) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        transport = asker.to(proxy.address)
+        one = store(kv2, transport)
+        one.read(ACME, Kind.ACCESS, Deadline(5))
+        asked = len(proxy.requests)
+        with one.mint(ACME, Deadline(5)):
+            assert len(proxy.requests) == asked  # it has accepted the last one
+        proxy.answer(lambda _: True, 429, when="before", times=2)
+        transport.once("GET", LOOK, {}, None, 5)
+        with one.mint(ACME, Deadline(5)):
+            assert not transport.refuses
+        assert ["/access" in line for line in proxy.requests[asked:]] == [False, True, True]
+
+
+def test_a_mint_that_could_not_be_stored_before_the_deadline_is_refused(kv2: World, asker: Asker) -> None:
+    asker.throttle.refuse(10, 0)
+    one = store(kv2, asker.to(kv2.vault.address))
+    with pytest.raises(StoreBusyError, match="429") as caught, one.mint(ACME, Deadline(5)):
+        raise AssertionError
+    assert caught.value.retryable
