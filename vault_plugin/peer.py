@@ -6,7 +6,8 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
+from urllib.parse import urlsplit
 
 from vault_plugin.network import CertificateFileError, Socket, Tls, TlsSocket, connected, remaining, within
 from vault_plugin.responses import SPEAKS_TLS, WrongSchemeError
@@ -66,6 +67,13 @@ class Peer:
         self.tls = tls
         self._answered = False
         self._closings = 0
+
+    @classmethod
+    def at(cls, url: str, tls: Tls) -> Self:
+        """The server of that URL."""
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        return cls(parts.hostname or "", parts.port or (443 if secure else 80), tls if secure else None)
 
     def connect(self) -> Socket:
         """A new connection. Raises OSError and its branches, among them WrongSchemeError."""

@@ -273,9 +273,7 @@ class Transport:
 def _peer(address: str, tls: Tls) -> Peer:
     if address.startswith("unix:"):
         return LocalPeer(address.removeprefix("unix://"))
-    url = urlsplit(address)
-    secure = url.scheme != "http"
-    return Peer(url.hostname or "", url.port or (443 if secure else 80), tls if secure else None)
+    return Peer.at(address, tls)
 
 
 def _is_whole(response: http.client.HTTPResponse, content: bytes) -> bool:
