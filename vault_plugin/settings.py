@@ -9,12 +9,14 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vault_plugin import blocking
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
+from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Secret
 from vault_plugin.values import (
     duration,
@@ -24,6 +26,8 @@ from vault_plugin.values import (
     vault_addresses,
     vault_path,
 )
+
+NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
 
 class Origin(NamedTuple):
@@ -168,37 +172,50 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """Gather all settings; a flag that is None was not given.
 
+        What reading files has taken of the deadline is gone from it.
+
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
+        settings, deadline = cls._gathered(environ, flags)
+        slow = settings.deadline - deadline.left() > NOTICEABLE
+        return replace(settings, deadline=deadline.left()) if slow else settings
+
+    @classmethod
+    def _gathered(
+        cls, environ: Mapping[str, str] | None, flags: Mapping[str, str | bool | None]
+    ) -> tuple["Settings", Deadline]:
         if unknown := flags.keys() - {one.name for one in fields(cls)}:
             raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
-        for one in fields(cls):
+        deadline = Deadline(cls.deadline)
+        for one in sorted(fields(cls), key=lambda one: one.name != "deadline"):  # which counts for all others
             origin: Origin = one.metadata["origin"]
             given = flags.get(one.name)
             try:
                 # An identity given as an empty text is wrong; it must not become another one from the environment.
                 asked = given is not None and (given != "" or origin.required)
-                text = given if asked else _from_environment(origin, environ)
+                text = given if asked else _from_environment(origin, environ, deadline)
                 if isinstance(text, bool):
                     values[one.name] = text
                 elif text and (value := _read(origin, text)) is not None:
                     values[one.name] = value
                 elif origin.required:
                     wrong.append(f"{_name(one.name, origin)} is missing")
+                if one.name == "deadline":
+                    deadline = Deadline(values.get("deadline", cls.deadline))
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
                 wrong.append(f"{_name(one.name, origin)} {exc}")
-        wrong += _disagreements(values, environ)
+        wrong += _disagreements(values, environ, deadline)
         if wrong:
             raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
-        return cls(**values)
+        return cls(**values), deadline
 
     @classmethod
     def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """The same for a caller with identities of its own: none is asked for here. Raises SettingsError."""
-        return cls.from_env(environ, **flags | {"user_id": "-", "company_name": "-"})
+        return cls._gathered(environ, flags | {"user_id": "-", "company_name": "-"})[0]
 
     def identity(self) -> Identity:
         """Whose token is asked for. Raises SettingsError if it cannot be one."""
@@ -209,7 +226,8 @@ def default_company(flag: str | None, environ: Mapping[str, str] | None = None) 
     """The company of identities that name none; None if there is none. Raises SettingsError."""
     origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
     try:
-        return flag or _from_environment(origin, os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        return flag or _from_environment(origin, environ, Deadline(Settings.deadline))
     except ValueError as exc:
         raise SettingsError(f"{_name('company_name', origin)} {exc}.") from None
 
@@ -228,18 +246,25 @@ def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in environ.items() if name not in ours}
 
 
-def _from_environment(origin: Origin, environ: Mapping[str, str]) -> str | None:
+def _from_environment(origin: Origin, environ: Mapping[str, str], deadline: Deadline) -> str | None:
     for name in origin.env:
         if value := environ.get(name):
             return value
         if path := environ.get(f"{name}_FILE"):
-            return _from_file(Path(path), f"cannot be read from the file that {name}_FILE names")
+            return _from_file(Path(path), f"cannot be read from the file that {name}_FILE names", deadline)
     return None
 
 
-def _from_file(path: Path, complaint: str) -> str:
+def _from_file(path: Path, complaint: str, deadline: Deadline) -> str:
+    """The file's text. A FIFO that nobody writes to, or a network file system, may keep it back for ever."""
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n")
+        text = blocking.call(f"file {path}", lambda: path.read_text(encoding="utf-8"), deadline.left())
+        return text.removesuffix("\n")
+    except TimeoutError:
+        raise SettingsError(
+            f"{path} could not be read before the deadline passed.",
+            hint="A FIFO needs somebody who writes to it.",
+        ) from None
     except (OSError, UnicodeDecodeError):
         raise ValueError(complaint) from None
 
@@ -263,7 +288,7 @@ def _name(name: str, origin: Origin) -> str:
     return f"{flag} ({variables})" if origin.flag else variables
 
 
-def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+def _disagreements(values: dict[str, Any], environ: Mapping[str, str], deadline: Deadline) -> list[str]:
     """What no single setting shows; fills in what another program left to log in with."""
     wrong = []
     if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
@@ -280,16 +305,16 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
         wrong.append("--vault-client-cert and --vault-client-key go together")
     login = values.get("auth", "token")
     if login == "token":
-        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"))
+        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"), deadline)
     elif login == "kubernetes":
-        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT)
+        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT, deadline)
     return wrong + [complaint for name, complaint in _LOGINS[login].items() if name not in values]
 
 
-def _fall_back(values: dict[str, Any], name: str, path: Path) -> None:
+def _fall_back(values: dict[str, Any], name: str, path: Path, deadline: Deadline) -> None:
     """Unless it was given, take a credential from where another program leaves it."""
     with suppress(ValueError):
-        if name not in values and (secret := _secret(_from_file(path, ""))):
+        if name not in values and (secret := _secret(_from_file(path, "", deadline))):
             values[name] = secret
 
 
