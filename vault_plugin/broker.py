@@ -98,7 +98,7 @@ class Broker:
         self._flight = flight
         self._now = now
         self._min_ttl = min_ttl
-        self._deadline = deadline
+        self.deadline = deadline  # seconds; for one call unless it is given another
         self._bypass = bypass
 
     def get(
@@ -112,7 +112,7 @@ class Broker:
         Raises SourceError, TokenError, StoreError and their branches; BusyError if another process mints until the
         deadline; OutputError if there can be no lock.
         """
-        deadline = Deadline(self._deadline)
+        deadline = Deadline(self.deadline)
         if not renew and (
             grant := self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds])
         ):
@@ -140,16 +140,19 @@ class Broker:
         kinds: Collection[Kind] = (Kind.ACCESS,),
         *,
         min_ttl: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
         Nothing is minted or written. Raises StoreError and its branches.
         """
-        deadline = Deadline(self._deadline)
+        deadline = deadline or Deadline(self.deadline)
         quick = self._fresh([self._reader.read(identity, kind, deadline) for kind in kinds], min_ttl)
         return quick or self._fresh(self._seen(identity, kinds, deadline), min_ttl)
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, deadline: Deadline | None = None
+    ) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
 
         The lock comes first, so that a good token costs one read, and no other a second look at it. There is nothing
@@ -157,11 +160,12 @@ class Broker:
 
         Raises what `get` raises.
         """
-        return self._minted(identity, (Kind.ACCESS,), Deadline(self._deadline), min_ttl=min_ttl)
+        deadline = deadline or Deadline(self.deadline)
+        return self._minted(identity, (Kind.ACCESS,), deadline, min_ttl=min_ttl)
 
-    def adopt(self, identity: Identity, origin: "Broker") -> None:
+    def adopt(self, identity: Identity, origin: "Broker", deadline: Deadline | None = None) -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
-        deadline = Deadline(self._deadline)
+        deadline = deadline or Deadline(self.deadline)
         for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a minting
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
             if theirs is not None:

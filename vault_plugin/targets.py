@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Literal, NamedTuple
 
-from vault_plugin.app import connect
+from vault_plugin.app import REVOKE_TIMEOUT, connect, once
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import SettingsError, StoreError
 from vault_plugin.identity import Identity
+from vault_plugin.retry import Deadline
 from vault_plugin.rows import Row
 from vault_plugin.settings import Settings, without_credentials
 from vault_plugin.tokens import Secret
@@ -79,12 +80,18 @@ class Targets:
     def __init__(self, brokers: Sequence[Broker]) -> None:
         self._brokers = brokers
 
+    @property
+    def deadline(self) -> float:
+        """Seconds that a call takes at most, over all Vaults."""
+        return max(broker.deadline for broker in self._brokers)
+
     def check(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome | None:
         """What `ensure` would find good everywhere; None where it would mint or copy. Only reads.
 
         Raises what Broker.stored raises.
         """
-        grants = [broker.stored(identity, min_ttl=min_ttl) for broker in self._brokers]
+        deadline = Deadline(self.deadline)
+        grants = [broker.stored(identity, min_ttl=min_ttl, deadline=deadline) for broker in self._brokers]
         found = [grant for grant in grants if grant]
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
@@ -97,12 +104,13 @@ class Targets:
         """
         if len(self._brokers) == 1:  # a look at the others, to find a token there, is a request
             return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl))
+        deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
         good: list[tuple[Broker, Grant]] = []
         lacking: list[Broker] = []
         for broker in self._brokers:
             with _set_aside(failures):
-                grant = broker.stored(identity, min_ttl=min_ttl)
+                grant = broker.stored(identity, min_ttl=min_ttl, deadline=deadline)
                 if grant:
                     good.append((broker, grant))
                 else:
@@ -110,10 +118,10 @@ class Targets:
         while lacking and not good:
             broker = lacking.pop(0)
             with _set_aside(failures):
-                good.append((broker, broker.ensure(identity, min_ttl=min_ttl)))
+                good.append((broker, broker.ensure(identity, min_ttl=min_ttl, deadline=deadline)))
         for broker in lacking:
             with _set_aside(failures):
-                broker.adopt(identity, good[0][0])
+                broker.adopt(identity, good[0][0], deadline)
         if failures:
             raise failures[0]
         outcome = _outcome(_first_to_end([grant for _, grant in good]))
@@ -139,5 +147,8 @@ def _first_to_end(grants: list[Grant]) -> Grant:
 @contextmanager
 def connect_all(gather: Sequence[Callable[[], Settings]]) -> Iterator[Targets]:
     """Targets over the Vaults whose settings these functions gather, at first and when a login has ended."""
+    farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # one for all: they are closed one after the other
     with ExitStack() as stack:
-        yield Targets([stack.enter_context(connect(one(), reread=one, bulk=True)) for one in gather])
+        yield Targets(
+            [stack.enter_context(connect(one(), reread=one, bulk=True, farewell=farewell)) for one in gather]
+        )

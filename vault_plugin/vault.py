@@ -229,7 +229,8 @@ class VaultClient:
                 try:
                     settings = blocking.call("credentials", self._reread, deadline.left())
                 except (SettingsError, TimeoutError) as exc:
-                    _log.info("the credentials for Vault cannot be read anew: %s", exc or "not in time")
+                    reason = exc if isinstance(exc, SettingsError) else "not before the deadline"
+                    _log.info("the credentials for Vault cannot be read anew: %s", reason)
                     return False
                 self._log_in(settings, deadline)
             return bool(self._client.token != ended)
