@@ -201,8 +201,8 @@ class Transport:
             connection.ask(
                 method, path if node.startswith("unix:") else urlsplit(node).path + path, body, headers
             )
-            response = connection.getresponse()
-            content = response.read(MAX_BODY + 1)
+            with connection.getresponse() as response:
+                content = response.read(MAX_BODY + 1)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             connection.close()
             if not reused or method != "GET":

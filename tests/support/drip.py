@@ -33,15 +33,21 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """A server that does this with each request that has come: its URL."""
+def serving(
+    answer: Callable[[socket.socket, threading.Event], Any], *, at_once: bool = False
+) -> Iterator[str]:
+    """A server that does this with each connection when a request, or, `at_once`, nothing has come: its URL."""
     over = threading.Event()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             with suppress(OSError):
-                while self.rfile.readline() not in (b"\r\n", b""):
-                    pass
+                line, length = b"" if at_once else b"?", 0
+                while line.strip():
+                    line = self.rfile.readline()
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line[15:])
+                self.rfile.read(length)  # or closing would reset the connection
                 answer(self.connection, over)
 
     with _Server(("127.0.0.1", 0), Handler) as server:
