@@ -173,8 +173,9 @@ class EndpointSource:
             case Cause.BROKEN:
                 return self._unavailable("broke the connection")
             case _:
-                hint = "Check --ca-cert." if failure.cause is Cause.FILES else "Check --url."
                 may_pass = failure.cause in {Cause.NAME, Cause.REFUSED}
+                hint = "Check --ca-cert." if failure.cause is Cause.FILES else "Check --url."
+                hint = "Check --url, or try again later." if may_pass else hint
                 return SourceError(
                     f"{self._url} cannot be reached: {failure}.", hint=hint, retryable=may_pass
                 )

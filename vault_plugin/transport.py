@@ -78,7 +78,7 @@ class _Connection(http.client.HTTPConnection):
 
     def is_quiet(self) -> bool:
         """Whether it may be used again."""
-        return self.sock is None or cast(Socket, self.sock).is_quiet()
+        return self.sock is not None and cast(Socket, self.sock).is_quiet()
 
     def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         """Send a request."""
@@ -215,8 +215,8 @@ class Transport:
         if len(content) > MAX_BODY or not _is_whole(response, content):
             connection.close()
             raise http.client.IncompleteRead(b"")
-        self._peers[node].check(response.status, content)
         self._idle[node].append(connection)
+        self._peers[node].check(response.status, content)
         return Answer(response.status, response.headers, content, sent)
 
     def _connection(self, node: str) -> tuple[_Connection, bool]:
