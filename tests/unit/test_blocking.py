@@ -60,10 +60,13 @@ def test_a_thread_serves_one_call_after_the_other_with_all_signals_blocked() -> 
 def test_what_takes_too_long_is_left_behind_and_its_late_result_discarded(released: threading.Event) -> None:
     discarded: list[str] = []
     done = threading.Event()
+
+    def discard(late: str) -> None:
+        discarded.append(late)
+        done.set()
+
     with pytest.raises(TimeoutError):
-        blocking.call(
-            "slow", hang(released), SHORT, discard=lambda late: (discarded.append(late), done.set())
-        )
+        blocking.call("slow", hang(released), SHORT, discard)
     assert blocking.call("other", lambda: 7, PATIENCE) == 7
     released.set()
     assert done.wait(PATIENCE)
