@@ -24,7 +24,9 @@ from vault_plugin.values import issuer
 from vault_plugin.warm import WarmReader
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
-GOODBYE = 2.0  # seconds for revoking a login at the end, which would end by itself
+REVOKE_TIMEOUT = (
+    0.5  # seconds for revoking a login at the end, which would end by itself; no deadline has more left
+)
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -43,12 +45,13 @@ def connect(
     reread: Callable[[], Settings] | None = None,
     bulk: bool = False,
     throttle: Throttle | None = None,
+    farewell: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` gathers them anew when Vault ends our login, for whoever lives longer than a login; it may raise
     SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
-    `throttle` learns what this Vault accepts.
+    `throttle` learns what this Vault accepts. `farewell` is the deadline for closing.
     """
     vault_clock, endpoint_clock = ServerClock(), ServerClock()
     endpoint = issuer(settings.url)
@@ -74,7 +77,7 @@ def connect(
             from vault_plugin.vault import VaultClient  # noqa: PLC0415  hvac, requests
 
             client = VaultClient(transport, settings, reread or (lambda: settings))
-            closing.callback(lambda: client.close(Deadline(min(settings.timeout, GOODBYE))))
+            closing.callback(lambda: client.close(farewell()))
             return VaultStore(
                 client,
                 vault_clock,
@@ -114,8 +117,8 @@ def connect(
         flights = SingleFlight(settings.lock_dir)
         yield Broker(
             reader=_NoReader() if bulk else _reader(settings, transport),
-            store=_once(make_store),
-            source=_once(make_source),
+            store=once(make_store),
+            source=once(make_source),
             flight=flight,
             now=now,
             vault_now=vault_clock.now,
@@ -139,8 +142,8 @@ def _reader(settings: Settings, transport: Transport) -> TokenReader:
     )
 
 
-def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """Make it at the first call, for all threads the same."""
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """A function that makes it at the first call, for all threads the same."""
     lock = threading.Lock()
     made: list[T] = []
 

@@ -133,7 +133,7 @@ class Broker:
         self._endpoint = endpoint  # the issuer of the tokens that may be handed over
         self._vault_now = vault_now
         self._min_ttl = min_ttl
-        self._deadline = deadline
+        self.deadline = deadline  # seconds; for one call unless it is given another
         self._bypass = bypass
 
     def get(
@@ -151,7 +151,7 @@ class Broker:
         return _told(identity, self._got(identity, kinds, renew=renew))
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
-        deadline = Deadline(self._deadline)
+        deadline = Deadline(self.deadline)
         if not renew:
             warm = [self._reader.read(identity, kind, deadline) for kind in kinds]
             if grant := self._on_time(identity, kinds, warm, deadline):
@@ -185,13 +185,14 @@ class Broker:
         *,
         min_ttl: float | None = None,
         repair: bool = False,
+        deadline: Deadline | None = None,
     ) -> Grant | None:
         """What `get` would find in Vault, by its rules of freshness; None where it would mint.
 
         Nothing is minted. Nothing is written, either: a token that Vault would keep too long is reported, or with
         `repair` corrected. Raises StoreError and its branches.
         """
-        deadline = Deadline(self._deadline)
+        deadline = deadline or Deadline(self.deadline)
         found = [self._reader.read(identity, kind, deadline) for kind in kinds]
         if self._fresh(found, min_ttl) is None:
             found = [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
@@ -204,7 +205,9 @@ class Broker:
                 _log.warning("%s The next call that may write to Vault corrects it.", _overdue(grant.overdue))
         return grant and _told(identity, grant)
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Grant:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, deadline: Deadline | None = None
+    ) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
 
         The lock comes first, so that a good token costs one read, and no other a second look at it. There is nothing
@@ -212,12 +215,12 @@ class Broker:
 
         Raises what `get` raises.
         """
-        deadline = Deadline(self._deadline)
+        deadline = deadline or Deadline(self.deadline)
         return _told(identity, self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl))
 
-    def adopt(self, identity: Identity, origin: "Broker") -> None:
+    def adopt(self, identity: Identity, origin: "Broker", deadline: Deadline | None = None) -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
-        deadline = Deadline(self._deadline)
+        deadline = deadline or Deadline(self.deadline)
         for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a minting
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of our own class
             if theirs is not None and theirs.token.is_of(self._endpoint):

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vault_plugin import blocking
+from vault_plugin.errors import SettingsError
+from vault_plugin.retry import Deadline
+
 
 class Found(NamedTuple):
     """What a variable says, or the file that it names; `place` says so of a file, as a part of a sentence."""
@@ -28,24 +32,32 @@ def process_environment() -> Mapping[str, str]:
     }
 
 
-def look_up(names: Sequence[str], environ: Mapping[str, str]) -> Found | None:
+def look_up(names: Sequence[str], environ: Mapping[str, str], deadline: Deadline) -> Found | None:
     """What the first of these variables says that is not empty, or the file that `<name>_FILE` names.
 
-    Raises ValueError if that file cannot be read.
+    Raises ValueError if that file cannot be read, SettingsError if not before the deadline.
     """
     for name in names:
         if value := environ.get(name):
             return Found(value, "")
         if path := environ.get(f"{name}_FILE"):
-            text = text_of_file(Path(path), f"cannot be read from the file that {name}_FILE names")
+            text = text_of_file(Path(path), f"cannot be read from the file that {name}_FILE names", deadline)
             return Found(text, f", as read from the file that {name}_FILE names,")
     return None
 
 
-def text_of_file(path: Path, complaint: str) -> str:
-    """The file's text without its final line end. Raises ValueError with that complaint if it cannot be read."""
+def text_of_file(path: Path, complaint: str, deadline: Deadline) -> str:
+    """The file's text without its final line end. Raises ValueError with that complaint if it cannot be read.
+
+    A FIFO that nobody writes to, or a network file system, may keep it back: SettingsError at the deadline.
+    """
     try:
-        return without_line_end(path.read_bytes().decode())
+        return without_line_end(blocking.call(f"file {path}", path.read_bytes, deadline.left()).decode())
+    except TimeoutError:
+        raise SettingsError(
+            f"{path} could not be read before the deadline passed.",
+            hint="A FIFO needs somebody who writes to it.",
+        ) from None
     except (OSError, UnicodeDecodeError):
         raise ValueError(complaint) from None
 

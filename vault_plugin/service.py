@@ -68,14 +68,17 @@ def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
 
 
 def _wait(signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier) -> signal.Signals:
-    """The next signal; until it comes, the service manager hears that all is well."""
+    """The next signal; until it comes, the service manager hears that all is well, unless a worker hangs."""
     tick = min(TICK, notifier.watchdog or TICK)
-    ready = False
+    ready = hanging = False
     while True:
         try:
             return signals.get(timeout=tick if ready else min(SOON, tick))
         except Empty:
-            notifier.alive(watcher.status)
+            hung, hanging = hanging, watcher.hangs
+            notifier.tell_status(watcher.status, alive=not hanging)
+            if hanging and not hung:
+                _log.error("A worker hangs beyond its deadline; the watchdog is not fed meanwhile.")
         if not ready and watcher.tried.is_set():
             ready = True
             notifier.ready()

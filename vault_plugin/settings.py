@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from vault_plugin.environment import is_readable, look_up, process_environment, 
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked, is_composed
+from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Secret
 from vault_plugin.values import (
     credential,
@@ -29,6 +30,8 @@ from vault_plugin.values import (
     vault_addresses,
     vault_path,
 )
+
+NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
 
 class Origin(NamedTuple):
@@ -183,18 +186,35 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """Gather all settings; a flag that is None was not given.
 
+        What reading files has taken of the deadline is gone from it.
+
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
+        settings, deadline = cls._gathered(environ, flags)
+        for one in fields(cls):
+            if one.metadata["origin"].read is checked and not is_composed(getattr(settings, one.name)):
+                _log.warning(
+                    "%s is not NFC-normalized: it is a different identity from its NFC form",
+                    _name(one.name, one.metadata["origin"]),
+                )
+        slow = settings.deadline - deadline.left() > NOTICEABLE
+        return replace(settings, deadline=deadline.left()) if slow else settings
+
+    @classmethod
+    def _gathered(
+        cls, environ: Mapping[str, str] | None, flags: Mapping[str, str | bool | None]
+    ) -> tuple["Settings", Deadline]:
         if unknown := flags.keys() - {one.name for one in fields(cls)}:
             raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
         environ = process_environment() if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
-        for one in fields(cls):
+        deadline = Deadline(cls.deadline)
+        for one in sorted(fields(cls), key=lambda one: one.name != "deadline"):  # which counts for all others
             origin: Origin = one.metadata["origin"]
             name = _name(one.name, origin)
             try:
-                text, place = _gather(origin, flags.get(one.name), environ)
+                text, place = _gather(origin, flags.get(one.name), environ, deadline)
                 name += place
                 if isinstance(text, bool):
                     values[one.name] = text
@@ -202,23 +222,19 @@ class Settings:
                     values[one.name] = value
                 elif origin.required:
                     wrong.append(f"{name} {'is missing' if text is None else _EMPTY}")
+                if one.name == "deadline":
+                    deadline = Deadline(values.get("deadline", cls.deadline))
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
                 wrong.append(f"{name} {exc}")
-        wrong += _disagreements(values, environ)
+        wrong += _disagreements(values, environ, deadline)
         if wrong:
             raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
-        for one in fields(cls):
-            if one.metadata["origin"].read is checked and not is_composed(values[one.name]):
-                _log.warning(
-                    "%s is not NFC-normalized: it is a different identity from its NFC form",
-                    _name(one.name, one.metadata["origin"]),
-                )
-        return cls(**values)
+        return cls(**values), deadline
 
     @classmethod
     def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """The same for a caller with identities of its own: none is asked for here. Raises SettingsError."""
-        return cls.from_env(environ, **flags | {"user_id": "-", "company_name": "-"})
+        return cls._gathered(environ, flags | {"user_id": "-", "company_name": "-"})[0]
 
     def identity(self) -> Identity:
         """Whose token is asked for. Raises SettingsError if it cannot be one."""
@@ -230,7 +246,9 @@ def default_company(flag: str | None, environ: Mapping[str, str] | None = None) 
     origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
     name = _name("company_name", origin)
     try:
-        text, place = _gather(origin, flag, process_environment() if environ is None else environ)
+        deadline = Deadline(Settings.deadline)
+        environ = process_environment() if environ is None else environ
+        text, place = _gather(origin, flag, environ, deadline)
         name += place
         company = checked(str(text or ""))
     except ValueError as exc:
@@ -255,13 +273,13 @@ def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _gather(
-    origin: Origin, flag: str | bool | None, environ: Mapping[str, str]
+    origin: Origin, flag: str | bool | None, environ: Mapping[str, str], deadline: Deadline
 ) -> tuple[str | bool | None, str]:
     """The flag, else what the environment says, and which file that was read from; None if nobody says anything."""
     # An identity or an address given as an empty text is wrong; it must not become another one from the environment.
     if flag is not None and (flag != "" or origin.required):
         return flag, ""
-    return look_up(origin.env, environ) or (None, "")
+    return look_up(origin.env, environ, deadline) or (None, "")
 
 
 def _read(origin: Origin, text: str) -> Any:
@@ -276,7 +294,7 @@ def _name(name: str, origin: Origin) -> str:
     return f"{flag} ({variables})" if origin.flag else variables
 
 
-def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+def _disagreements(values: dict[str, Any], environ: Mapping[str, str], deadline: Deadline) -> list[str]:
     """What no single setting shows; fills in what another program left to log in with."""
     wrong = []
     if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
@@ -293,14 +311,14 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str]) -> list[s
         wrong.append("--vault-client-cert and --vault-client-key go together")
     login = values.get("auth", "token")
     if login == "token":
-        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"))
+        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"), deadline)
     elif login == "kubernetes":
-        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT)
+        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT, deadline)
     return wrong + [complaint for name, complaint in _LOGINS[login].items() if name not in values]
 
 
-def _fall_back(values: dict[str, Any], name: str, path: Path) -> None:
+def _fall_back(values: dict[str, Any], name: str, path: Path, deadline: Deadline) -> None:
     """Unless it was given, take a credential from where another program leaves it."""
     with suppress(ValueError):
-        if name not in values and (secret := credential(text_of_file(path, ""))):
+        if name not in values and (secret := credential(text_of_file(path, "", deadline))):
             values[name] = secret

@@ -3,6 +3,8 @@
 The lock is the kernel's (flock on a file that nobody deletes), so that it ends with its holder, also by SIGKILL. The
 file also carries a memo from one holder to the next: Vault's index of the newest write, which the next one's reads
 must have seen. 4096 files serve all keys: two identities that share one wait for each other, and nothing else.
+
+On a network file system each of these calls may take as long as it likes, so that all of them go through blocking.py.
 """
 
 import fcntl
@@ -11,34 +13,58 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from vault_plugin import blocking
 from vault_plugin.errors import BusyError, OutputError
 from vault_plugin.retry import Deadline, full_jitter
 
+LEAST = 0.5  # seconds that the folder gets in any case; a local one takes microseconds
 _MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
 
 
 class Turn:
     """What the holder of the lock may read and leave. `waited`: somebody else had it first."""
 
-    def __init__(self, descriptor: int, key: str, *, waited: bool) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, key: str, content: bytes, *, waited: bool) -> None:
+        self._descriptor: int | None = descriptor
         self._key = key
+        self._content = content
         self.waited = waited
 
     @property
     def memo(self) -> str | None:
         """What the last holder left for this key."""
-        found = _MEMO.fullmatch(os.pread(self._descriptor, 2048, 0))
+        found = _MEMO.fullmatch(self._content)
         return found[2].decode() if found and found[1].decode() == self._key else None
 
     def leave(self, memo: str) -> None:
-        """Leave something (no secret) for the next holder."""
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{self._key} {memo}".encode(), 0)
+        """Leave something (no secret) for the next holder. Without it, that one may read an older state once."""
+        self._content = f"{self._key} {memo}".encode()
+        self._do(partial(_write, self._content), too_late=os.close)
+
+    def end(self) -> None:
+        """Give the lock back."""
+        self._do(os.close, too_late=lambda _: None)
+        self._descriptor = None
+
+    def _do(self, task: Callable[[int], None], too_late: Callable[[int], None]) -> None:
+        """Do something with the file. If that takes too long, `too_late` follows in its thread, and nothing else here."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        try:
+            blocking.call(
+                f"lock {descriptor}",
+                lambda: task(descriptor),
+                LEAST,
+                discard=lambda _: too_late(descriptor),
+            )
+        except TimeoutError:
+            self._descriptor = None
 
 
 class SingleFlight:
@@ -50,48 +76,75 @@ class SingleFlight:
 
     @contextmanager
     def turn(self, key: str, deadline: Deadline) -> Iterator[Turn]:
-        """Hold the lock of `key`. Raises BusyError if another holds it until the deadline."""
+        """Hold the lock of `key`. Raises BusyError if another holds it, or the folder does not respond, in time."""
         digest = sha256(key.encode(errors="surrogateescape")).hexdigest()
-        descriptor = self._open(digest[:3])
-        try:
-            pauses = full_jitter(0.01, 0.1)
-            waited = False
-            while not _locked(descriptor):
-                waited = True
-                pause = next(pauses)
-                if pause >= deadline.left():
-                    raise BusyError(
-                        "Another process has been fetching this token for too long.",
-                        hint="Try again, or give more time with --deadline.",
-                        retryable=True,
-                    )
-                self._sleep(pause)
-            yield Turn(descriptor, digest, waited=waited)
-        finally:
-            os.close(descriptor)
-
-    def _open(self, name: str) -> int:
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            about = self._folder.lstat()
-            # In /tmp anybody might have put a folder or a link of that name before us.
-            if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
-                raise OutputError(
-                    f"The lock folder {self._folder} is not this user's own.",
-                    hint="Remove it, or name another with KLEARSTACK_LOCK_DIR.",
+        pauses = full_jitter(0.01, 0.1)
+        waited = False
+        while (locked := self._locked_in_time(digest[:3], deadline)) is None:
+            waited = True
+            pause = next(pauses)
+            if pause >= deadline.left():
+                raise BusyError(
+                    "Another process has been fetching this token for too long.",
+                    hint="Try again, or give more time with --deadline.",
+                    retryable=True,
                 )
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            return os.open(self._folder / name, flags, 0o600)
+            self._sleep(pause)
+        descriptor, content = locked
+        turn = Turn(descriptor, digest, content, waited=waited)
+        try:
+            yield turn
+        finally:
+            turn.end()
+
+    def _locked_in_time(self, name: str, deadline: Deadline) -> tuple[int, bytes] | None:
+        """The locked file's descriptor and content; None if somebody else holds the lock."""
+        try:
+            return blocking.call(
+                f"lock folder {self._folder}",
+                lambda: self._locked(name),
+                max(LEAST, deadline.left()),
+                discard=lambda locked: None if locked is None else os.close(locked[0]),
+            )
+        except TimeoutError:
+            raise BusyError(
+                f"The lock folder {self._folder} did not respond in time.",
+                hint="Check its file system, or name another folder with KLEARSTACK_LOCK_DIR.",
+                retryable=True,
+            ) from None
+
+    def _locked(self, name: str) -> tuple[int, bytes] | None:
+        try:
+            descriptor = self._open(name)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor, os.pread(descriptor, 2048, 0)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError:
+                os.close(descriptor)
+                raise
         except OSError as exc:
             raise OutputError(
                 f"No lock file can be made in {self._folder} ({exc.strerror}).",
                 hint="Name another folder with KLEARSTACK_LOCK_DIR.",
             ) from None
 
+    def _open(self, name: str) -> int:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = self._folder.lstat()
+        # In /tmp anybody might have put a folder or a link of that name before us.
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+            raise OutputError(
+                f"The lock folder {self._folder} is not this user's own.",
+                hint="Remove it, or name another with KLEARSTACK_LOCK_DIR.",
+            )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._folder / name, flags, 0o600)
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+
+def _write(content: bytes, descriptor: int) -> None:
+    with suppress(OSError):  # such as a full disk, for which no token shall be lost
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content, 0)

@@ -7,17 +7,13 @@ only mints another pair. What the endpoint answers is checked here and never sho
 import json
 import logging
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import requests
-import urllib3.exceptions
-from requests.adapters import HTTPAdapter
+import urllib3
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import (
@@ -30,6 +26,9 @@ from vault_plugin.errors import (
     UserMismatchError,
 )
 from vault_plugin.identity import Identity
+from vault_plugin.network import Tls, within
+from vault_plugin.peer import Cause, Peer
+from vault_plugin.responses import Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.tokens import Kind, Token, TokenPair
 from vault_plugin.values import ENDPOINT_PATH, issuer
@@ -47,37 +46,44 @@ _CHECKS = {
 _PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
 
 
-class _Line:
-    """Connections, and the thread in which they are used: both are kept, since each costs as much as a request does.
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection of ours for urllib3, which asks `peer` for it. TLS is there already."""
 
-    There is no requests.Session: it would carry cookies from one identity's request to the next, take a login from
-    ~/.netrc and a CA from REQUESTS_CA_BUNDLE. A bare adapter knows none of these, nor does it follow a redirect, whose
-    body, of any length, a session reads even if told not to follow it.
+    response_class = Response
+    peer: Peer
+
+    def connect(self) -> None:
+        self.sock = self.peer.connect()
+
+
+class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections of ours for requests, on which one limit covers everything. They are kept: each costs as much as a request.
+
+    There is no requests.Session around it: that would carry cookies from one identity's request to the next, take a login
+    from ~/.netrc and a CA from REQUESTS_CA_BUNDLE. A bare adapter knows none of these, nor does it follow a redirect,
+    whose body, of any length, a session reads even if told not to follow it.
     """
 
-    def __init__(self) -> None:
-        self._tasks: SimpleQueue[Callable[[HTTPAdapter], TokenPair] | None] = SimpleQueue()
-        self._outcomes: SimpleQueue[TokenPair | Exception] = SimpleQueue()
-        threading.Thread(target=self._work, name="klearstack-endpoint", daemon=True).start()
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        plain = peer.tls is None
+        pool = urllib3.HTTPConnectionPool if plain else urllib3.HTTPSConnectionPool
+        self._pool = pool(peer.host, peer.port)
+        kind = _Connection if plain else _TlsConnection
+        self._pool.ConnectionCls = type(kind.__name__, (kind,), {"peer": peer})
 
-    def call(self, task: Callable[[HTTPAdapter], TokenPair], seconds: float) -> TokenPair | Exception:
-        """What comes of it. Raises Empty if that takes longer; then nothing but `close` may follow."""
-        self._tasks.put(task)
-        return self._outcomes.get(timeout=seconds)
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> urllib3.HTTPConnectionPool:
+        return self._pool
 
     def close(self) -> None:
-        """Close the connections when their task is done."""
-        self._tasks.put(None)
-
-    def _work(self) -> None:
-        # Signals are the main thread's, also when this one is left behind: `exec` waits for them there.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        with closing(HTTPAdapter()) as adapter:
-            while (task := self._tasks.get()) is not None:
-                try:
-                    self._outcomes.put(task(adapter))
-                except Exception as exc:  # noqa: BLE001  it is raised where it belongs
-                    self._outcomes.put(exc)
+        self._pool.close()
+        super().close()
 
 
 class EndpointSource:
@@ -101,9 +107,9 @@ class EndpointSource:
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
         self._timeout = timeout
-        self._verify: str | bool = ca_file or True
+        self._peer = Peer.at(url, Tls(ca_file or DEFAULT_CA_BUNDLE_PATH))
         self._sleep = sleep
-        self._idle: list[_Line] = []  # as many as there were callers at a time
+        self._idle: list[_Adapter] = []  # as many as there were callers at a time
 
     def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
         """Mint a pair of tokens.
@@ -124,49 +130,58 @@ class EndpointSource:
         raise AssertionError  # pragma: no cover  the last try returns or raises
 
     def _ask_in_time(self, identity: Identity, deadline: Deadline) -> TokenPair:
-        """One request, given up at the deadline even if the endpoint goes on sending a byte now and then.
-
-        requests bounds each wait but not their sum; a line that is left behind ends with its request.
-        """
+        """One request, given up after the timeout or at the deadline, whatever the endpoint sends."""
+        if not deadline.left():
+            raise self._unavailable("could not be asked before the deadline passed")
         try:
-            line = self._idle.pop()
+            adapter = self._idle.pop()
         except IndexError:
-            line = _Line()
+            adapter = _Adapter(self._peer)
         try:
-            outcome = line.call(lambda adapter: self._ask(adapter, identity, deadline), deadline.left())
-        except Empty:
-            line.close()
-            raise self._unavailable("did not finish its answer in time") from None
-        self._idle.append(line)
-        if isinstance(outcome, Exception):
-            raise outcome from None
-        return outcome
+            with within(Deadline(min(self._timeout, deadline.left()))):
+                return self._ask(adapter, identity)
+        finally:
+            self._idle.append(adapter)
 
     def close(self) -> None:
         """Close all connections that nobody uses at the moment."""
         while self._idle:
             self._idle.pop().close()
 
-    def _ask(self, adapter: HTTPAdapter, identity: Identity, deadline: Deadline) -> TokenPair:
+    def _ask(self, adapter: _Adapter, identity: Identity) -> TokenPair:
         sent = time.monotonic()
         try:
-            with self._post(adapter, identity, deadline) as response:
-                body = self._body(response, deadline)
-        except requests.exceptions.SSLError:
-            raise SourceError(
-                f"The TLS certificate of {self._url} does not verify.",
-                hint="Name its CA's PEM file with --ca-cert; verification cannot be turned off.",
-            ) from None
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise self._unavailable("did not answer in time") from None
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError):
-            raise self._unavailable("cannot be reached, or broke the connection") from None
+            with self._post(adapter, identity) as response:
+                body = self._body(response)
+            self._peer.check(response.status_code, body)
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
+            raise self._failed(exc) from None
         self._clock.observe_date(response.headers.get("Date"), sent)
         if response.status_code != 200:
             raise self._refusal(response, body)
         return self._pair(body, identity)
 
-    def _post(self, adapter: HTTPAdapter, identity: Identity, deadline: Deadline) -> requests.Response:
+    def _failed(self, exc: Exception) -> SourceError:
+        failure = self._peer.explain(exc)
+        match failure.cause:
+            case Cause.CERTIFICATE:
+                return SourceError(
+                    f"The TLS certificate of {self._url} does not verify.",
+                    hint="Name its CA's PEM file with --ca-cert; verification cannot be turned off.",
+                )
+            case Cause.TIMEOUT:
+                return self._unavailable("did not answer in time")
+            case Cause.BROKEN:
+                return self._unavailable("broke the connection")
+            case _:
+                may_pass = failure.cause in {Cause.NAME, Cause.REFUSED}
+                hint = "Check --ca-cert." if failure.cause is Cause.FILES else "Check --url."
+                hint = "Check --url, or try again later." if may_pass else hint
+                return SourceError(
+                    f"{self._url} cannot be reached: {failure}.", hint=hint, retryable=may_pass
+                )
+
+    def _post(self, adapter: _Adapter, identity: Identity) -> requests.Response:
         request = requests.Request(
             "POST",
             self._url,
@@ -177,19 +192,22 @@ class EndpointSource:
                 "User-Agent": "klearstack-vault",
             },
         )
-        wait = max(0.001, min(self._timeout, deadline.left()))
-        return adapter.send(request.prepare(), stream=True, timeout=(wait, wait), verify=self._verify)
+        return adapter.send(request.prepare(), stream=True)
 
     @staticmethod
-    def _body(response: requests.Response, deadline: Deadline) -> bytes:
+    def _body(response: requests.Response) -> bytes:
         body = b""
-        while len(body) <= MAX_BODY and deadline.left():
+        while len(body) <= MAX_BODY:
             chunk = response.raw.read1(MAX_BODY, decode_content=False)
             if not chunk:
                 break
             body += chunk
         expected = response.headers.get("Content-Length", "")
-        if len(body) <= MAX_BODY and expected.isdigit() and len(body) < int(expected):
+        if len(body) <= MAX_BODY and (
+            len(body) < int(expected)
+            if expected.isdigit()
+            else "Transfer-Encoding" not in response.headers and response.ok and cut_short(body)
+        ):
             raise requests.exceptions.ConnectionError
         return body
 

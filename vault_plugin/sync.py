@@ -12,9 +12,7 @@ from vault_plugin.manifest import Entry
 from vault_plugin.retry import Deadline, Pace
 from vault_plugin.targets import Outcome, Targets
 
-GRACE = (
-    3.0  # seconds that what is in flight has to finish when the run is stopped; closing takes 2 more at most
-)
+GRACE = 3.0  # seconds that what is in flight has to finish when the run is stopped; closing takes 0.5 more at most
 
 Result = Literal["fresh", "minted", "copied", "would_mint", "failed"]
 

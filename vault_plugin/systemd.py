@@ -28,9 +28,9 @@ class Notifier:
         """A new configuration is being read; `ready` comes next."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def alive(self, status: str) -> None:
-        """For the watchdog, and for people."""
-        self._tell("WATCHDOG=1", f"STATUS={status}")
+    def tell_status(self, status: str, *, alive: bool) -> None:
+        """For people, and, while `alive`, for the watchdog."""
+        self._tell(*["WATCHDOG=1"] * alive, f"STATUS={status}")
 
     def stopping(self) -> None:
         """The end has begun."""

@@ -7,10 +7,11 @@ from dataclasses import fields
 from threading import Event
 from typing import Literal, NamedTuple
 
-from vault_plugin.app import connect
+from vault_plugin.app import REVOKE_TIMEOUT, connect, once
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import SettingsError, StoreError
 from vault_plugin.identity import Identity
+from vault_plugin.retry import Deadline
 from vault_plugin.rows import Row
 from vault_plugin.settings import Settings, without_credentials
 from vault_plugin.throttle import Throttle
@@ -82,6 +83,11 @@ class Targets:
         self._brokers = brokers
         self._throttles = throttles
 
+    @property
+    def deadline(self) -> float:
+        """Seconds that a call takes at most, over all Vaults."""
+        return max(broker.deadline for broker in self._brokers)
+
     @contextmanager
     def slot(self, stopping: Event) -> Iterator[bool]:
         """Hold one identity back until each Vault accepts enough requests; False if `stopping` is set before."""
@@ -97,7 +103,11 @@ class Targets:
         Only reads, except that with `repair` a token that Vault would delete too late is corrected. Raises what
         Broker.stored raises.
         """
-        grants = [broker.stored(identity, min_ttl=min_ttl, repair=repair) for broker in self._brokers]
+        deadline = Deadline(self.deadline)
+        grants = [
+            broker.stored(identity, min_ttl=min_ttl, repair=repair, deadline=deadline)
+            for broker in self._brokers
+        ]
         found = [grant for grant in grants if grant]
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
@@ -110,12 +120,13 @@ class Targets:
         """
         if len(self._brokers) == 1:  # a look at the others, to find a token there, is a request
             return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl))
+        deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
         good: list[tuple[Broker, Grant]] = []
         lacking: list[Broker] = []
         for broker in self._brokers:
             with _set_aside(failures):
-                grant = broker.stored(identity, min_ttl=min_ttl, repair=True)
+                grant = broker.stored(identity, min_ttl=min_ttl, repair=True, deadline=deadline)
                 if grant:
                     good.append((broker, grant))
                 else:
@@ -123,10 +134,10 @@ class Targets:
         while lacking and not good:
             broker = lacking.pop(0)
             with _set_aside(failures):
-                good.append((broker, broker.ensure(identity, min_ttl=min_ttl)))
+                good.append((broker, broker.ensure(identity, min_ttl=min_ttl, deadline=deadline)))
         for broker in lacking:
             with _set_aside(failures):
-                broker.adopt(identity, good[0][0])
+                broker.adopt(identity, good[0][0], deadline)
         if failures:
             raise failures[0]
         outcome = _outcome(_first_to_end([grant for _, grant in good]))
@@ -152,10 +163,11 @@ def _first_to_end(grants: list[Grant]) -> Grant:
 @contextmanager
 def connect_all(gather: Sequence[Callable[[], Settings]]) -> Iterator[Targets]:
     """Targets over the Vaults whose settings these functions gather, at first and when a login has ended."""
+    farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # one for all: they are closed one after the other
     with ExitStack() as stack:
         throttles = [Throttle() for _ in gather]
         brokers = [
-            stack.enter_context(connect(one(), reread=one, bulk=True, throttle=throttle))
+            stack.enter_context(connect(one(), reread=one, bulk=True, throttle=throttle, farewell=farewell))
             for one, throttle in zip(gather, throttles, strict=True)
         ]
         yield Targets(brokers, throttles)

@@ -6,19 +6,20 @@ consulted and `~/.netrc` is not read: what is sent carries the Vault token.
 
 import http.client
 import logging
-import socket
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.network import Socket, Tls, within
+from vault_plugin.peer import Cause, LocalPeer, Peer
+from vault_plugin.responses import Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.throttle import Throttle
 
@@ -26,6 +27,11 @@ MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored
 MAX_REFUSALS = (
     8  # in a row: about 2 s. A cluster that changes its leader answers meanwhile, one that is down doesn't.
 )
+_HINTS = {
+    Cause.CERTIFICATE: "Name its CA's PEM file with VAULT_CACERT; verification cannot be turned off.",
+    Cause.FILES: "Check VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
+    Cause.SCHEME: "Correct the scheme in VAULT_ADDR.",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +81,20 @@ class _QuotaError(_BusyError):
 class _Connection(http.client.HTTPConnection):
     """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
 
+    response_class = Response
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer.host, peer.port)
+        self.default_port = 443 if peer.tls else 80  # which the `Host` header does not name
+        self._peer = peer
+
+    def connect(self) -> None:
+        self.sock = self._peer.connect()
+
+    def is_quiet(self) -> bool:
+        """Whether it may be used again."""
+        return self.sock is not None and cast(Socket, self.sock).is_quiet()
+
     def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
         """Send a request."""
         self._unsent: list[bytes] = []
@@ -83,21 +103,6 @@ class _Connection(http.client.HTTPConnection):
 
     def send(self, data: Any) -> None:
         self._unsent.append(data)
-
-
-class _TlsConnection(_Connection, http.client.HTTPSConnection):
-    pass
-
-
-class _UnixConnection(_Connection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Transport:
@@ -119,13 +124,13 @@ class Transport:
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
-        self._tls = (ca_file, client_cert, client_key)
+        tls = Tls(ca_file, client_cert, client_key)
+        self._peers = {address: _peer(address, tls) for address in addresses}
         self._throttle = throttle or Throttle()
         self._local = threading.local()
         self._sleep = sleep
         self._node = 0
         self._idle: dict[str, list[_Connection]] = {address: [] for address in addresses}
-        self._context: ssl.SSLContext | None = None
 
     def request(
         self,
@@ -153,6 +158,12 @@ class Transport:
             if not in_time():
                 raise OutdatedError
             node = self._addresses[self._node]
+            if not deadline.left():
+                raise StoreError(
+                    f"The deadline passed before Vault at {node} could be asked.",
+                    hint="Give more time with --deadline.",
+                    retryable=True,
+                )
             pause = next(pauses)
             try:
                 answer = self.once(method, path, headers, body, deadline.left())
@@ -246,24 +257,11 @@ class Transport:
         if self.index and method == "GET":
             # OpenBao's standbys answer reads from their own, older state unless told what must be in it.
             all_headers |= {"X-Vault-Index": self.index, "X-Vault-Inconsistent": "forward-active-node"}
-        try:
-            answer = self._exchange(
-                node, method, path, all_headers, body, max(0.001, min(self._timeout, seconds))
-            )
-        except (ConnectionRefusedError, FileNotFoundError):
-            raise _RefusedError("connection refused") from None
-        except ssl.SSLCertVerificationError as exc:
-            raise TransportError(
-                f"its TLS certificate does not verify ({exc.verify_message})",
-                "Name its CA's PEM file with VAULT_CACERT; verification cannot be turned off.",
-                final=True,
-            ) from None
-        except socket.gaierror:
-            raise TransportError("its name does not resolve", final=True) from None
-        except TimeoutError:
-            raise TransportError("no answer in time", ambiguous=True) from None
-        except (OSError, http.client.HTTPException) as exc:
-            raise TransportError(f"the connection broke ({type(exc).__name__})", ambiguous=True) from None
+        with within(Deadline(min(self._timeout, seconds))):
+            try:
+                answer = self._exchange(node, method, path, all_headers, body)
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._failed(node, exc) from None
         self._clock.observe_date(answer.headers.get("Date"), answer.sent)
         if method != "GET" and (index := answer.headers.get("X-Vault-Index")):
             self.index = index
@@ -292,60 +290,48 @@ class Transport:
                 connections.pop().close()
 
     def _exchange(
-        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None, seconds: float
+        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> Answer:
-        try:
-            connection, reused = self._idle[node].pop(), True
-        except IndexError:
-            connection, reused = self._connect(node), False
-        connection.timeout = seconds
-        if connection.sock is not None:
-            connection.sock.settimeout(seconds)
+        connection, reused = self._connection(node)
         sent = time.monotonic()
         try:
             connection.ask(
                 method, path if node.startswith("unix:") else urlsplit(node).path + path, body, headers
             )
-            response = connection.getresponse()
-            content = response.read(MAX_BODY + 1)
+            with connection.getresponse() as response:
+                content = response.read(MAX_BODY + 1)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             connection.close()
             if not reused or method != "GET":
                 raise
-            # The server had closed an idle connection; whoever reads may simply ask on a new one.
-            return self._exchange(node, method, path, headers, body, seconds)
+            # The server closed an idle connection; whoever reads may simply ask on a new one.
+            return self._exchange(node, method, path, headers, body)
         except BaseException:
             connection.close()
             raise
-        if len(content) > MAX_BODY:
+        if len(content) > MAX_BODY or not _is_whole(response, content):
             connection.close()
-            raise http.client.HTTPException
+            raise http.client.IncompleteRead(b"")
         self._idle[node].append(connection)
+        self._peers[node].check(response.status, content)
         return Answer(response.status, response.headers, content, sent)
 
-    def _connect(self, node: str) -> _Connection:
-        if node.startswith("unix:"):
-            return _UnixConnection(node.removeprefix("unix://"), self._timeout)
-        url = urlsplit(node)
-        if url.scheme == "http":
-            return _Connection(url.hostname or "", url.port)
-        return _TlsConnection(url.hostname or "", url.port, context=self._verified())
+    def _connection(self, node: str) -> tuple[_Connection, bool]:
+        """A connection to the node, and whether it has been used before."""
+        with suppress(IndexError):
+            while True:
+                connection = self._idle[node].pop()
+                if connection.is_quiet():
+                    return connection, True
+                connection.close()
+        return _Connection(self._peers[node]), False
 
-    def _verified(self) -> ssl.SSLContext:
-        if self._context is None:
-            ca_file, cert, key = self._tls
-            try:
-                context = ssl.create_default_context(cafile=ca_file)
-                if cert is not None:
-                    context.load_cert_chain(cert, key)
-            except (ssl.SSLError, OSError):
-                raise TransportError(
-                    "the CA or the client certificate is no PEM file that fits",
-                    "Check VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
-                    final=True,
-                ) from None
-            self._context = context
-        return self._context
+    def _failed(self, node: str, exc: Exception) -> TransportError:
+        failure = self._peers[node].explain(exc)
+        kind = _RefusedError if failure.cause is Cause.REFUSED else TransportError
+        return kind(
+            str(failure), _HINTS.get(failure.cause, ""), ambiguous=not failure.final, final=failure.final
+        )
 
     def _stand(self, answer: Answer) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
@@ -382,3 +368,16 @@ class Transport:
 def _names_an_error(body: bytes) -> bool:
     """Whether Vault's answer says what is wrong."""
     return body.translate(None, b" \r\n\t") != b'{"errors":[]}'
+
+
+def _peer(address: str, tls: Tls) -> Peer:
+    if address.startswith("unix:"):
+        return LocalPeer(address.removeprefix("unix://"))
+    return Peer.at(address, tls)
+
+
+def _is_whole(response: http.client.HTTPResponse, content: bytes) -> bool:
+    """Whether the connection has not closed too early; http.client tells that of chunks alone."""
+    if response.length is not None or response.chunked:
+        return not response.length
+    return not cut_short(content) if content or response.status == HTTPStatus.OK else True

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
+from vault_plugin import blocking
 from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
@@ -220,7 +221,7 @@ class VaultClient:
         self, doing: str, deadline: Deadline, call: Callable[[], T], in_time: Callable[[], bool] = always
     ) -> T:
         """Log in if need be, and call; once more with a new login if the old one has ended."""
-        with self._lock:
+        with self._alone(deadline):
             if not self._logged_in:
                 self._log_in(self._settings, deadline)
         token = self._client.token
@@ -233,14 +234,29 @@ class VaultClient:
         with self._translated(doing, deadline, in_time):
             return call()
 
+    @contextmanager
+    def _alone(self, deadline: Deadline) -> Iterator[None]:
+        """One login at a time; whoever waits for another's does so no longer than the own deadline."""
+        if not self._lock.acquire(timeout=deadline.left()):
+            raise StoreError(
+                "Vault's login was not finished before the deadline passed.",
+                hint="Vault's own log says more.",
+                retryable=True,
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _is_renewed(self, ended: str, deadline: Deadline) -> bool:
         """Whether there is another token than the one that has ended, making one if need be."""
-        with self._lock:
+        with self._alone(deadline):
             if self._client.token == ended:
                 try:
-                    settings = self._reread()
-                except SettingsError as exc:
-                    _log.info("the credentials for Vault cannot be read anew: %s", exc)
+                    settings = blocking.call("credentials", self._reread, deadline.left())
+                except (SettingsError, TimeoutError) as exc:
+                    reason = exc if isinstance(exc, SettingsError) else "not before the deadline"
+                    _log.info("the credentials for Vault cannot be read anew: %s", reason)
                     return False
                 self._log_in(settings, deadline)
             return bool(self._client.token != ended)

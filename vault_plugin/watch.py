@@ -15,8 +15,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -41,7 +41,10 @@ RETRY = 1.0, 15.0  # seconds that the wait after a failure is drawn from: at fir
 MISMATCH_RETRY = (
     300.0  # seconds; a token that names another user is no outage, and each try mints another one
 )
-GRACE = 3.0  # seconds that what is in flight has to finish; closing takes 2 more at most
+GRACE = (
+    2.0  # seconds that what is in flight, and then the hook, have to finish; closing takes 0.5 more at most
+)
+EXCESS = 5.0  # seconds beyond its deadline after which a worker hangs
 HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
 _log = logging.getLogger(__name__)
 
@@ -103,6 +106,9 @@ class Watcher:
         stats.ends = {name: end for name, end in stats.ends.items() if name in self._untried}
         if not self._due:
             self.tried.set()
+        self._ends: dict[
+            threading.Thread, float
+        ] = {}  # by when each is to be done with its step, monotonic seconds
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
 
     def __enter__(self) -> Self:
@@ -124,6 +130,21 @@ class Watcher:
         with self._changed:
             good = sum(end > time.monotonic() for end in self._stats.ends.values())
             return f"{good} tokens are good, {len(self._failing)} cannot be renewed"
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a worker exceeds its deadline, which nothing that a server does should bring about."""
+        return any(time.monotonic() > end + EXCESS for end in list(self._ends.values()))
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Something that ends by the deadline of one call."""
+        worker = threading.current_thread()
+        self._ends[worker] = time.monotonic() + self._targets.deadline
+        try:
+            yield
+        finally:
+            del self._ends[worker]
 
     def _work(self) -> None:
         while (watched := self._next()) is not None:
@@ -154,7 +175,8 @@ class Watcher:
                 return 0.0
             delay = self._noted(watched, outcome)
             if watched.entry.file is not None:
-                self._write(Path(watched.entry.file), outcome.grant.access.token)
+                with self._step():
+                    self._write(Path(watched.entry.file), outcome.grant.access.token)
         except KlearstackVaultError as exc:
             return self._failed(watched, exc)
         except Exception as exc:  # noqa: BLE001  one identity's bug is not the others'
@@ -165,11 +187,15 @@ class Watcher:
     def _ensured(self, watched: _Watched) -> Outcome | None:
         """None if the end came before it was this identity's turn to be minted for."""
         identity = watched.entry.identity
-        if self._pace is not None and not self._targets.check(identity, min_ttl=watched.min_ttl):
-            self._pace.wait()
-            if self._stopping.is_set():
-                return None
-        return self._targets.ensure(identity, min_ttl=watched.min_ttl)
+        if self._pace is not None:
+            with self._step():
+                found = self._targets.check(identity, min_ttl=watched.min_ttl)
+            if not found:
+                self._pace.wait()
+                if self._stopping.is_set():
+                    return None
+        with self._step():
+            return self._targets.ensure(identity, min_ttl=watched.min_ttl)
 
     def _noted(self, watched: _Watched, outcome: Outcome) -> float:
         """Count it; seconds until it is to be renewed."""

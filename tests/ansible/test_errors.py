@@ -163,7 +163,7 @@ def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
             (
                 {"url": NOBODY, "deadline": "2s"},
                 "endpoint_unavailable",
-                "cannot be reached, or broke the connection. Check url, or try again later.",
+                "cannot be reached: connection refused. Check url, or try again later.",
             ),
             ({"url": refusing.url}, "endpoint_refused", "The endpoint wants no login; check url."),
         ]

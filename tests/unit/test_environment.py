@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vault_plugin.environment import look_up, process_environment, text_of_file, without_line_end
+from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 
 
@@ -29,19 +30,19 @@ from vault_plugin.settings import Settings
 )
 def test_a_file_loses_its_final_line_end_and_nothing_else(content: bytes, text: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
-    assert text_of_file(tmp_path / "file", "") == text
+    assert text_of_file(tmp_path / "file", "", Deadline(5)) == text
     assert without_line_end(content.decode()) == text
 
 
 def test_a_text_from_a_file_comes_with_where_it_was_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("26\n")
     environ = {"ONE": "", "ONE_FILE": "", "TWO_FILE": str(tmp_path / "file"), "THREE": "27"}
-    assert look_up(("ONE", "TWO", "THREE"), environ) == (
+    assert look_up(("ONE", "TWO", "THREE"), environ, Deadline(5)) == (
         "26",
         ", as read from the file that TWO_FILE names,",
     )
-    assert look_up(("THREE", "TWO"), environ) == ("27", "")
-    assert look_up(("ONE",), environ) is None
+    assert look_up(("THREE", "TWO"), environ, Deadline(5)) == ("27", "")
+    assert look_up(("ONE",), environ, Deadline(5)) is None
 
 
 def test_the_environment_is_utf_8_whatever_the_locale_of_the_program_that_imports_us(

@@ -35,6 +35,7 @@ class World:
         self.tried = threading.Event()
         self.tried.set()
         self.at: dict[str, list[Callable[[], object]]] = {}
+        self.hangs = False
         self.status = "1 tokens are good, 0 cannot be renewed"
 
     def on(self, moment: str, *acts: Callable[[], object]) -> None:
@@ -77,9 +78,9 @@ class World:
     def reloading(self) -> None:
         self.note("reloading")
 
-    def alive(self, status: str) -> None:
+    def tell_status(self, status: str, *, alive: bool) -> None:
         assert status == self.status
-        self.note("alive")
+        self.note("alive" if alive else "hanging")
 
     def stopping(self) -> None:
         self.note("stopping")
@@ -197,6 +198,23 @@ def test_it_is_ready_once_and_alive_again_and_again(world: World) -> None:
     world.run()
     assert world.log.count("ready") == 1
     assert world.log.count("alive") == 6
+
+
+def test_while_a_worker_hangs_the_watchdog_is_not_fed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def hang(hangs: bool) -> Callable[[], None]:
+        return lambda: setattr(world, "hangs", hangs)
+
+    world.on("alive", hang(hangs=True), lambda: send(signal.SIGTERM))
+    world.on("hanging", lambda: None, hang(hangs=False))
+    world.run()
+    assert [one for one in world.log if one in {"alive", "hanging"}] == [
+        "alive",
+        "hanging",
+        "hanging",
+        "alive",
+    ]
+    (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "hangs beyond its deadline" in error.getMessage()
 
 
 class FakeQueue:

@@ -40,7 +40,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def tell_all(notifier: Notifier) -> None:
     notifier.ready()
     notifier.reloading()
-    notifier.alive("3 tokens are good")
+    notifier.tell_status("3 tokens are good", alive=True)
+    notifier.tell_status("a worker hangs", alive=False)
     notifier.stopping()
 
 
@@ -70,6 +71,7 @@ def test_what_is_told_is_as_sd_notify_has_it(
         "READY=1",
         "RELOADING=1\nMONOTONIC_USEC=1234567",
         "WATCHDOG=1\nSTATUS=3 tokens are good",
+        "STATUS=a worker hangs",
         "STOPPING=1",
     ]
 

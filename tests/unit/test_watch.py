@@ -56,6 +56,8 @@ def outcome(
 class FakeTargets(Slots):
     """Vaults in which each look finds what comes next; the last stays. What was asked of them is noted."""
 
+    deadline = 60.0
+
     def __init__(self, *found: Outcome | Exception) -> None:
         self.found = list(found) or [outcome()]
         self.fresh = False
@@ -204,6 +206,54 @@ def test_it_ends_at_once_although_nothing_is_due() -> None:
     with one:
         assert one.tried.wait(PATIENCE)
     assert not any(worker.is_alive() for worker in one._workers)
+
+
+def test_a_worker_hangs_when_it_exceeds_its_deadline_by_5_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    targets, released = FakeTargets(), threading.Event()
+    targets.meanwhile = lambda: released.wait(PATIENCE)
+    with watcher(targets) as one:
+        targets.looked(1)
+        start = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: start + now[0])
+        for seconds, hangs in ((0, False), (64, False), (66, True), (1e6, True)):
+            now[0] = seconds
+            assert one.hangs is hangs
+        released.set()
+        assert one.tried.wait(PATIENCE)
+        assert not one.hangs  # idle
+
+
+def test_an_outage_and_a_wait_for_the_rate_are_no_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "EXCESS", -1e6)  # whatever counts as a step of a worker hangs at once
+    with watcher(FakeTargets(StoreError("down"))) as one:
+        assert one.tried.wait(PATIENCE)
+        assert not one.hangs
+    targets = FakeTargets()
+    with watcher(targets, entry(1), entry(2), rate=0.001) as one:
+        targets.looked(3)  # a check and a mint, and a check before the wait for the other mint
+        deadline = time.monotonic() + PATIENCE
+        while one.hangs and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert not one.hangs
+
+
+def test_a_file_system_that_hangs_is_a_worker_that_hangs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    writing, released = threading.Event(), threading.Event()
+
+    def write(*_: object, **__: object) -> None:
+        writing.set()
+        released.wait(PATIENCE)
+
+    monkeypatch.setattr(watch, "write_file", write)
+    with watcher(FakeTargets(), entry(1, tmp_path / "token")) as one:
+        assert writing.wait(PATIENCE)
+        before = one.hangs
+        monkeypatch.setattr(watch, "EXCESS", -1e6)
+        assert (before, one.hangs) == (False, True)
+        released.set()
 
 
 def test_it_does_not_wait_long_for_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
