@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import ACME, NOW, jwt
+from support.fakes import ACME, NOW, is_name, jwt
 
 from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import ForeignSecretError
@@ -23,7 +23,7 @@ from vault_plugin.record import (
 )
 from vault_plugin.tokens import Kind, Token
 
-NAMES = st.text(min_size=1)
+NAMES = st.text(min_size=1).filter(is_name)
 DATES = st.integers(0, 4_102_444_800)
 
 
