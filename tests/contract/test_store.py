@@ -162,7 +162,7 @@ YEARS = 10 * 365 * 86400  # seconds
 def test_a_token_issued_in_the_future_does_not_outrank_what_is_minted_after_it(
     room: Room, issued: int
 ) -> None:
-    misdated, new = token(at=now() + issued, exp=now() + 60), token(at=now())
+    misdated, new = token(at=now() + issued, life=60), token(at=now())
     room.put(misdated)
     assert room.put(new).token == new
     assert room.read() == new
@@ -170,7 +170,7 @@ def test_a_token_issued_in_the_future_does_not_outrank_what_is_minted_after_it(
 
 def test_a_token_issued_in_the_future_does_not_win_a_race(room: Room) -> None:
     slot = room.store.read(ACME, Kind.ACCESS, deadline())
-    misdated, new = token(at=now() + YEARS, exp=now() + 60), token(at=now())
+    misdated, new = token(at=now() + YEARS, life=60), token(at=now())
     room.put(misdated)
     assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
     assert room.read() == new

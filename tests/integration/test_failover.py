@@ -60,7 +60,7 @@ def test_a_standby_does_not_fool_whoever_knows_of_the_write(cluster: Cluster) ->
             reader.read(
                 Identity("other", "standby"), Kind.ACCESS, Deadline(20)
             )  # the mount has been looked at
-            made = token(at=int(time.time()))
+            made = token(at=int(time.time()), user_id=number)
             slot = writer.read(identity, Kind.ACCESS, Deadline(20))
             writer.write(identity, made, "7.8.9", slot, Deadline(20))
             assert wrote.index
@@ -97,12 +97,15 @@ def test_processes_that_talk_to_a_standby_mint_once(cluster: Cluster, tmp_path: 
 def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Cluster) -> None:
     count = 300
     done: list[int] = []
+    took: dict[str, float] = {}  # seconds
 
     def one(number: int) -> Stored:
         identity, made = Identity(str(number), "failover"), token(at=int(time.time()), jti=str(number))
         store, _ = stores[number % 8]
+        started = time.monotonic()
         slot = store.read(identity, Kind.ACCESS, Deadline(60))
         stored = store.write(identity, made, "7.8.9", slot, Deadline(60))
+        took[stored.ref.path] = time.monotonic() - started
         done.append(number)
         assert stored.token == made
         return stored
@@ -122,7 +125,8 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
     with closing(cluster.vault()) as vault:
         for one_stored in stored:
             gap = one_stored.token.expires_at - (parse_rfc3339(one_stored.ref.deletion_time) or 0)
-            assert 0 <= gap <= 3
+            slow = took[one_stored.ref.path]
+            assert 0 <= gap <= 3 + (slow if slow > 1 else 0)
             data = vault.read("secret", one_stored.ref.path)
             assert data is not None
             assert data["access_token"] == one_stored.token.value.reveal()

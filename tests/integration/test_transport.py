@@ -210,8 +210,8 @@ def test_reads_after_a_write_say_what_they_must_have_seen(asker: Asker, bao: Vau
 
 
 @pytest.mark.parametrize("good_for", [0, 1, 2])
-def test_a_request_that_no_longer_holds_is_not_repeated(bao: Vault, asker: Asker, good_for: int) -> None:
-    still = iter([True] * good_for + [False])
+def test_a_request_that_no_longer_holds_is_not_sent_again(bao: Vault, asker: Asker, good_for: int) -> None:
+    still = iter([True] * (good_for + 1) + [False])
     with FaultProxy(bao.address) as proxy:
         proxy.answer(lambda _: True, 429, when="before", times=2)
         transport = asker.transport(proxy.address)
