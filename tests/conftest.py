@@ -36,8 +36,11 @@ _skipped: list[str] = []
 
 
 def pytest_configure() -> None:
-    # Under nohup it is ignored, also in all that is started here: what waits for its effect would wait for ever.
+    # Under nohup, or in the background of a shell, these are ignored, also in all that is started here: what waits for
+    # their effect would wait for ever.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -101,6 +101,7 @@ def test_a_bad_duration_is_a_setting_gone_wrong() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
 )
 
 
