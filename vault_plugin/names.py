@@ -5,14 +5,15 @@ import unicodedata
 
 # Control characters, line and paragraph separators, and Unicode's Default_Ignorable_Code_Point: white space of no width,
 # direction marks, the byte order mark, fillers, tags. Joiners and variation selectors are decided by what is around them.
-_CONTROL_OR_INVISIBLE = re.compile(
+# Compiled at the first use: that takes longer than all else that a read of a stored token does with names.
+_CONTROL_OR_INVISIBLE = (
     "[\x00-\x1f\x7f-\x9f\u2028\u2029"
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _BLANK = "\u2800"  # Braille's, which no property of Unicode calls white space
-_JOINER = re.compile("[\u200c\u200d]")
-_SELECTOR = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_JOINERS = "\u200c\u200d"
+_SELECTOR = "[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 # By the first word of their characters' names: the scripts that are written with joiners, after UAX #31.
 _JOINED = frozenset(
     {
@@ -47,11 +48,13 @@ _VARIED = frozenset({"CJK", "MONGOLIAN", "MYANMAR", "PHAGS-PA"})  # and with var
 
 def checked(text: str) -> str:
     """The same text. Raises ValueError, which does not quote it, if it has characters that nobody sees."""
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("is not valid UTF-8") from None
-    for found in _CONTROL_OR_INVISIBLE.finditer(text):
+    for found in re.finditer(_CONTROL_OR_INVISIBLE, text):
         if not _is_spelling(text, found.start()):
             raise ValueError(
                 f"has the control or invisible character U+{ord(found[0]):04X} at position {found.start() + 1}"
@@ -69,9 +72,9 @@ def is_composed(text: str) -> bool:
 def _is_spelling(text: str, at: int) -> bool:
     """Whether the character there, which has no shape of its own, changes the shape of those around it."""
     before, char, after = text[at - 1 : at], text[at], text[at + 1 : at + 2]
-    if _JOINER.match(char):
+    if char in _JOINERS:
         return _is_letter(before) and _is_letter(after) and _script(before) == _script(after) in _JOINED
-    if _SELECTOR.match(char):
+    if re.match(_SELECTOR, char):
         return bool(before) and (unicodedata.category(before) == "So" or _script(before) in _VARIED)
     return False
 
