@@ -49,6 +49,6 @@ def test_all_are_stored_on_time_and_hardly_any_write_is_repeated(
         assert endpoint.mints == 2 * users
         assert late(vault, limited.mount, users) == []
         writes = vault.writes(limited.mount)
-        assert max(writes.values()) <= 3
+        assert max(count for path, count in writes.items() if path.startswith("data/")) <= 2
         if rate > 1:
             assert writes.total() <= 1.1 * unthrottled
