@@ -15,6 +15,7 @@ from vault_plugin.errors import KlearstackVaultError, UsageError, bug
 COMMANDS = {
     "get": "get:get",
     "exec": "exec:exec_",
+    "supervise": "exec:supervise",
     "sync": "sync:sync",
     "watch": "watch:watch",
     "helper": "helper:helper",

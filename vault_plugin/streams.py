@@ -79,17 +79,20 @@ def install() -> None:
 def require_output() -> None:
     """For commands whose result goes to standard output, before they request anything. Raises WriteError."""
     try:
-        if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            raise OSError(EBADF, _CLOSED)
+        mode = fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE
     except OSError as exc:
         raise _unwritable(exc) from None
+    if mode == os.O_RDONLY:  # as `install` leaves a closed one
+        raise _unwritable(OSError(EBADF, _CLOSED))
 
 
 def read_query(limit: int) -> bytes:
     """What another program sends on standard input, up to so many bytes. Raises QueryError if it cannot be read."""
     try:
         query = sys.stdin.buffer.read(limit) or b""
-        while not os.get_blocking(0) and len(query) < limit:  # then a read takes what is there, which may be nothing
+        while (
+            not os.get_blocking(0) and len(query) < limit
+        ):  # then a read takes what is there, which may be nothing
             _wait(0, POLLIN)
             if (part := sys.stdin.buffer.read(limit - len(query))) == b"":
                 break
@@ -102,7 +105,8 @@ def read_query(limit: int) -> bytes:
 
 
 def _text(stream: _Descriptor, errors: str) -> TextIOWrapper:
-    return TextIOWrapper(stream, encoding="utf-8", errors=errors, newline="", write_through=True)  # type: ignore[type-var]
+    raw: Any = stream  # typeshed wants a name of it, which nothing asks for
+    return TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="", write_through=True)
 
 
 def _wait(number: int, event: int) -> None:
@@ -116,5 +120,4 @@ def _unwritable(exc: OSError) -> WriteError:
 
 
 def _reason(exc: Exception) -> str:
-    known = isinstance(exc, OSError) and exc.errno != EBADF
-    return str(exc.strerror) if known else _CLOSED
+    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
