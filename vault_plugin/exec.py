@@ -107,7 +107,7 @@ def _restart(plan: Mapping[str, object], command: tuple[str, ...]) -> NoReturn:
         raise OutputError(f"The token does not fit into a pipe ({exc.strerror}).") from None
     os.set_inheritable(reading, True)
     ourselves = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
-    arguments = [sys.executable, *ourselves, "supervise", str(reading), "--", *command]
+    arguments = [sys.executable, *ourselves, "supervise", str(reading), *command]
     try:
         os.execve(sys.executable, arguments, without_credentials(os.environ))  # noqa: S606  as below
     except OSError as exc:

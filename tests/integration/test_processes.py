@@ -125,7 +125,7 @@ def test_the_parent_that_waits_shows_no_credential_and_no_name(kv2: World) -> No
             for one in (parent, command)
             for what in ("environ", "cmdline")
         ]
-        open_files = [os.readlink(f"/proc/{parent}/fd/{name}") for name in os.listdir(f"/proc/{parent}/fd")]
+        open_files = [str(one.readlink()) for one in Path(f"/proc/{parent}/fd").iterdir()]
         process.terminate()
     assert parent == process.pid
     for secret in (kv2.vault.root_token, "CANARY-secret-id", "user-4711", "Acme", *kv2.endpoint.issued):
@@ -170,6 +170,5 @@ def test_what_can_be_refused_costs_no_request(kv2: World, arguments: tuple[str, 
             check=False,
             timeout=60,
         )
-        assert (done.returncode, done.stdout) == (code, b"") or b'"error"' in done.stdout
         assert done.returncode == code
-        assert (vault.connections, endpoint.connections) == (0, 0)
+        assert (vault.connections(), endpoint.connections()) == (0, 0)

@@ -106,8 +106,8 @@ def restarted(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) ->
 
 def supervised(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> int:
     """The exit code of this command, whose waiting parent is this process instead of itself started again."""
-    _, _, _, name, descriptor, dashes, *rest = restarted(*command, kinds=kinds, **how).command
-    assert (name, dashes, rest) == ("supervise", "--", list(command))
+    _, _, _, name, descriptor, *rest = restarted(*command, kinds=kinds, **how).command
+    assert (name, rest) == ("supervise", list(command))
     return supervise(int(descriptor), command)
 
 
@@ -294,7 +294,7 @@ def test_the_parent_that_waits_is_started_without_what_we_got_the_token_with(
     this = restarted("sh", "-c", "x y")
     os.close(int(this.command[4]))
     assert this.program == sys.executable
-    assert this.command[1:] == ["-m", "vault_plugin", "supervise", this.command[4], "--", "sh", "-c", "x y"]
+    assert this.command[1:] == ["-m", "vault_plugin", "supervise", this.command[4], "sh", "-c", "x y"]
     assert "CANARY" not in this.environ.values()
     assert not any(jwt() in text for text in (*this.command, *this.environ.values()))
 
