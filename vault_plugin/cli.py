@@ -8,12 +8,14 @@ from typing import Any, NoReturn
 
 import click
 
+from vault_plugin import streams
 from vault_plugin.errors import KlearstackVaultError, UsageError, bug
 
 # Each command's module and name. Only the one that is called is loaded: all of them take longer than a stored token does.
 COMMANDS = {
     "get": "get:get",
     "exec": "exec:exec_",
+    "supervise": "exec:supervise",
     "sync": "sync:sync",
     "watch": "watch:watch",
     "helper": "helper:helper",
@@ -52,7 +54,7 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit by the codes of errors.py; 130 after Ctrl-C."""
     if argv is None:
-        _speak_utf8()
+        _start()
     try:
         sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
     except KlearstackVaultError as exc:
@@ -71,14 +73,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def bazel_helper() -> NoReturn:
     """For Bazel's --credential_helper, which is a path without arguments."""
-    _speak_utf8()
+    _start()
     main(["helper", "bazel", *sys.argv[1:]])
 
 
 def git_helper() -> NoReturn:
     """For git's credential.helper, which is the end of a command's name."""
-    _speak_utf8()
+    _start()
     main(["helper", "git", *sys.argv[1:]])
+
+
+def _start() -> None:
+    """What comes first in a process of our own."""
+    _speak_utf8()
+    streams.install()
 
 
 def _speak_utf8() -> None:

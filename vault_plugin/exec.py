@@ -1,15 +1,20 @@
 """A command that runs with a token in its environment, and without what we get tokens with."""
 
+import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from errno import EACCES, EAGAIN
 from pathlib import Path
 from re import ASCII, fullmatch
+from stat import S_ISDIR
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from vault_plugin import children
 from vault_plugin.app import connect
 from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError
 from vault_plugin.formats import variables, write_file
@@ -45,8 +50,8 @@ def run(
     variable: str | None = None,
     as_file: bool = False,
     pristine: bool = False,
-) -> int:
-    """Become the command; with `as_file` stay its parent until it ends, and return its exit code (128 + n: signal n).
+) -> NoReturn:
+    """Become the command; with `as_file` become its parent (see `supervise`), which returns its exit code.
 
     The token goes into the environment's `variable`, or, `as_file`, into a private file that the variable names. The
     rest of the environment is ours but for our own credentials, or, with `pristine`, nothing.
@@ -59,20 +64,65 @@ def run(
     with connect(settings) as broker:  # left before the command starts: a login of ours ends here
         told = variables(broker.get(settings.identity(), kinds))
     secrets = {name: told.pop(name) for name in list(told) if name.endswith("_TOKEN")}
-    environ = ({} if pristine else without_credentials(os.environ)) | told
     if not as_file:
+        environ = ({} if pristine else without_credentials(os.environ)) | told
         _become(program, command, environ | {variable or name: text for name, text in secrets.items()})
     # Until the end: nothing may end us before the files are gone.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    plan = {"program": program, "secrets": secrets, "told": told, "variable": variable, "pristine": pristine}
+    _restart(plan | {"mask": sorted(map(int, before))}, command)
+
+
+def supervise(descriptor: int, command: tuple[str, ...]) -> int:
+    """The rest of `run` with `as_file`, in the same process started again, which has the plan from this descriptor.
+
+    Returns the command's exit code (128 + n: signal n). Raises NotFoundError, NotRunError, OutputError, UsageError.
+    """
+    try:
+        with os.fdopen(descriptor, "rb") as pipe:
+            plan = json.loads(pipe.read())
+        secrets, variable, mask = plan["secrets"], plan["variable"], plan["mask"]
+        environ = ({} if plan["pristine"] else dict(os.environ)) | plan["told"]
+    except (OSError, ValueError, LookupError, TypeError):  # from None: the cause may quote a token
+        raise UsageError("Only `exec --as-file` starts this command.") from None
     with _files(secrets) as paths:
         environ |= {variable or f"{name}_FILE": path for name, path in paths.items()}
-        return _supervised(program, command, environ, before)
+        return _supervised(plan["program"], command, environ, mask)
+
+
+def _restart(plan: Mapping[str, object], command: tuple[str, ...]) -> NoReturn:
+    """Start again to wait for the command.
+
+    What we got the token with is then gone from our memory, and from what the kernel shows to other processes of the same
+    user: the environment and the command line that a process was started with.
+    """
+    told = json.dumps(plan).encode()
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(writing, False)  # since nobody reads yet; 64 KiB fit
+        if os.write(writing, told) < len(told):
+            raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
+        os.close(writing)
+    except OSError as exc:
+        raise OutputError(f"The token does not fit into a pipe ({exc.strerror}).") from None
+    os.set_inheritable(reading, True)
+    ourselves = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    arguments = [sys.executable, *ourselves, "supervise", str(reading), *command]
+    try:
+        os.execve(sys.executable, arguments, without_credentials(os.environ))  # noqa: S606  as below
+    except OSError as exc:
+        raise NotRunError(f"The command cannot be run ({exc.strerror}).") from None
 
 
 def _found(name: str) -> str:
     path = name if "/" in name else shutil.which(name)
     if path is None:
         raise NotFoundError("There is no such command to run.", hint="It is looked for in PATH.")
+    try:
+        if S_ISDIR(Path(path).stat().st_mode) or not os.access(path, os.X_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as exc:
+        raise _not_run(exc) from None
     return path
 
 
@@ -108,6 +158,7 @@ def _supervised(
     except OSError as exc:
         raise _not_run(exc) from None
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        children.reap(child)
         sent = signal.sigwaitinfo(_WATCHED)
         # A terminal sends the signals of its keys to the command, too (si_code > 0): twice is once too often. But of
         # its end it may tell us alone.

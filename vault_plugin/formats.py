@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from io import FileIO, RawIOBase
 from pathlib import Path
@@ -67,8 +68,6 @@ def _env(grant: Grant) -> str:
 
 
 def _header(grant: Grant) -> str:
-    if list(grant.held) != [Kind.ACCESS]:
-        raise UsageError("Only the access token goes into a header.", hint="Leave --token out.")
     return f"Authorization: Bearer {grant.access.token.value.reveal()}"
 
 
@@ -92,8 +91,15 @@ FORMATS = {
 }
 
 
+def check(form: str, kinds: Collection[Kind]) -> None:
+    """Before anything is contacted. Raises UsageError if these tokens do not fit that form."""
+    if form in {"header", "curl"} and list(kinds) != [Kind.ACCESS]:
+        raise UsageError("Only the access token goes into a header.", hint="Leave --token out.")
+
+
 def render(grant: Grant, form: str) -> str:
     """The grant in one of FORMATS, ending in a newline. Raises UsageError if it does not fit that form."""
+    check(form, grant.held)
     return FORMATS[form](grant) + "\n"
 
 

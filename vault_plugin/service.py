@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from vault_plugin import children
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.manifest import Entry
 from vault_plugin.settings import Settings
@@ -60,10 +61,12 @@ def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
     before = [
         signal.signal(number, lambda number, _: queue.put(signal.Signals(number))) for number in watched
     ]
+    # Not ignored, even where our caller did so: the exit codes of our own children would be lost.
+    before.append(signal.signal(signal.SIGCHLD, lambda *_: children.reap()))
     try:
         yield queue
     finally:
-        for number, handler in zip(watched, before, strict=True):
+        for number, handler in zip((*watched, signal.SIGCHLD), before, strict=True):
             signal.signal(number, handler)
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ from queue import SimpleQueue
 from stat import S_IMODE
 from typing import NamedTuple, Self
 
+from vault_plugin import children
 from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
 from vault_plugin.formats import write_file
 from vault_plugin.manifest import Entry
@@ -259,6 +261,10 @@ class Hook:
             self._command = []
         if not self._command:
             raise UsageError("--on-change takes a command, quoted as for a shell.")
+        if shutil.which(self._command[0]) is None:
+            raise UsageError(
+                "--on-change names no command that can be run.", hint="Look at its path, or PATH."
+            )
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
         self._worker = threading.Thread(target=self._work, daemon=True)
 
@@ -286,15 +292,9 @@ class Hook:
 
     def _run(self) -> None:
         try:
-            done = subprocess.run(  # noqa: S603  the user's own command
-                self._command,
-                env=without_credentials(os.environ),
-                stdin=subprocess.DEVNULL,
-                timeout=HOOK_WITHIN,
-                check=False,
-            )
+            code = children.run(self._command, without_credentials(os.environ), HOOK_WITHIN)
         except (OSError, subprocess.TimeoutExpired) as exc:
             _log.warning("the command after a change did not run to its end (%s)", type(exc).__name__)
         else:
-            if done.returncode:
-                _log.warning("the command after a change ended with exit code %d", done.returncode)
+            if code:
+                _log.warning("the command after a change ended with exit code %d", code)

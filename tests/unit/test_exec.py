@@ -1,10 +1,12 @@
 """What a command of `exec` finds in its environment, what it does not, and how its end is told."""
 
+import errno
 import os
 import signal
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +18,7 @@ from support.fakes import NOW, jwt, token
 from vault_plugin import exec as runner
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import OutputError, UsageError
-from vault_plugin.exec import NotFoundError, NotRunError, run
+from vault_plugin.exec import NotFoundError, NotRunError, run, supervise
 from vault_plugin.identity import Identity
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Kind
@@ -44,7 +46,7 @@ events: list[str] = []
 class Became(BaseException):
     """Where the test's process would have become the command."""
 
-    def __init__(self, program: str, command: Collection[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, program: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
         super().__init__()
         self.program, self.command, self.environ = program, command, environ
 
@@ -79,11 +81,12 @@ def _a_broker_and_this_process_as_before(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.fixture
 def becoming(monkeypatch: pytest.MonkeyPatch) -> None:
-    def execve(*arguments: object) -> NoReturn:
-        events.append("became")
-        raise Became(*arguments)  # type: ignore[arg-type]
+    monkeypatch.setattr(os, "execve", become)
 
-    monkeypatch.setattr(os, "execve", execve)
+
+def become(*arguments: object) -> NoReturn:
+    events.append("became")
+    raise Became(*arguments)  # type: ignore[arg-type]
 
 
 def became(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> Became:
@@ -92,8 +95,24 @@ def became(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> Be
     return caught.value
 
 
+def restarted(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> Became:
+    """What the process that waits for this command is started with."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "execve", become)
+        patched.setattr(sys, "orig_argv", ["python", "-m", "vault_plugin", "exec", "CANARY"])
+        patched.setattr(sys, "argv", ["vault_plugin", "exec", "CANARY"])
+        return became(*command, kinds=kinds, as_file=True, **how)
+
+
+def supervised(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> int:
+    """The exit code of this command, whose waiting parent is this process instead of itself started again."""
+    _, _, _, name, descriptor, *rest = restarted(*command, kinds=kinds, **how).command
+    assert (name, rest) == ("supervise", list(command))
+    return supervise(int(descriptor), command)
+
+
 def sh(script: str, kinds: Collection[Kind] = ACCESS, **how: object) -> int:
-    return run(("sh", "-uc", script), SETTINGS, kinds, as_file=True, **how)  # type: ignore[arg-type]
+    return supervised("sh", "-uc", script, kinds=kinds, **how)
 
 
 @pytest.mark.usefixtures("becoming")
@@ -183,14 +202,14 @@ def test_a_path_that_leads_nowhere_exits_127_and_one_that_cannot_be_run_126(as_f
     for path, error in (("/no/such", NotFoundError), (__file__, NotRunError), ("/etc/passwd/x", NotRunError)):
         with pytest.raises(NotRunError) as caught:
             run((path,), SETTINGS, ACCESS, as_file=as_file)
-        assert (type(caught.value), path in str(caught.value)) == (error, False)
+        assert (type(caught.value), path in str(caught.value), events) == (error, False, [])
     assert (NotFoundError.exit_code, NotRunError.exit_code) == (127, 126)
 
 
 @pytest.mark.parametrize("code", [0, 1, 78, 126, 255])
 def test_the_commands_exit_code_is_ours(code: int) -> None:
     assert sh(f"exit {code}") == code
-    assert events == ["asked", "left"]
+    assert events == ["asked", "left", "became"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGPIPE])
@@ -265,3 +284,60 @@ def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.M
 def test_a_caller_that_ignores_the_end_of_children_does_not_keep_us_waiting() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     assert sh("sleep 0.1; exit 5") == 5
+
+
+def test_the_parent_that_waits_is_started_without_what_we_got_the_token_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, "CANARY")
+    this = restarted("sh", "-c", "x y")
+    os.close(int(this.command[4]))
+    assert this.program == sys.executable
+    assert this.command[1:] == ["-m", "vault_plugin", "supervise", this.command[4], "sh", "-c", "x y"]
+    assert "CANARY" not in this.environ.values()
+    assert not any(jwt() in text for text in (*this.command, *this.environ.values()))
+
+
+def test_a_pristine_command_has_nothing_of_the_waiting_parents_environment(tmp_path: Path) -> None:
+    copy = tmp_path.parent / "copy"
+    assert supervised("/usr/bin/env", "sh", "-c", f"/usr/bin/env >{copy}", pristine=True) == 0
+    names = {one.partition("=")[0] for one in copy.read_text().splitlines()}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {
+        "KLEARSTACK_ACCESS_TOKEN_FILE",
+        "KLEARSTACK_TOKEN_EXPIRATION",
+    }
+
+
+@pytest.mark.parametrize("plan", [b"", b"CANARY", b"[]", b"{}"])
+def test_nobody_else_starts_what_waits(plan: bytes) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, plan)
+    os.close(writing)
+    with pytest.raises(UsageError, match="Only `exec --as-file`") as caught:
+        supervise(reading, ("true",))
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_pipe_that_does_not_take_the_plan_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda _, data: len(data) - 1)
+    with pytest.raises(OutputError, match="does not fit into a pipe"):
+        run(("true",), SETTINGS, ACCESS, as_file=True)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_program_that_cannot_be_started_exits_126(monkeypatch: pytest.MonkeyPatch, as_file: bool) -> None:
+    def execve(*_: object) -> NoReturn:
+        raise OSError(errno.E2BIG, "Argument list too long")
+
+    monkeypatch.setattr(os, "execve", execve)
+    with pytest.raises(NotRunError, match="too long"):
+        run(("true",), SETTINGS, ACCESS, as_file=as_file)
+
+
+def test_a_program_that_is_no_program_exits_126_below_the_waiting_parent(tmp_path: Path) -> None:
+    path = tmp_path.parent / "nothing"
+    path.write_bytes(b"")
+    path.chmod(0o700)
+    with pytest.raises(NotRunError, match="Exec format error"):
+        supervised(str(path))

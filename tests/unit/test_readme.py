@@ -20,10 +20,10 @@ MEANINGS = {
     69: ("the endpoint or Vault cannot be reached, is sealed, or answers 5xx after retries", "yes"),
     70: ("a bug of ours", "no"),
     73: ("an output or lock file cannot be created", "no"),
-    74: ("an output file cannot be written", "no"),
+    74: ("standard output or an output file cannot be written", "no"),
     75: ("429, or another process held the lock until the deadline", "yes"),
     76: (
-        "the endpoint's answer is not its contract: no JSON, a token missing, too long; likewise a query of Terraform, Kubernetes, Bazel or git",
+        "the endpoint's answer is not its contract: no JSON, a token missing, too long; likewise a query of Terraform, Kubernetes, Bazel or git, or a closed standard input",
         "no",
     ),
     77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import NOW, Slots, jwt, token
 
-from vault_plugin import watch
+from vault_plugin import children, watch
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
 from vault_plugin.identity import Identity
@@ -563,38 +563,38 @@ def test_a_hook_is_given_no_credential(log: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class FakeRun:
-    """In place of subprocess.run: each run lasts until it is let go."""
+    """In place of children.run: each run lasts until it is let go."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
         self.going_on = threading.Semaphore(0)
-        self.runs: list[tuple[list[str], dict[str, Any]]] = []
+        self.runs: list[tuple[list[str], float]] = []
         self.now = 0
         self.crowd = 0
         self.result: int | Exception = 0
 
-    def __call__(self, command: list[str], **how: Any) -> "subprocess.CompletedProcess[bytes]":
+    def __call__(self, command: list[str], environ: dict[str, str], timeout: float) -> int:
         self.now += 1
         self.crowd = max(self.crowd, self.now)
-        self.runs.append((command, how))
+        self.runs.append((command, timeout))
         self.begun.release()
         assert self.going_on.acquire(timeout=PATIENCE)
         self.now -= 1
         if isinstance(self.result, Exception):
             raise self.result
-        return subprocess.CompletedProcess(command, self.result)
+        return self.result
 
 
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRun]:
     fake = FakeRun()
-    monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(children, "run", fake)
     yield fake
     fake.going_on.release(1000)
 
 
 def test_one_run_is_for_all_that_changed_meanwhile_and_there_is_one_at_a_time(fake_run: FakeRun) -> None:
-    with Hook("x") as hook:
+    with Hook("true") as hook:
         hook.call()
         assert fake_run.begun.acquire(timeout=PATIENCE)
         for _ in range(50):
@@ -608,20 +608,18 @@ def test_one_run_is_for_all_that_changed_meanwhile_and_there_is_one_at_a_time(fa
     assert (len(fake_run.runs), fake_run.crowd) == (3, 1)
 
 
-def test_a_hook_has_no_standard_input_and_a_minute(fake_run: FakeRun) -> None:
+def test_a_hook_has_a_minute(fake_run: FakeRun) -> None:
     fake_run.going_on.release(1000)
-    with Hook("x 'y z'") as hook:
+    with Hook("true 'y z'") as hook:
         hook.call()
-    ((command, how),) = fake_run.runs
-    assert command == ["x", "y z"]
-    assert (how["stdin"], how["timeout"]) == (subprocess.DEVNULL, 60.0)
+    assert fake_run.runs == [(["true", "y z"], 60.0)]
 
 
 def test_a_hook_that_hangs_does_not_keep_the_process(
     fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "GRACE", 0.01)
-    with Hook("x") as hook:
+    with Hook("true") as hook:
         hook.call()
         assert fake_run.begun.acquire(timeout=PATIENCE)
     assert hook._worker.is_alive()
@@ -644,7 +642,7 @@ def test_a_hook_that_fails_is_told_and_runs_again_after_the_next_change(
 ) -> None:
     fake_run.result = result
     fake_run.going_on.release(1000)
-    with Hook("x") as hook:
+    with Hook("true") as hook:
         for _ in range(2):
             hook.call()
             assert fake_run.begun.acquire(timeout=PATIENCE)
@@ -654,7 +652,7 @@ def test_a_hook_that_fails_is_told_and_runs_again_after_the_next_change(
 
 def test_a_hook_that_succeeds_is_not_told(fake_run: FakeRun, caplog: pytest.LogCaptureFixture) -> None:
     fake_run.going_on.release(1000)
-    with Hook("x") as hook:
+    with Hook("true") as hook:
         hook.call()
     assert warnings(caplog) == []
 
@@ -662,4 +660,10 @@ def test_a_hook_that_succeeds_is_not_told(fake_run: FakeRun, caplog: pytest.LogC
 @pytest.mark.parametrize("command", ["", " ", "'no end", 'x "y', "x \\"])
 def test_a_command_that_is_none_is_refused(command: str) -> None:
     with pytest.raises(UsageError, match="--on-change takes a command"):
+        Hook(command)
+
+
+@pytest.mark.parametrize("command", ["no-such-command x", "/no/such", "/etc", "/etc/passwd"])
+def test_a_command_that_cannot_be_run_is_refused(command: str) -> None:
+    with pytest.raises(UsageError, match="--on-change names no command"):
         Hook(command)

@@ -1,5 +1,7 @@
 """`exec`: run a command with a token in its environment."""
 
+from typing import NoReturn
+
 import click
 
 from vault_plugin import exec as runner
@@ -32,7 +34,7 @@ def exec_(
     pristine: bool,
     verbose: int,
     **flags: str | bool | None,
-) -> int:
+) -> NoReturn:
     """Run a command with a token in its environment.
 
     KLEARSTACK_ACCESS_TOKEN holds it, and KLEARSTACK_TOKEN_EXPIRATION (RFC 3339) when it expires. What we get tokens with
@@ -44,4 +46,12 @@ def exec_(
     log_to_stderr(verbose)
     leave_stdin(flags)
     settings = Settings.from_env(**flags)
-    return runner.run(command, settings, KINDS[wanted], variable=variable, as_file=as_file, pristine=pristine)
+    runner.run(command, settings, KINDS[wanted], variable=variable, as_file=as_file, pristine=pristine)
+
+
+@click.command(hidden=True, context_settings={"allow_interspersed_args": False})
+@click.argument("descriptor", type=int)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def supervise(descriptor: int, command: tuple[str, ...]) -> int:
+    """The process that `exec --as-file` becomes while its command runs."""
+    return runner.supervise(descriptor, command)

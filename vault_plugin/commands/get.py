@@ -1,5 +1,6 @@
 """`get`: hand over a token."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -7,8 +8,9 @@ import click
 from vault_plugin import ci, formats
 from vault_plugin.app import connect
 from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
-from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.errors import KlearstackVaultError, WriteError
 from vault_plugin.settings import Settings
+from vault_plugin.streams import require_output
 
 
 @click.command()
@@ -35,6 +37,9 @@ def get(
     """Hand over a token: from Vault while it is good, else freshly minted and stored."""
     log_to_stderr(verbose)
     try:
+        if output is None:
+            require_output()
+        formats.check(form, KINDS[wanted])
         for name in ("user_id", "company_name"):  # in this order, a line each
             if flags[name] == "-":
                 flags[name] = line_of_stdin()
@@ -50,7 +55,8 @@ def get(
             return
     except KlearstackVaultError as exc:
         if form == "json":
-            click.echo(formats.render_error(exc), nl=False)
+            with suppress(WriteError):  # the first failure tells the exit code
+                print_out(formats.render_error(exc))
         raise
     print_out(text)
     if form == "github":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 
 import click
 
@@ -10,6 +9,7 @@ from vault_plugin import protocols
 from vault_plugin.commands.options import leave_stdin, print_out, settings_options
 from vault_plugin.errors import UsageError
 from vault_plugin.settings import Settings
+from vault_plugin.streams import read_query, require_output
 
 
 @click.command()
@@ -38,12 +38,13 @@ def helper(protocol: str, operation: str, hosts: tuple[str, ...], **flags: str |
         return
     if operation != ("" if protocol == "exec-credential" else "get"):
         raise UsageError("After bazel and git stands `get`, after exec-credential nothing.")
+    # The query before anything can fail, since the caller is still writing.
+    query = b"" if protocol == "exec-credential" else read_query(protocols.MAX_QUERY + 1)
+    require_output()
     if protocol == "exec-credential":
         settings = Settings.from_env(**flags)
         answer = protocols.exec_credential(os.environ.get("KUBERNETES_EXEC_INFO", ""), settings, hosts)
     else:
-        # Before anything can fail, since the caller is still writing.
-        query = sys.stdin.buffer.read(protocols.MAX_QUERY + 1)
         respond = protocols.bazel if protocol == "bazel" else protocols.git
         answer = respond(query, Settings.from_env(**flags), hosts)
     print_out(answer)

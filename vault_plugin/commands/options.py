@@ -1,7 +1,6 @@
 """What several commands share: an option for each setting, the log on standard error, standard input and output."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from vault_plugin.environment import without_line_end
-from vault_plugin.errors import SettingsError, UsageError, WriteError
+from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
 
@@ -78,13 +77,8 @@ class _Once(logging.Filter):
 
 
 def print_out(text: str) -> None:
-    """Print and flush. Raises WriteError if standard output cannot take it."""
-    try:
-        click.echo(text, nl=False)  # and flush
-    except OSError as exc:
-        # What is left in the buffer must not fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise WriteError(f"Standard output cannot be written ({exc.strerror}).") from None
+    """Print at once. Raises WriteError if standard output cannot take it."""
+    click.echo(text, nl=False)
 
 
 def line_of_stdin() -> str:

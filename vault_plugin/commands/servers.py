@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from vault_plugin.errors import OutputError, UsageError
+from vault_plugin.streams import require_output
 
 
 @click.command()
@@ -12,6 +13,7 @@ def demo() -> None:
     """Show all this on a real OpenBao and a simulated endpoint, on loopback, in under 20 seconds."""
     from vault_plugin import demo as story  # noqa: PLC0415  its servers are no warm read's business
 
+    require_output()
     story.run(click.echo)
 
 
@@ -38,6 +40,7 @@ def simulate(**options: Any) -> None:
         return
     if options["fault"] and options["fault"] not in FAULTS:
         raise UsageError("There is no such fault.", hint="`--fault list` lists them.")
+    require_output()
     try:
         simulator = Simulator(**options)
     except OSError as exc:

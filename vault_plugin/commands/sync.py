@@ -15,6 +15,7 @@ from vault_plugin.commands.manifests import DURATION, manifest_options, opened_m
 from vault_plugin.commands.options import log_to_stderr, print_out, settings_options
 from vault_plugin.errors import WriteError
 from vault_plugin.formats import open_private
+from vault_plugin.streams import require_output
 from vault_plugin.sync import Done, Sync
 from vault_plugin.targets import connect_all
 
@@ -62,6 +63,7 @@ def sync(
     MANIFEST is YAML, JSON Lines or CSV; `-` is standard input. Run it again after a failure: it does what is left.
     """
     log_to_stderr(verbose, repeat=False)
+    require_output()
     with ExitStack() as stack:
         manifest = stack.enter_context(opened_manifest(options))
         tell = stack.enter_context(_telling(report, manifest.count))

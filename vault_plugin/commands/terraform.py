@@ -1,11 +1,11 @@
 """`terraform`: the program of its `data "external"`."""
 
 import logging
-import sys
 
 import click
 
 from vault_plugin.commands.options import print_out
+from vault_plugin.streams import read_query, require_output
 from vault_plugin.terraform import MAX_QUERY, respond
 
 
@@ -19,4 +19,6 @@ def terraform(with_tokens: bool) -> None:
     With --with-tokens, `data "external"` would write the tokens into Terraform's state in plain text.
     """
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
-    print_out(respond(sys.stdin.buffer.read(MAX_QUERY + 1), with_tokens=with_tokens))
+    query = read_query(MAX_QUERY + 1)
+    require_output()
+    print_out(respond(query, with_tokens=with_tokens))

@@ -1,0 +1,123 @@
+"""Standard input, output and error of the process: bytes to and from their descriptors, whatever the caller left us.
+
+Python encodes what it prints as PYTHONIOENCODING says, prints nothing if a descriptor is closed, and changes the exit
+code to 120 if standard error cannot be written.
+"""
+
+import fcntl
+import os
+import sys
+from errno import EBADF
+from io import RawIOBase, TextIOWrapper
+from select import POLLIN, POLLOUT, poll
+from typing import Any
+
+from vault_plugin.errors import QueryError, WriteError
+
+_CLOSED = "it is closed"
+
+
+class _Descriptor(RawIOBase):
+    """A standard stream for writing, without a buffer: nothing can be left in it that fails when Python exits."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while rest:  # a pipe or a disk that is filling up takes a part
+            try:
+                rest = rest[os.write(self._number, rest) :]
+            except BlockingIOError:  # the caller has made it non-blocking
+                _wait(self._number, POLLOUT)
+        return len(data)
+
+
+class _Output(_Descriptor):
+    def write(self, data: Any) -> int:
+        """Raises WriteError."""
+        try:
+            return super().write(data)
+        except OSError as exc:
+            raise _unwritable(exc) from None
+
+
+class _Messages(_Descriptor):
+    def write(self, data: Any) -> int:
+        """Write what can be written: a message that nobody can read is no reason for another exit code."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def install() -> None:
+    """Make Python's streams those of this module.
+
+    Closed descriptors are taken first: a file or a connection that got such a number would receive what we print. Other
+    programs that we start find them closed, as we did.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == 0 else os.O_RDONLY)  # it fails with EBADF when used
+    sys.stdout = _text(_Output(1), "surrogateescape")
+    sys.stderr = _text(_Messages(2), "backslashreplace")
+
+
+def require_output() -> None:
+    """For commands whose result goes to standard output, before they request anything. Raises WriteError."""
+    try:
+        mode = fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError as exc:
+        raise _unwritable(exc) from None
+    if mode == os.O_RDONLY:  # as `install` leaves a closed one
+        raise _unwritable(OSError(EBADF, _CLOSED))
+
+
+def read_query(limit: int) -> bytes:
+    """What another program sends on standard input, up to so many bytes. Raises QueryError if it cannot be read."""
+    try:
+        query = sys.stdin.buffer.read(limit) or b""
+        while (
+            not os.get_blocking(0) and len(query) < limit
+        ):  # then a read takes what is there, which may be nothing
+            _wait(0, POLLIN)
+            if (part := sys.stdin.buffer.read(limit - len(query))) == b"":
+                break
+            query += part or b""
+    except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
+        raise QueryError(
+            f"Standard input cannot be read ({_reason(exc)}).", hint="The query is expected there."
+        ) from None
+    return query
+
+
+def _text(stream: _Descriptor, errors: str) -> TextIOWrapper:
+    raw: Any = stream  # typeshed wants a name of it, which nothing asks for
+    return TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="", write_through=True)
+
+
+def _wait(number: int, event: int) -> None:
+    ready = poll()
+    ready.register(number, event)
+    ready.poll()
+
+
+def _unwritable(exc: OSError) -> WriteError:
+    return WriteError(f"Standard output cannot be written ({_reason(exc)}).")
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
