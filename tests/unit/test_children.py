@@ -19,8 +19,7 @@ ENVIRON = dict(os.environ)
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process's other children are none that these tests may wait for: only those of a process group of its own."""
-    waitid = os.waitid
-    monkeypatch.setattr(os, "waitid", lambda _kind, _id, how: waitid(os.P_PGID, GROUP[0], how))
+    monkeypatch.setattr(os, "waitid", lambda _kind, _id, how: WAITID(os.P_PGID, GROUP[0], how))
     with subprocess.Popen(["sleep", "60"], process_group=0) as leader:
         GROUP[:] = [leader.pid]
         yield
@@ -28,13 +27,14 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 GROUP: list[int] = []
+WAITID = os.waitid
 
 
 def started(*command: str) -> int:
     """A child of nobody's, as PID 1 gets them, that has ended."""
     file = [(os.POSIX_SPAWN_CLOSE, 0)]
     child = os.posix_spawnp(command[0], command, ENVIRON, setpgroup=GROUP[0], file_actions=file)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    WAITID(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     return child
 
 
@@ -51,7 +51,7 @@ def init(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pid_1_waits_for_all_that_have_ended() -> None:
     ended = [started("true"), started("false")]
     children.reap()
-    assert not any(map(is_there, ended))
+    assert [Path(f"/proc/{child}/stat").read_text() for child in ended if is_there(child)] == []
 
 
 def test_nobody_else_waits_for_a_child_that_it_did_not_start() -> None:
