@@ -48,8 +48,8 @@ def test_the_lock_is_that_of_an_identity_at_an_endpoint(tmp_path: Path) -> None:
         connect(at("HTTPS://Staging.example:443/")) as same,
         first._flight(ACME, Deadline(5)),
     ):
-        with second._flight(ACME, Deadline(5)) as waited:
-            assert not waited
+        with second._flight(ACME, Deadline(5)) as turn:
+            assert not turn.waited
         with pytest.raises(BusyError), same._flight(ACME, Deadline(0.1)):
             pass
 

@@ -40,7 +40,7 @@ class World:
         self.flight = FakeFlight()
         self.built: list[str] = []
         self.broker = Broker(
-            reader=FakeReader(self.store if warm else None),
+            reader=FakeReader(self.store) if warm else None,
             store=self._get_store,
             source=lambda: self.source,
             flight=self.flight,
@@ -300,9 +300,7 @@ def test_the_refresh_token_goes_by_its_own_life() -> None:
     assert world.get(Kind.REFRESH).source == "vault"
 
 
-@pytest.mark.parametrize(
-    "down", [SourceError("down", retryable=True), SourceBusyError("429")], ids=["down", "busy"]
-)
+@pytest.mark.parametrize("down", [SourceError("down"), SourceBusyError("429")], ids=["down", "busy"])
 def test_stale_if_error(down: SourceError, caplog: pytest.LogCaptureFixture) -> None:
     world = World(down)
     world.keep()
@@ -483,7 +481,7 @@ def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
 @pytest.mark.parametrize("waited", [True, False])
 def test_a_grant_tells_whether_its_caller_had_to_wait(waited: bool) -> None:
     world = World()
-    world.flight.waited = waited
+    world.flight.turn.waited = waited
     assert world.broker.ensure(ACME).waited == waited  # minted
     assert world.broker.ensure(ACME).waited == waited  # found
 
@@ -573,7 +571,7 @@ def test_nothing_is_adopted_with_either_vault_down(here_is_down: bool) -> None:
 
 def test_while_vault_has_no_room_for_a_new_token_none_is_minted() -> None:
     world = World()
-    world.store.busy = StoreBusyError("429", retryable=True)
+    world.store.busy = StoreBusyError("429")
     with pytest.raises(StoreBusyError):
         world.get()
     assert (world.source.mints, world.store.data) == (0, {})
