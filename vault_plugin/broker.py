@@ -340,11 +340,15 @@ class Broker:
         `outworn` is what `renew` is to replace, if that is known. What is read meanwhile goes into `slots`. With
         `fallback` the caller can use a stored token that has not expired.
         """
-        store, look = (
-            self._store(),
-            deadline.half(),
-        )  # what it takes to load is loaded before anybody waits for us
+        look = deadline.half()
         with self._flight(identity, deadline.part(LOCK_SHARE)) as turn, ExitStack() as stack:
+            if turn.waited and (
+                grant := self._left_by_another(
+                    identity, kinds, deadline, turn, slots, renew=renew, outworn=outworn
+                )
+            ):
+                return grant
+            store = self._store()
             # The time for tries that fail is over when it would be without the wait: another one has tried meanwhile.
             for kind in kinds:
                 slots[kind] = store.read(identity, kind, deadline.half().patient(look.left()))
@@ -388,6 +392,33 @@ class Broker:
                 "The token expired while it was being stored.", hint="Its life is too short to be used."
             )
         return grant._replace(waited=turn.waited)
+
+    def _left_by_another(
+        self,
+        identity: Identity,
+        kinds: Collection[Kind],
+        deadline: Deadline,
+        turn: Turn,
+        slots: dict[Kind, Slot],
+        *,
+        renew: bool,
+        outworn: list[Stored | None] | None,
+    ) -> Grant | None:
+        """What the one before us has made of it, by a quick look: fresh tokens, or the endpoint's failure, which is raised.
+
+        None where neither can be seen. What only a mint needs is not loaded for this.
+        """
+        if self._reader is None:
+            return None
+        stored = [self._reader.read(identity, kind, deadline) for kind in kinds]
+        if _will_do(stored, renew=renew, outworn=outworn):
+            grant = self._fresh(stored)
+            if grant and not grant.overdue:
+                return grant._replace(waited=True)
+        if failure := turn.failure(deadline.half()):
+            slots.update({kind: Slot(stored=one) for kind, one in zip(kinds, stored, strict=True)})
+            raise failure
+        return None
 
     def _pair(
         self,
