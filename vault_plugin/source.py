@@ -116,11 +116,14 @@ class EndpointSource:
         once; what may pass is tried again for a while, then raised as SourceError or SourceBusyError.
         """
         patience = _Patience(deadline, fallback=fallback)
+        last: SourceError | None = None
         while True:
             try:
                 return self._ask_in_time(identity, deadline)
             except SourceError as exc:
-                pause = patience.pause(exc)
+                if last and exc.failure and exc.failure.cause in {"deadline", "unasked"}:
+                    raise last from None  # a try that is cut short shows nothing new
+                last, pause = exc, patience.pause(exc)
                 if pause is None:
                     raise
                 _log.info("%s Trying again in %.2f s", exc, pause)
