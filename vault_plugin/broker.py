@@ -171,11 +171,11 @@ class Broker:
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self.deadline)
-        outworn = self._glance(identity, kinds, deadline, thorough=renew)
-        if not renew and outworn and (grant := self._on_time(identity, kinds, outworn, deadline)):
-            return grant
         seen: dict[Kind, Slot] = {}
         try:
+            outworn = self._glance(identity, kinds, deadline, thorough=renew)
+            if not renew and outworn and (grant := self._on_time(identity, kinds, outworn, deadline)):
+                return grant
             try:
                 return self._minted(
                     identity, kinds, deadline, seen, renew=renew, outworn=outworn, fallback=True
@@ -205,8 +205,9 @@ class Broker:
         try:
             return [self._store().read(identity, kind, once).stored for kind in kinds]
         except StoreError as exc:
-            if not _is_outage(exc):
+            if exc.unrepeatable or not _is_outage(exc):
                 raise
+            _log.info("%s Now trying again as the only caller of this host", exc)
             return None
 
     def _waited_in_vain(

@@ -148,6 +148,7 @@ class ParameterMissingError(SourceError):
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
+    unrepeatable: bool = False  # whether the request may have been carried out, and must not be sent again
 
 
 class StoreBusyError(StoreError):

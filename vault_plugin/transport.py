@@ -195,9 +195,9 @@ class Transport:
             )
             hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
             if hopeless or not deadline.permits(pause) or (failure.ambiguous and not repeatable):
-                raise failure.error(
-                    f"Vault at {node} gives no answer: {failure}.", hint=failure.hint
-                ) from None
+                error = failure.error(f"Vault at {node} gives no answer: {failure}.", hint=failure.hint)
+                error.unrepeatable = not repeatable
+                raise error from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
 

@@ -23,7 +23,7 @@ def herd(
     world: World, environ: Mapping[str, str], *, callers: int = CALLERS, renew: bool = False
 ) -> list[Grant | KlearstackVaultError]:
     """What so many callers get who begin at the same time, with nothing in common but the host."""
-    settings = Settings.from_env(world.environ | environ)
+    settings = Settings.from_env({**world.environ, **environ})
     begun = Barrier(callers)
 
     def call(_: int) -> Grant | KlearstackVaultError:
