@@ -25,6 +25,7 @@ from vault_plugin.errors import (
     SourceError,
     SourceProtocolError,
     SourceRefusedError,
+    SourceSettingsError,
     TokenError,
     UserMismatchError,
 )
@@ -401,7 +402,7 @@ def test_tls_is_verified_with_an_own_ca_if_one_is_named(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     with recording(lambda plain: context.wrap_socket(plain, server_side=True)) as (port, seen):
-        with pytest.raises(SourceError, match="does not verify") as caught:
+        with pytest.raises(SourceSettingsError, match="its CA is not trusted") as caught:
             obtain(f"https://127.0.0.1:{port}")
         assert (caught.value.retryable, seen) == (False, [])
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))  # trusted by requests, not by us
