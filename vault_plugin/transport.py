@@ -166,13 +166,14 @@ class Transport:
         """
         pauses = full_jitter(0.1, 1.0)
         refusals: Counter[str] = Counter()
+        last: StoreError | None = None  # the cause to be told if the deadline passes during a pause
         while True:
             self._await_turn(deadline)
             if not in_time():
                 raise OutdatedError
             node = self._addresses[self._node]
             if not deadline.left():
-                raise StoreError(
+                raise last or StoreError(
                     f"The deadline passed before Vault at {node} could be asked.",
                     hint="Give more time with --deadline.",
                 )
@@ -194,10 +195,10 @@ class Transport:
                 MAX_REFUSALS if failure.final else refusals[node] + isinstance(failure, _RefusedError)
             )
             hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
+            last = failure.error(f"Vault at {node} gives no answer: {failure}.", hint=failure.hint)
+            last.unrepeatable = not repeatable
             if hopeless or not deadline.permits(pause) or (failure.ambiguous and not repeatable):
-                error = failure.error(f"Vault at {node} gives no answer: {failure}.", hint=failure.hint)
-                error.unrepeatable = not repeatable
-                raise error from None
+                raise last from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fakes import FakeClock
 from support.fault_proxy import FaultProxy
 from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki
@@ -155,8 +156,8 @@ def test_what_does_not_respond_in_vaults_form_is_not_vault(
         proxy.answer(lambda _: True, status, body=body, when="before", times=99)
         with pytest.raises(StoreSettingsError, match=rf"is not Vault \(status {status}") as caught:
             asker.ask(proxy.address)
+        assert (asker.slept, caught.value.retryable) == ([], False)
         assert asker.ask(proxy.address, bao.address).status == 200  # another node may be one
-    assert (asker.slept, caught.value.retryable) == ([], False)
     assert "VAULT_ADDR" in caught.value.hint
 
 
@@ -208,6 +209,17 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(asker: Asker) -
         pytest.raises(StoreError, match="no answer in time"),
     ):
         asker.ask(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
+
+
+def test_a_deadline_that_passes_during_a_pause_does_not_hide_the_cause() -> None:
+    clock = FakeClock(0.0)
+    transport = Transport(
+        [f"http://127.0.0.1:{own_port()}"], ServerClock(), timeout=5, sleep=lambda _: clock.sleep(60)
+    )
+    with pytest.raises(StoreError, match="connection refused"):
+        transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(50, clock.now))
+    with pytest.raises(StoreError, match="deadline passed before"):
+        transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(0))
 
 
 def test_429_is_waited_for_as_told_and_called_busy_if_it_lasts(asker: Asker, bao: Vault) -> None:
