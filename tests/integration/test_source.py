@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import trustme
-from support.fakes import ACME, jwt
+from support.fakes import ACME, FakeClock, jwt
 from support.ports import own_port
 
 from vault_plugin.clock import ServerClock
@@ -287,6 +287,16 @@ def test_a_refused_connection_ends_after_3_seconds(
     assert caught.value.retryable
     assert 1.9 < sum(slept) < 3
     assert len(slept) < most
+
+
+def test_a_deadline_that_has_passed_is_the_cause_unless_another_one_was_seen() -> None:
+    with pytest.raises(SourceError, match="could not be asked before the deadline"):
+        obtain(f"http://127.0.0.1:{own_port()}", seconds=0)
+    clock = FakeClock(0.0)
+    url = f"http://127.0.0.1:{own_port()}"
+    source = EndpointSource(url, ServerClock(), timeout=5, sleep=lambda _: clock.sleep(60))
+    with pytest.raises(SourceError, match="connection refused"):
+        source.obtain(ACME, Deadline(50, clock.now))
 
 
 def test_a_name_that_does_not_resolve_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
