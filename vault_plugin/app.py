@@ -8,19 +8,21 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from vault_plugin.broker import Broker, TokenReader, TokenSource, TokenStore
 from vault_plugin.clock import ServerClock, latest
+from vault_plugin.errors import SourceError
+from vault_plugin.failures import error_of, is_shared
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.singleflight import SingleFlight
+from vault_plugin.singleflight import SingleFlight, Turn
 from vault_plugin.throttle import Throttle
 from vault_plugin.tokens import Kind
 from vault_plugin.transport import Transport
-from vault_plugin.values import issuer
+from vault_plugin.values import ENDPOINT_PATH, issuer
 from vault_plugin.warm import WarmReader
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
@@ -31,11 +33,34 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class _NoReader:
-    """Where there is no Vault token yet to read with (to log in is the store's business), and in bulk."""
+class _Turn:
+    """What the broker may learn and tell while it is alone with an identity."""
 
-    def read(self, _identity: Identity, _kind: Kind, _deadline: Deadline) -> Stored | None:
-        return None
+    def __init__(self, turn: Turn, settings: Settings) -> None:
+        self.waited = turn.waited
+        self._turn = turn
+        self._url = settings.url + ENDPOINT_PATH
+        self._timeout = settings.timeout
+        # On what it depends how the endpoint responds. There is no proxy: none is ever used.
+        ca_file = settings.ca_cert and str(Path(settings.ca_cert).absolute())
+        self._terms = repr((settings.url, ca_file, settings.timeout))
+
+    def failure(self, deadline: Deadline) -> SourceError | None:
+        """See broker.Turn."""
+        found = self._turn.failure(self._terms, deadline.began)
+        if found is None or not is_shared(found[0], min(self._timeout, deadline.left())):
+            return None
+        failure, ago = found
+        return error_of(failure._replace(retry_after=max(0.0, failure.retry_after - ago)), self._url)
+
+    def failed(self, exc: SourceError) -> None:
+        """See broker.Turn."""
+        if exc.failure is not None and is_shared(exc.failure, 0.0):
+            self._turn.leave_failure(exc.failure, self._terms)
+
+    def responded(self) -> None:
+        """See broker.Turn."""
+        self._turn.forget_failure()
 
 
 @contextmanager
@@ -102,13 +127,13 @@ def connect(
             return source
 
         @contextmanager
-        def flight(identity: Identity, deadline: Deadline) -> Iterator[bool]:
+        def flight(identity: Identity, deadline: Deadline) -> Iterator[_Turn]:
             where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
             key = "\n".join((*where, endpoint, identity.path(settings.path_prefix, Kind.ACCESS)))
             with flights.turn(key, deadline) as turn:
                 transport.index = turn.memo or transport.index
                 try:
-                    yield turn.waited
+                    yield _Turn(turn, settings)
                 finally:
                     if transport.index and transport.index != turn.memo:
                         turn.leave(transport.index)
@@ -116,7 +141,7 @@ def connect(
 
         flights = SingleFlight(settings.lock_dir)
         yield Broker(
-            reader=_NoReader() if bulk else _reader(settings, transport),
+            reader=None if bulk else _reader(settings, transport),
             store=once(make_store),
             source=once(make_source),
             flight=flight,
@@ -129,9 +154,10 @@ def connect(
         )
 
 
-def _reader(settings: Settings, transport: Transport) -> TokenReader:
+def _reader(settings: Settings, transport: Transport) -> TokenReader | None:
+    """None where there is no Vault token yet to read with: to log in is the store's business."""
     if settings.auth != "token" or settings.vault_token is None:
-        return _NoReader()
+        return None
     return WarmReader(
         transport,
         settings.vault_token,

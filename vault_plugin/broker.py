@@ -13,6 +13,7 @@ from vault_plugin.record import Slot, Stored, VaultRef, of_another_endpoint
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
 
+LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
 _log = logging.getLogger(__name__)
 
 
@@ -45,15 +46,33 @@ class TokenStore(Protocol):
 
 
 class TokenSource(Protocol):
-    """Mints tokens."""
+    """Mints tokens. `fallback`: the caller has a stored token to use if that fails, and should not wait for long."""
 
-    def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair: ...
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair: ...
+
+
+class Turn(Protocol):
+    """The time in which nobody else of this host is at the identity. `waited`: another caller was, just before."""
+
+    waited: bool
+
+    def failure(self, deadline: Deadline) -> SourceError | None:
+        """How the endpoint failed for another caller, if it fails alike for one who would ask it by this deadline.
+
+        It has happened after the call had begun to which the deadline belongs.
+        """
+
+    def failed(self, exc: SourceError) -> None:
+        """Tell those who wait that the endpoint failed in this way."""
+
+    def responded(self) -> None:
+        """Tell them that it does not fail any more."""
 
 
 class Flight(Protocol):
-    """Single-flight: whoever enters is alone with this identity on this host, and learns whether it had to wait."""
+    """Single-flight: whoever enters is alone with this identity on this host."""
 
-    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[bool]: ...
+    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[Turn]: ...
 
 
 class Held(NamedTuple):
@@ -114,7 +133,7 @@ class Broker:
     def __init__(
         self,
         *,
-        reader: TokenReader,
+        reader: TokenReader | None,
         store: Callable[[], TokenStore],
         source: Callable[[], TokenSource],
         flight: Flight,
@@ -152,31 +171,69 @@ class Broker:
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self.deadline)
-        if not renew:
-            warm = [self._reader.read(identity, kind, deadline) for kind in kinds]
-            if grant := self._on_time(identity, kinds, warm, deadline):
-                return grant
         seen: dict[Kind, Slot] = {}
         try:
-            for kind in kinds:
-                seen[kind] = self._store().read(identity, kind, deadline.half())
-            stored = _tokens(seen, kinds)
-            if not renew:
-                self._refuse_others(stored)
-                if grant := self._on_time(identity, kinds, stored, deadline):
-                    return grant
-            return self._minted(identity, kinds, deadline, seen, outworn=stored if renew else None)
+            outworn = self._glance(identity, kinds, deadline, thorough=renew)
+            if not renew and outworn and (grant := self._on_time(identity, kinds, outworn, deadline)):
+                return grant
+            try:
+                return self._minted(
+                    identity, kinds, deadline, seen, renew=renew, outworn=outworn, fallback=True
+                )
+            except BusyError as exc:
+                return self._waited_in_vain(identity, kinds, deadline, exc, renew=renew, outworn=outworn)
         except StoreError as exc:
             if not (self._bypass and _is_outage(exc)):
                 raise
-            return self._unstored(self._source().obtain(identity, deadline), kinds, exc)
-        except (SourceError, BusyError) as exc:
-            if not (_is_outage(exc) and (stale := self._granted(_tokens(seen, kinds), "vault", stale=True))):
+            pair = self._source().obtain(identity, deadline.patient(deadline.left() / 2))
+            return self._unstored(pair, kinds, exc)
+        except SourceError as exc:
+            return self._stale(_tokens(seen, kinds), exc)
+
+    def _glance(
+        self, identity: Identity, kinds: Collection[Kind], deadline: Deadline, *, thorough: bool
+    ) -> list[Stored | None] | None:
+        """What a first look finds: one try, since whoever has to try again does so alone, with the lock.
+
+        None if nothing can be seen. `thorough`: None for a token says that there is none, not that none was seen.
+        """
+        if self._reader:
+            found = [self._reader.read(identity, kind, deadline) for kind in kinds]
+            if all(found) or not thorough:
+                return found
+        once = deadline.half().patient(0)
+        try:
+            return [self._store().read(identity, kind, once).stored for kind in kinds]
+        except StoreError as exc:
+            if exc.unrepeatable or not _is_outage(exc):
                 raise
-            _log.warning(
-                "%s The stored token is used, which lives for another %d s.", exc, stale.shortest_ttl
-            )
-            return stale
+            _log.info("%s Now trying again as the only caller of this host", exc)
+            return None
+
+    def _waited_in_vain(
+        self,
+        identity: Identity,
+        kinds: Collection[Kind],
+        deadline: Deadline,
+        exc: BusyError,
+        *,
+        renew: bool,
+        outworn: list[Stored | None] | None,
+    ) -> Grant:
+        """A last look, without the lock: if its holder waits for Vault, that is the cause to be told."""
+        once = deadline.half().patient(0)
+        stored = [self._store().read(identity, kind, once).stored for kind in kinds]
+        if _will_do(stored, renew=renew, outworn=outworn) and (grant := self._fresh(stored)):
+            return grant._replace(waited=True)
+        return self._stale(stored, exc)
+
+    def _stale(self, stored: list[Stored | None], exc: SourceError | BusyError) -> Grant:
+        """These tokens although they are not fresh, if they have not expired. Else raise `exc`."""
+        stale = self._granted(stored, "vault", stale=True)
+        if stale is None or not _is_outage(exc):
+            raise exc
+        _log.warning("%s The stored token is used, which lives for another %d s.", exc, stale.shortest_ttl)
+        return stale
 
     def stored(
         self,
@@ -193,8 +250,9 @@ class Broker:
         `repair` corrected. Raises StoreError and its branches.
         """
         deadline = deadline or Deadline(self.deadline)
-        found = [self._reader.read(identity, kind, deadline) for kind in kinds]
-        if self._fresh(found, min_ttl) is None:
+        reader = self._reader
+        found = [reader.read(identity, kind, deadline) for kind in kinds] if reader else []
+        if not found or self._fresh(found, min_ttl) is None:
             found = [self._store().read(identity, kind, deadline.half()).stored for kind in kinds]
             self._refuse_others(found)
         if repair:
@@ -273,33 +331,45 @@ class Broker:
         deadline: Deadline,
         slots: dict[Kind, Slot],
         *,
+        renew: bool = False,
         outworn: list[Stored | None] | None = None,
+        fallback: bool = False,
         min_ttl: float | None = None,
     ) -> Grant:
-        """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more.
+        """With nobody else of this host at it: look again, then mint and store.
 
-        What is read meanwhile goes into `slots`.
+        `outworn` is what `renew` is to replace, if that is known. What is read meanwhile goes into `slots`. With
+        `fallback` the caller can use a stored token that has not expired.
         """
-        with self._flight(identity, deadline.half()) as waited, ExitStack() as stack:
+        look = deadline.half()
+        with self._flight(identity, deadline.part(LOCK_SHARE)) as turn, ExitStack() as stack:
+            if turn.waited and (
+                grant := self._left_by_another(
+                    identity, kinds, deadline, turn, slots, renew=renew, outworn=outworn
+                )
+            ):
+                return grant
+            store = self._store()
+            # The time for tries that fail is over when it would be without the wait: another one has tried meanwhile.
             for kind in kinds:
-                slots[kind] = self._store().read(identity, kind, deadline.half())
-            will_do = _tokens(slots, kinds) != outworn
+                slots[kind] = store.read(identity, kind, deadline.half().patient(look.left()))
+            will_do = _will_do(_tokens(slots, kinds), renew=renew, outworn=outworn)
             for kind in kinds:
                 slots[kind] = self._repaired(identity, slots[kind], deadline)
             if will_do and (grant := self._fresh(_tokens(slots, kinds), min_ttl)):
-                return grant._replace(waited=waited)
+                return grant._replace(waited=turn.waited)
             for kind in set(Kind).difference(kinds):
-                slot = self._store().read(identity, kind, deadline.half())
+                slot = store.read(identity, kind, deadline.half())
                 slots[kind] = self._repaired(identity, slot, deadline)
-            if outworn is None:
+            if not renew:
                 self._refuse_others([slot.stored for slot in slots.values()])
-            stack.enter_context(self._store().mint(identity, deadline))
-            pair = self._source().obtain(identity, deadline.half())
+            stack.enter_context(store.mint(identity, deadline))
+            pair = self._pair(identity, deadline, _tokens(slots, kinds), turn, fallback=fallback)
             minted_at = self._vault_now()
             try:
                 # The access token comes last: whoever finds it finds the refresh token too.
                 landed = {
-                    token.kind: self._store().write(
+                    token.kind: store.write(
                         identity,
                         token,
                         pair.release_version,
@@ -322,7 +392,55 @@ class Broker:
             raise TokenError(
                 "The token expired while it was being stored.", hint="Its life is too short to be used."
             )
-        return grant._replace(waited=waited)
+        return grant._replace(waited=turn.waited)
+
+    def _left_by_another(
+        self,
+        identity: Identity,
+        kinds: Collection[Kind],
+        deadline: Deadline,
+        turn: Turn,
+        slots: dict[Kind, Slot],
+        *,
+        renew: bool,
+        outworn: list[Stored | None] | None,
+    ) -> Grant | None:
+        """What the one before us has made of it, by a quick look: fresh tokens, or the endpoint's failure, which is raised.
+
+        None where neither can be seen. What only a mint needs is not loaded for this.
+        """
+        if self._reader is None:
+            return None
+        stored = [self._reader.read(identity, kind, deadline) for kind in kinds]
+        if _will_do(stored, renew=renew, outworn=outworn):
+            grant = self._fresh(stored)
+            if grant and not grant.overdue:
+                return grant._replace(waited=True)
+        if failure := turn.failure(deadline.half()):
+            slots.update({kind: Slot(stored=one) for kind, one in zip(kinds, stored, strict=True)})
+            raise failure
+        return None
+
+    def _pair(
+        self,
+        identity: Identity,
+        deadline: Deadline,
+        stored: list[Stored | None],
+        turn: Turn,
+        *,
+        fallback: bool,
+    ) -> TokenPair:
+        """A new pair, or the failure of another caller who has just asked for it."""
+        if failure := turn.failure(deadline.half()):
+            raise failure
+        fallback = fallback and self._granted(stored, "vault", stale=True) is not None
+        try:
+            pair = self._source().obtain(identity, deadline.half(), fallback=fallback)
+        except SourceError as exc:
+            turn.failed(exc)
+            raise
+        turn.responded()
+        return pair
 
     def _fresh(self, stored: list[Stored | None], min_ttl: float | None = None) -> Grant | None:
         grant = self._granted(stored, "vault", stale=False)
@@ -365,6 +483,11 @@ def _told(identity: Identity, grant: Grant) -> Grant:
     ):
         _log.warning("the stored token names another user than the one asked for")
     return grant
+
+
+def _will_do(stored: list[Stored | None], *, renew: bool, outworn: list[Stored | None] | None) -> bool:
+    """Whether these tokens may be used, as far as `renew` goes: only if they are known to be others than before."""
+    return not renew or (outworn is not None and stored != outworn)
 
 
 def _tokens(slots: Mapping[Kind, Slot], kinds: Collection[Kind]) -> list[Stored | None]:

@@ -15,11 +15,13 @@ said by `sync`, when only some failed.
     ├── BusyError             75   the deadline passed while another process held the lock
     ├── SourceError           69   the token endpoint cannot be reached or does not answer
     │   ├── SourceBusyError        75   ... asks us to slow down (429)
+    │   ├── SourceSettingsError    78   ... is not what the settings say: its certificate, its scheme
     │   ├── SourceProtocolError 76 ... answers something that is not its contract
     │   ├── SourceRefusedError     77   ... says no
     │   └── ParameterMissingError  78   ... misses a parameter (its 500)
     └── StoreError            69   Vault cannot be reached, is sealed, or fails
         ├── StoreBusyError         75   ... asks us to slow down (429)
+        ├── StoreSettingsError     78   ... is not what the settings say: its certificate, its scheme, or not Vault
         ├── StoreRefusedError      77   ... says no
         └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
             └── OtherEndpointError 78  ... or a token that another endpoint issued
@@ -27,22 +29,27 @@ said by `sync`, when only some failed.
 No message may contain a token, a Vault token or a response body: whoever adds one, add it to the canary test.
 """
 
-from typing import ClassVar
+from os import EX_TEMPFAIL, EX_UNAVAILABLE
+from typing import ClassVar, NamedTuple
 
 
 class KlearstackVaultError(Exception):
     """What failed and where, in one line; `hint` says what to do next.
 
-    `code` is stable and machine-readable; `retryable` says whether the same call may work later.
+    `code` is stable and machine-readable.
     """
 
     exit_code: ClassVar[int] = 70
     code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-        self.retryable = retryable
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may work later, with nothing changed: the exit code says it, too."""
+        return self.exit_code in {EX_UNAVAILABLE, EX_TEMPFAIL}
 
 
 def bug(exc: Exception) -> KlearstackVaultError:
@@ -94,15 +101,33 @@ class BusyError(KlearstackVaultError):
     code = "busy"
 
 
+class Failure(NamedTuple):
+    """What was observed of the endpoint, as facts: a cause, which failures.py puts into words, and numbers.
+
+    `number` is the status; for a certificate OpenSSL's reason; for a deadline the milliseconds that it allowed.
+    `retry_after` (seconds) is the endpoint's.
+    """
+
+    cause: str
+    number: int = 0
+    retry_after: float = 0.0
+
+
 class SourceError(KlearstackVaultError):
     exit_code = 69
     code = "endpoint_unavailable"
+    failure: Failure | None = None  # what it is made of
 
 
 class SourceBusyError(SourceError):
     exit_code = 75
     code = "endpoint_busy"
     retry_after: float = 0.0  # seconds, as the endpoint's `Retry-After` says
+
+
+class SourceSettingsError(SourceError):
+    exit_code = 78
+    code = "endpoint_settings"
 
 
 class SourceProtocolError(SourceError):
@@ -123,11 +148,17 @@ class ParameterMissingError(SourceError):
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
+    unrepeatable: bool = False  # whether the request may have been carried out, and must not be sent again
 
 
 class StoreBusyError(StoreError):
     exit_code = 75
     code = "vault_busy"
+
+
+class StoreSettingsError(StoreError):
+    exit_code = 78
+    code = "vault_settings"
 
 
 class StoreRefusedError(StoreError):

@@ -19,12 +19,18 @@ _WANTS_TLS = re.compile(
     rb"HTTP request (to an HTTPS server|was sent to HTTPS port)|plain HTTP to an SSL-enabled"
 )
 
+# What OpenSSL calls the alerts by which a server refuses a client certificate, or the lack of one.
+_CERTIFICATE_ALERT = re.compile(
+    r"(?:SSLV3|TLSV1|TLSV13)_ALERT_((?:NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_\w+|UNKNOWN_CA)"
+)
+
 
 class Cause(Enum):
     """Why there is no response."""
 
     BROKEN = "the connection broke ({})"
     CERTIFICATE = "its TLS certificate does not verify ({})"
+    CLIENT_CERTIFICATE = "it does not accept our TLS client certificate ({})"
     FILES = "the CA or the client certificate is no PEM file that fits"
     NAME = "its name does not resolve"
     REFUSED = "connection refused"
@@ -33,15 +39,21 @@ class Cause(Enum):
 
 
 class Failure(NamedTuple):
-    """The cause, and what was observed, in words."""
+    """The cause, and what was observed, in words; `number` is OpenSSL's reason against a certificate."""
 
     cause: Cause
     details: str = ""
+    number: int = 0
 
     @property
     def final(self) -> bool:
         """Whether asking again cannot help."""
-        return self.cause in {Cause.CERTIFICATE, Cause.FILES, Cause.NAME, Cause.SCHEME}
+        return self.misconfigured or self.cause is Cause.NAME
+
+    @property
+    def misconfigured(self) -> bool:
+        """Whether a setting is wrong, here or at the server."""
+        return self.cause in {Cause.CERTIFICATE, Cause.CLIENT_CERTIFICATE, Cause.FILES, Cause.SCHEME}
 
     def __str__(self) -> str:
         return self.cause.value.format(self.details)
@@ -170,9 +182,10 @@ def _has_closed(exc: BaseException) -> bool:
 
 def _explained(exc: BaseException) -> Failure:
     for one in _chain(exc):
+        if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):
+            return Failure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
             if isinstance(one, kind):
-                return Failure(
-                    cause, str(one) if cause is Cause.SCHEME else getattr(one, "verify_message", "")
-                )
+                details = str(one) if cause is Cause.SCHEME else getattr(one, "verify_message", "")
+                return Failure(cause, details, getattr(one, "verify_code", 0))
     return Failure(Cause.BROKEN, type(exc).__name__)

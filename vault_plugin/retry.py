@@ -4,14 +4,28 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from math import inf
 
 
 class Deadline:
-    """A point in time that everything belonging to one call shares."""
+    """A point in time that everything belonging to one call shares; `began` is when the call did (monotonic seconds)."""
 
-    def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        began: float | None = None,
+        last_try: float = inf,
+    ) -> None:
+        """`began` and `last_try`, after which nothing is repeated, are in monotonic seconds."""
+        now = monotonic()
+        self.began = now if began is None else began
         self._monotonic = monotonic
-        self._end = monotonic() + seconds
+        self._end = now + seconds
+        self._last_try = last_try
 
     def left(self) -> float:
         """Seconds left, never below 0."""
@@ -19,7 +33,21 @@ class Deadline:
 
     def half(self) -> "Deadline":
         """A deadline over half of what is left: whoever fails within it leaves time for a fallback."""
-        return Deadline(self.left() / 2, self._monotonic)
+        return self.part(0.5)
+
+    def part(self, share: float) -> "Deadline":
+        """A deadline over that share of what is left."""
+        return Deadline(self.left() * share, self._monotonic, began=self.began, last_try=self._last_try)
+
+    def patient(self, seconds: float) -> "Deadline":
+        """The same end, but what failed is not repeated later than that many seconds from now; with 0, not at all."""
+        last_try = min(self._last_try, self._monotonic() + seconds)
+        return Deadline(self.left(), self._monotonic, began=self.began, last_try=last_try)
+
+    def permits(self, pause: float) -> bool:
+        """Whether what failed may be repeated after a pause of that many seconds."""
+        then = self._monotonic() + pause
+        return then < self._end and then < self._last_try
 
 
 def full_jitter(base: float, cap: float) -> Iterator[float]:
@@ -33,9 +61,26 @@ def full_jitter(base: float, cap: float) -> Iterator[float]:
         bound = min(cap, bound * 2)
 
 
-def retry_after(header: str | None) -> float:
-    """Seconds of a `Retry-After` header; 0 where there is none, or a date (which no server of ours sends)."""
-    return float(header) if header is not None and header.isascii() and header.isdigit() else 0.0
+def retry_after(header: str | None, date: str | None = None) -> float:
+    """Seconds to wait by a `Retry-After` header, which is a number or an HTTP date; 0 where it is neither.
+
+    A date counts from the `Date` header of the same response, if there is one: by the server's clock, not by ours.
+    """
+    if header is None:
+        return 0.0
+    if header.isascii() and header.isdigit():
+        return float(header)
+    then, now = _instant(header), _instant(date or "")
+    return 0.0 if then is None else max(0.0, then - (time.time() if now is None else now))
+
+
+def _instant(header: str) -> float | None:
+    """Unix seconds of an HTTP date."""
+    try:
+        moment = parsedate_to_datetime(header)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 class Pace:

@@ -2,7 +2,8 @@
 
 The lock is the kernel's (flock on a file that nobody deletes), so that it ends with its holder, also by SIGKILL. The
 file also carries a memo from one holder to the next: Vault's index of the newest write, which the next one's reads
-must have seen. 4096 files serve all keys: two identities that share one wait for each other, and nothing else.
+must have seen. And it carries the last failure of the endpoint, so that whoever was waiting meanwhile does not ask for it
+to fail again. 4096 files serve all keys: two identities that share one wait for each other, and nothing else.
 
 On a network file system each of these calls may take as long as it likes, so that all of them go through blocking.py.
 """
@@ -19,11 +20,17 @@ from hashlib import sha256
 from pathlib import Path
 
 from vault_plugin import blocking
-from vault_plugin.errors import BusyError, OutputError
+from vault_plugin.errors import BusyError, Failure, OutputError
+from vault_plugin.failures import code_of
 from vault_plugin.retry import Deadline, full_jitter
 
 LEAST = 0.5  # seconds that the folder gets in any case; a local one takes microseconds
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # monotonic time is one host's, from one boot to the next
 _MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
+_FAILURE = re.compile(
+    rb"(?P<key>[0-9a-f]{64}) (?P<terms>[0-9a-f]{64}) (?P<code>\w{1,40}) (?P<cause>\w{1,60}) (?P<number>[0-9]{1,9})"
+    rb" (?P<retry_after>[0-9]{1,12}\.[0-9]{3}) (?P<boot>[0-9a-f-]{36}) (?P<at>[0-9]{1,12}\.[0-9]{6})"
+)
 
 
 class Turn:
@@ -32,19 +39,49 @@ class Turn:
     def __init__(self, descriptor: int, key: str, content: bytes, *, waited: bool) -> None:
         self._descriptor: int | None = descriptor
         self._key = key
-        self._content = content
+        self._lines = [line for line in content.split(b"\n") if line.startswith(key.encode())]
         self.waited = waited
 
     @property
     def memo(self) -> str | None:
         """What the last holder left for this key."""
-        found = _MEMO.fullmatch(self._content)
-        return found[2].decode() if found and found[1].decode() == self._key else None
+        found = self._found(_MEMO)
+        return found[2].decode() if found else None
 
     def leave(self, memo: str) -> None:
         """Leave something (no secret) for the next holder. Without it, that one may read an older state once."""
-        self._content = f"{self._key} {memo}".encode()
-        self._do(partial(_write, self._content), too_late=os.close)
+        self._replace(_MEMO, f"{self._key} {memo}".encode())
+
+    def failure(self, terms: str, since: float) -> tuple[Failure, float] | None:
+        """How the endpoint failed for a holder on equal terms, after `since` (monotonic seconds), and how long ago."""
+        found = self._found(_FAILURE)
+        if found is None or found["terms"].decode() != _digest(terms) or found["boot"].decode() != _boot_id():
+            return None
+        failure = Failure(found["cause"].decode(), int(found["number"]), float(found["retry_after"]))
+        at, now = float(found["at"]), time.monotonic()
+        return (
+            (failure, now - at) if since < at <= now and code_of(failure) == found["code"].decode() else None
+        )
+
+    def leave_failure(self, failure: Failure, terms: str) -> None:
+        """Tell the next holders that the endpoint has failed; `terms` are the settings on which that depends."""
+        facts = f"{code_of(failure)} {failure.cause} {failure.number} {min(failure.retry_after, 1e9):.3f}"
+        when = f"{_boot_id()} {time.monotonic():.6f}"
+        self._replace(_FAILURE, f"{self._key} {_digest(terms)} {facts} {when}".encode())
+
+    def forget_failure(self) -> None:
+        """Have no later holder hear of it: the endpoint has responded since."""
+        if self._found(_FAILURE):
+            self._replace(_FAILURE, b"")
+
+    def _found(self, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        return next(filter(None, map(form.fullmatch, self._lines)), None)
+
+    def _replace(self, form: re.Pattern[bytes], line: bytes) -> None:
+        """Put this line in place of those of that form. One that is none of either form is dropped."""
+        kept = [one for one in self._lines if not form.fullmatch(one)]
+        self._lines = [one for one in [*kept, line] if _MEMO.fullmatch(one) or _FAILURE.fullmatch(one)]
+        self._do(partial(_write, b"\n".join(self._lines)), too_late=os.close)
 
     def end(self) -> None:
         """Give the lock back."""
@@ -77,7 +114,7 @@ class SingleFlight:
     @contextmanager
     def turn(self, key: str, deadline: Deadline) -> Iterator[Turn]:
         """Hold the lock of `key`. Raises BusyError if another holds it, or the folder does not respond, in time."""
-        digest = sha256(key.encode(errors="surrogateescape")).hexdigest()
+        digest = _digest(key)
         pauses = full_jitter(0.01, 0.1)
         waited = False
         while (locked := self._locked_in_time(digest[:3], deadline)) is None:
@@ -87,7 +124,6 @@ class SingleFlight:
                 raise BusyError(
                     "Another process has been fetching this token for too long.",
                     hint="Try again, or give more time with --deadline.",
-                    retryable=True,
                 )
             self._sleep(pause)
         descriptor, content = locked
@@ -110,7 +146,6 @@ class SingleFlight:
             raise BusyError(
                 f"The lock folder {self._folder} did not respond in time.",
                 hint="Check its file system, or name another folder with KLEARSTACK_LOCK_DIR.",
-                retryable=True,
             ) from None
 
     def _locked(self, name: str) -> tuple[int, bytes] | None:
@@ -142,6 +177,18 @@ class SingleFlight:
             )
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._folder / name, flags, 0o600)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _boot_id() -> str:
+    """Empty where the kernel tells none: what is left then fits nobody."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _write(content: bytes, descriptor: int) -> None:

@@ -6,9 +6,9 @@ only mints another pair. What the endpoint answers is checked here and never sho
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import requests
@@ -16,34 +16,32 @@ import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import (
-    ParameterMissingError,
-    SourceBusyError,
-    SourceError,
-    SourceProtocolError,
-    SourceRefusedError,
-    TokenError,
-    UserMismatchError,
-)
+from vault_plugin.errors import Failure, SourceError, TokenError, UserMismatchError
+from vault_plugin.failures import error_of, missing_parameter
 from vault_plugin.identity import Identity
 from vault_plugin.network import Tls, within
 from vault_plugin.peer import Cause, Peer
-from vault_plugin.responses import Response, cut_short
+from vault_plugin.responses import SPEAKS_TLS, Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.tokens import Kind, Token, TokenPair
 from vault_plugin.values import ENDPOINT_PATH, issuer
 
 MAX_BODY = 64 * 1024  # bytes; a pair of tokens has about 500
-TRIES = 4
-_log = logging.getLogger(__name__)
-
-_CHECKS = {
-    401: "The endpoint wants no login; check --url.",
-    403: "Check that this host may call it (IP allow-list).",
-    404: "Check --url: it is what stands before /access/klearstack/ in your API's address.",
+PATIENCE = 10.0  # seconds after which no further try begins
+FALLBACK_PATIENCE = 3.5  # the same where a stored token can be used instead
+REFUSED_PATIENCE, REFUSED_PAUSE = 3.0, 1.0  # the same, and the longest pause, where nobody listens
+TRIES = 4  # at most, with such a token, or of a request that is told how long to wait
+NAME_TRIES = 2
+_CAUSES = {
+    Cause.BROKEN: "broken",
+    Cause.CERTIFICATE: "certificate",
+    Cause.CLIENT_CERTIFICATE: "client_certificate",
+    Cause.FILES: "files",
+    Cause.NAME: "name",
+    Cause.REFUSED: "refused",
+    Cause.TIMEOUT: "timeout",
 }
-# Its page shows no body of the 500, only: "One or Many Required parameters from company name must be missing".
-_PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
+_log = logging.getLogger(__name__)
 
 
 class _Connection(urllib3.connection.HTTPConnection):
@@ -111,35 +109,42 @@ class EndpointSource:
         self._sleep = sleep
         self._idle: list[_Adapter] = []  # as many as there were callers at a time
 
-    def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
-        """Mint a pair of tokens.
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair:
+        """Mint a pair of tokens. `fallback`: the caller has a stored token to use if this fails.
 
-        Raises SourceRefusedError, ParameterMissingError, SourceProtocolError and TokenError at once; what may pass
-        is tried up to four times inside the deadline, then raised as SourceError or SourceBusyError.
+        Raises SourceRefusedError, SourceSettingsError, ParameterMissingError, SourceProtocolError and TokenError at
+        once; what may pass is tried again for a while, then raised as SourceError or SourceBusyError.
         """
-        pauses = full_jitter(0.5, 8.0)
-        for left in reversed(range(TRIES)):
+        patience = _Patience(deadline, fallback=fallback)
+        last: SourceError | None = None
+        while True:
             try:
                 return self._ask_in_time(identity, deadline)
             except SourceError as exc:
-                pause = max(next(pauses), getattr(exc, "retry_after", 0.0))
-                if not (exc.retryable and left and pause < deadline.left()):
+                if last and exc.failure and exc.failure.cause in {"deadline", "unasked"}:
+                    raise last from None  # a try that is cut short shows nothing new
+                last, pause = exc, patience.pause(exc)
+                if pause is None:
                     raise
                 _log.info("%s Trying again in %.2f s", exc, pause)
                 self._sleep(pause)
-        raise AssertionError  # pragma: no cover  the last try returns or raises
 
     def _ask_in_time(self, identity: Identity, deadline: Deadline) -> TokenPair:
         """One request, given up after the timeout or at the deadline, whatever the endpoint sends."""
-        if not deadline.left():
-            raise self._unavailable("could not be asked before the deadline passed")
+        left = deadline.left()
+        if not left:
+            raise self._error("unasked")
         try:
             adapter = self._idle.pop()
         except IndexError:
             adapter = _Adapter(self._peer)
         try:
-            with within(Deadline(min(self._timeout, deadline.left()))):
+            with within(Deadline(min(self._timeout, left))):
                 return self._ask(adapter, identity)
+        except SourceError as exc:
+            if exc.failure == Failure("timeout") and left < self._timeout:
+                raise self._error("deadline", int(left * 1000)) from None
+            raise
         finally:
             self._idle.append(adapter)
 
@@ -163,23 +168,12 @@ class EndpointSource:
 
     def _failed(self, exc: Exception) -> SourceError:
         failure = self._peer.explain(exc)
-        match failure.cause:
-            case Cause.CERTIFICATE:
-                return SourceError(
-                    f"The TLS certificate of {self._url} does not verify.",
-                    hint="Name its CA's PEM file with --ca-cert; verification cannot be turned off.",
-                )
-            case Cause.TIMEOUT:
-                return self._unavailable("did not answer in time")
-            case Cause.BROKEN:
-                return self._unavailable("broke the connection")
-            case _:
-                may_pass = failure.cause in {Cause.NAME, Cause.REFUSED}
-                hint = "Check --ca-cert." if failure.cause is Cause.FILES else "Check --url."
-                hint = "Check --url, or try again later." if may_pass else hint
-                return SourceError(
-                    f"{self._url} cannot be reached: {failure}.", hint=hint, retryable=may_pass
-                )
+        if failure.cause is Cause.SCHEME:
+            return self._error("speaks_tls" if failure.details == SPEAKS_TLS else "speaks_plain")
+        return self._error(_CAUSES[failure.cause], failure.number)
+
+    def _error(self, cause: str, number: int = 0, retry_after: float = 0.0) -> SourceError:
+        return error_of(Failure(cause, number, retry_after), self._url)
 
     def _post(self, adapter: _Adapter, identity: Identity) -> requests.Response:
         request = requests.Request(
@@ -213,16 +207,13 @@ class EndpointSource:
 
     def _pair(self, body: bytes, identity: Identity) -> TokenPair:
         if len(body) > MAX_BODY:
-            raise SourceProtocolError(f"The answer of {self._url} is too long to be two tokens.")
+            raise self._error("too_long")
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
-            raise SourceProtocolError(
-                f"The answer of {self._url} is not JSON.",
-                hint="Check --url: is it the API's, not a web page's?",
-            ) from None
+            raise self._error("no_json") from None
         if not isinstance(answer, dict):
-            raise SourceProtocolError(f"The answer of {self._url} is no JSON object.")
+            raise self._error("no_object")
         access, refresh = (self._token(answer, kind) for kind in Kind)
         if access.expires_at > refresh.expires_at:
             _log.warning("the endpoint's access token outlives its refresh token")
@@ -245,7 +236,7 @@ class EndpointSource:
     def _token(self, answer: dict[str, Any], kind: Kind) -> Token:
         raw = answer.get(f"{kind}_token")
         if not isinstance(raw, str) or not raw:
-            raise SourceProtocolError(f"The answer of {self._url} has no `{kind}_token`.")
+            raise self._error(f"no_{kind}_token")
         token = Token.from_jwt(raw, kind)
         now = self._clock.now()
         if not token.ttl(now):
@@ -266,31 +257,43 @@ class EndpointSource:
 
     def _refusal(self, response: requests.Response, body: bytes) -> SourceError:
         """What a status other than 200 means; the body is looked at, but not shown."""
-        status = response.status_code
-        text = body.decode(errors="replace").lower()
-        named = [name for name, pattern in _PARAMETERS.items() if pattern.search(text)]
-        if status == 500 and (named or ("missing" in text and "param" in text)):
-            return ParameterMissingError(
-                f"{self._url} misses a required parameter: {' or '.join(named) or 'it does not say which'}.",
-                hint="Check --user-id and --company-name: the endpoint may not know them.",
-            )
+        status, headers = response.status_code, response.headers
+        told = retry_after(headers.get("Retry-After"), headers.get("Date"))
+        if status == 500 and (failure := missing_parameter(body)):
+            return error_of(failure, self._url)
         if status == 429:
-            busy = SourceBusyError(
-                f"{self._url} asks to slow down (429).", hint="Try again later.", retryable=True
-            )
-            busy.retry_after = retry_after(response.headers.get("Retry-After"))
-            return busy
+            return self._error("busy", status, told)
         if status >= 500:
-            return self._unavailable(f"answers with status {status}")
-        if 300 <= status < 400:
-            return SourceRefusedError(
-                f"{self._url} redirects ({status}), which is not followed.",
-                hint="Check --url: https, the right host?",
-            )
-        return SourceRefusedError(
-            f"{self._url} refuses (status {status}).",
-            hint=_CHECKS.get(status, "Check --user-id, --company-name and --url."),
-        )
+            return self._error("status", status, told)
+        return self._error("redirects" if 300 <= status < 400 else "refuses", status)
 
-    def _unavailable(self, what: str) -> SourceError:
-        return SourceError(f"{self._url} {what}.", hint="Check --url, or try again later.", retryable=True)
+
+class _Patience:
+    """How long, and how often, one call asks again."""
+
+    def __init__(self, deadline: Deadline, *, fallback: bool) -> None:
+        self._deadline = deadline
+        self._fallback = fallback
+        self._limit = deadline.patient(FALLBACK_PATIENCE if fallback else PATIENCE)
+        self._refused = deadline.patient(REFUSED_PATIENCE)
+        self._tries = 0
+        self._pauses = full_jitter(0.5, 8.0)
+
+    def pause(self, exc: SourceError) -> float | None:
+        """Seconds to wait before the next try, after one that failed in this way; None if there is none."""
+        self._tries += 1
+        failure = exc.failure
+        if failure is None or not exc.retryable or self._tries >= self._most(failure):
+            return None
+        pause, limit = max(next(self._pauses), failure.retry_after), self._limit
+        if failure.cause == "refused":
+            pause, limit = min(pause, REFUSED_PAUSE), self._refused
+        elif failure.cause == "busy" and failure.retry_after and not self._fallback:
+            limit = self._deadline  # it has told when to come back
+        return pause if limit.permits(pause) else None
+
+    def _most(self, failure: Failure) -> float:
+        if failure.cause == "name":
+            return NAME_TRIES
+        told = failure.cause == "busy" and failure.retry_after
+        return TRIES if told or self._fallback else inf

@@ -199,7 +199,6 @@ class VaultStore:
             "Vault would have kept the token longer than its JWT lives, whatever was tried.",
             hint="Other writers change `delete_version_after` of this path, Vault's clock was set, or its response "
             "times vary too much; try again.",
-            retryable=True,
         )
 
     def _left(self, task: _Task) -> float:

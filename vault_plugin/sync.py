@@ -99,9 +99,7 @@ class Sync:
             worker.join(grace.left())
         with self._lock:
             for entry in self._in_flight.values():
-                late = BusyError(
-                    "It was in flight when the run was stopped.", hint="Run again.", retryable=True
-                )
+                late = BusyError("It was in flight when the run was stopped.", hint="Run again.")
                 self._count(Done(entry, "failed", error=late))
             self._in_flight.clear()  # whoever ends after this is not heard
         if self._failure is not None:

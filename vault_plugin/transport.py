@@ -5,6 +5,7 @@ consulted and `~/.netrc` is not read: what is sent carries the Vault token.
 """
 
 import http.client
+import json
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.network import Socket, Tls, within
 from vault_plugin.peer import Cause, LocalPeer, Peer
 from vault_plugin.responses import Response, cut_short
@@ -29,6 +30,7 @@ MAX_REFUSALS = (
 )
 _HINTS = {
     Cause.CERTIFICATE: "Name its CA's PEM file with VAULT_CACERT; verification cannot be turned off.",
+    Cause.CLIENT_CERTIFICATE: "Check VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
     Cause.FILES: "Check VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
     Cause.SCHEME: "Correct the scheme in VAULT_ADDR.",
 }
@@ -47,8 +49,11 @@ class Answer(NamedTuple):
 class TransportError(Exception):
     """No answer that stands.
 
-    `ambiguous`: the request may have been carried out. `final`: asking this node again cannot help.
+    `ambiguous`: the request may have been carried out. `final`: asking this node again cannot help. `error`: what it
+    is to the caller.
     """
+
+    error: type[StoreError] = StoreError
 
     def __init__(self, reason: str, hint: str = "", *, ambiguous: bool = False, final: bool = False) -> None:
         super().__init__(reason)
@@ -63,6 +68,14 @@ class _RefusedError(TransportError):
 
 class _BusyError(TransportError):
     """The node asks for patience."""
+
+    error = StoreBusyError
+
+
+class _MisconfiguredError(TransportError):
+    """A setting is wrong, here or at the node."""
+
+    error = StoreSettingsError
 
 
 class OutdatedError(Exception):
@@ -153,16 +166,16 @@ class Transport:
         """
         pauses = full_jitter(0.1, 1.0)
         refusals: Counter[str] = Counter()
+        last: StoreError | None = None  # the cause to be told if the deadline passes during a pause
         while True:
             self._await_turn(deadline)
             if not in_time():
                 raise OutdatedError
             node = self._addresses[self._node]
             if not deadline.left():
-                raise StoreError(
+                raise last or StoreError(
                     f"The deadline passed before Vault at {node} could be asked.",
                     hint="Give more time with --deadline.",
-                    retryable=True,
                 )
             pause = next(pauses)
             try:
@@ -182,13 +195,10 @@ class Transport:
                 MAX_REFUSALS if failure.final else refusals[node] + isinstance(failure, _RefusedError)
             )
             hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
-            if hopeless or pause >= deadline.left() or (failure.ambiguous and not repeatable):
-                error = StoreBusyError if isinstance(failure, _BusyError) else StoreError
-                raise error(
-                    f"Vault at {node} gives no answer: {failure}.",
-                    hint=failure.hint,
-                    retryable=not failure.final,
-                ) from None
+            last = failure.error(f"Vault at {node} gives no answer: {failure}.", hint=failure.hint)
+            last.unrepeatable = not repeatable
+            if hopeless or not deadline.permits(pause) or (failure.ambiguous and not repeatable):
+                raise last from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
 
@@ -245,7 +255,6 @@ class Transport:
         return StoreBusyError(
             f"Vault at {self._addresses[self._node]} gives no answer: it is busy (status 429).",
             hint="Try again later, or ask for a higher rate limit quota.",
-            retryable=True,
         )
 
     def once(
@@ -279,7 +288,8 @@ class Transport:
                 f"it has not yet applied an earlier write (status {answer.status})", "Try again."
             )
         if refused:
-            self._throttle.refuse(retry_after(answer.headers.get("Retry-After")), answer.sent)
+            told = retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
+            self._throttle.refuse(told, answer.sent)
         elif answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             self._throttle.accept(answer.sent)
 
@@ -328,7 +338,8 @@ class Transport:
 
     def _failed(self, node: str, exc: Exception) -> TransportError:
         failure = self._peers[node].explain(exc)
-        kind = _RefusedError if failure.cause is Cause.REFUSED else TransportError
+        kind = _MisconfiguredError if failure.misconfigured else TransportError
+        kind = _RefusedError if failure.cause is Cause.REFUSED else kind
         return kind(
             str(failure), _HINTS.get(failure.cause, ""), ambiguous=not failure.final, final=failure.final
         )
@@ -358,11 +369,29 @@ class Transport:
             )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransportError(f"status {status}", "Vault's own log says more.", ambiguous=True)
+        if not _is_of_vault(answer):
+            raise _MisconfiguredError(
+                f"what responds there is not Vault (status {status}, not in Vault's form)",
+                "Check VAULT_ADDR: Vault's own address, without /v1 or /ui, and no proxy's login page.",
+                final=True,
+            )
 
     def _turn_from(self, node: str) -> None:
         """Go to the next node, unless a redirect or another thread has already moved us."""
         if self._addresses[self._node] == node:
             self._node = (self._node + 1) % len(self._addresses)
+
+
+def _is_of_vault(answer: Answer) -> bool:
+    """Whether Vault itself may have answered: by JSON objects, with errors in a list; empty where there is nothing to say."""
+    if not answer.body.strip():
+        return answer.status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}
+    try:
+        content = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return False
+    is_error = answer.status >= HTTPStatus.BAD_REQUEST
+    return isinstance(content, dict) and (not is_error or bool(content.keys() & {"errors", "data"}))
 
 
 def _names_an_error(body: bytes) -> bool:

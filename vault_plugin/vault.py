@@ -13,7 +13,7 @@ import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from vault_plugin import blocking
-from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError
+from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
@@ -161,7 +161,7 @@ class VaultClient:
 
         answer = self._do("read", deadline, ask)
         if not isinstance(answer, dict):
-            raise StoreError(
+            raise StoreSettingsError(
                 "Vault's answer to a read is not JSON.", hint="Is VAULT_ADDR Vault's own address?"
             )
         data: dict[str, Any] | None = answer.get("data")
@@ -197,7 +197,7 @@ class VaultClient:
             in_time,
         )
         if not isinstance(answer, dict):
-            raise StoreError(
+            raise StoreSettingsError(
                 "Vault took the write without telling a version: the mount is not KV v2 any more."
             )
         return dict(answer["data"]), self._session.sent
@@ -241,7 +241,6 @@ class VaultClient:
             raise StoreError(
                 "Vault's login was not finished before the deadline passed.",
                 hint="Vault's own log says more.",
-                retryable=True,
             )
         try:
             yield
@@ -272,7 +271,7 @@ class VaultClient:
                 hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
             ) from None
         except (KeyError, TypeError):  # what hvac makes of it
-            raise StoreError(
+            raise StoreSettingsError(
                 "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
             ) from None
         self._logged_in = True
@@ -299,7 +298,7 @@ class VaultClient:
         except InvalidRequest as exc:
             if any("check-and-set" in str(error) for error in exc.errors or ()):
                 raise CasMismatchError from None
-            raise StoreError(f"Vault would not {doing}: it calls the request invalid (400).") from None
+            raise StoreRefusedError(f"Vault would not {doing}: it calls the request invalid (400).") from None
         except Forbidden as exc:
             # Vault says "1 error occurred: ..." if a policy denied it, and less if it does not know the token.
             known = any(
@@ -308,12 +307,12 @@ class VaultClient:
             hint = (
                 "Its policy lacks a capability here, or the mount does not exist; README shows the policy."
                 if known
-                else "The Vault token is wrong, expired or used up."
+                else "Vault does not know the Vault token: it has been revoked, has expired, or is wrong."
             )
             error = StoreRefusedError if known else _UnknownTokenError
             raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
-        except VaultError as exc:
-            raise StoreError(
+        except VaultError as exc:  # what may pass does not get here
+            raise StoreRefusedError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
             ) from None
 

@@ -44,7 +44,7 @@ class WarmReader:
             path = f"/v1/{ref.mount}/data/{ref.path}" if version == 2 else f"/v1/{ref.mount}/{ref.path}"
             try:
                 answer = self._transport.once("GET", path, headers, None, deadline.left())
-                if answer.status == 429:  # another request would be refused, too
+                if answer.status == 429 or answer.status >= 500:  # another request would fail, too
                     return None
                 if answer.status != 200:
                     continue

@@ -149,7 +149,11 @@ def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
         body = b'{"errors":["Vault is sealed"]}'
         sealed.answer(lambda line: True, 503, body=body, when="before", times=99)
         sides: list[tuple[dict[str, Any], str, str]] = [
-            ({"vault_token": "hvs.wrong"}, "vault_refused", "The Vault token is wrong, expired or used up."),
+            (
+                {"vault_token": "hvs.wrong"},
+                "vault_refused",
+                "Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
+            ),
             (
                 {"vault_addr": sealed.address},
                 "vault_unavailable",

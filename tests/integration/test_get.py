@@ -282,3 +282,13 @@ def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: Worl
     assert done.returncode == 74
     assert "Standard output" in done.stderr
     assert world.get()["source"] == "vault"
+
+
+def test_a_revoked_vault_token_is_said_to_be_one(kv2: World) -> None:
+    kv2.get()
+    token = kv2.vault.admin.auth.token.create(ttl="1h")["auth"]["client_token"]
+    assert kv2.get(VAULT_TOKEN=token)["source"] == "vault"
+    kv2.vault.admin.auth.token.revoke(token)
+    done = kv2.run("get", VAULT_TOKEN=token)
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "it has been revoked, has expired, or is wrong" in done.stderr

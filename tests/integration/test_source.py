@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import random
 import socket
 import threading
 import time
@@ -9,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import trustme
-from support.fakes import ACME, jwt
+from support.fakes import ACME, FakeClock, jwt
+from support.ports import own_port
 
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import (
@@ -23,6 +25,7 @@ from vault_plugin.errors import (
     SourceError,
     SourceProtocolError,
     SourceRefusedError,
+    SourceSettingsError,
     TokenError,
     UserMismatchError,
 )
@@ -33,10 +36,19 @@ from vault_plugin.source import EndpointSource
 from vault_plugin.tokens import Kind, TokenPair
 
 
-def obtain(url: str, *, seconds: float = 20, timeout: float = 5, ca_file: str | None = None) -> TokenPair:
-    """Mint at that URL; the pauses between tries are skipped."""
-    source = EndpointSource(url, ServerClock(), timeout=timeout, ca_file=ca_file, sleep=lambda _: None)
-    return source.obtain(ACME, Deadline(seconds))
+def obtain(
+    url: str,
+    *,
+    seconds: float = 20,
+    timeout: float = 5,
+    ca_file: str | None = None,
+    slept: list[float] | None = None,
+    fallback: bool = False,
+) -> TokenPair:
+    """Mint at that URL; the pauses between tries take no time, but count as if they did."""
+    slept = [] if slept is None else slept
+    source = EndpointSource(url, ServerClock(), timeout=timeout, ca_file=ca_file, sleep=slept.append)
+    return source.obtain(ACME, Deadline(seconds, lambda: time.monotonic() + sum(slept)), fallback=fallback)
 
 
 @contextmanager
@@ -228,12 +240,76 @@ def test_refusals_and_nonsense_are_raised_at_once(fault: str, error: type[Klears
     [(fault, SourceError) for fault in ("500", "502", "503", "504", "reset", "truncated")]
     + [("429", SourceBusyError)],
 )
-def test_what_may_pass_is_tried_four_times_and_then_unavailable(fault: str, error: type[SourceError]) -> None:
+def test_what_may_pass_is_tried_for_ten_seconds_and_then_unavailable(
+    fault: str, error: type[SourceError]
+) -> None:
+    slept: list[float] = []
     with endpoint(fault) as simulator, pytest.raises(error) as caught:
-        obtain(simulator.url)
-    assert simulator.requests == 4
+        obtain(simulator.url, seconds=30, slept=slept)
+    assert simulator.requests == len(slept) + 1 > 2
+    assert sum(slept) < 10
     assert (type(caught.value), caught.value.retryable) == (error, True)
     assert not any(token in str(caught.value) + caught.value.hint for token in simulator.issued)
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "limit", "most"),
+    [
+        ("503", {}, 10, 1000),
+        ("503", {"seconds": 4}, 4, 1000),
+        ("503", {"fallback": True}, 3.5, 4),
+        ("reset", {"fallback": True}, 3.5, 4),
+        ("429", {"fallback": True}, 3.5, 4),
+        ("429", {}, 20, 4),
+    ],
+)
+def test_no_further_try_begins_when_the_patience_has_ended(
+    fault: str, options: dict[str, Any], limit: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for share in (0.99, 0.125):  # few long pauses, many short ones
+        monkeypatch.setattr(random, "uniform", lambda _, high, share=share: high * share)
+        slept: list[float] = []
+        with endpoint(fault) as simulator, pytest.raises(SourceError):
+            obtain(simulator.url, slept=slept, **options)
+        assert 1 < simulator.requests <= most
+        assert 0 < sum(slept) < limit
+
+
+@pytest.mark.parametrize(("high", "most"), [(1.0, 10), (0.25, 100)])
+def test_a_refused_connection_ends_after_3_seconds(
+    high: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, bound: bound * high)
+    slept: list[float] = []
+    with pytest.raises(SourceError, match="connection refused") as caught:
+        obtain(f"http://127.0.0.1:{own_port()}", slept=slept, seconds=60)
+    assert caught.value.retryable
+    assert 1.9 < sum(slept) < 3
+    assert len(slept) < most
+
+
+def test_a_deadline_that_has_passed_is_the_cause_unless_another_one_was_seen() -> None:
+    with pytest.raises(SourceError, match="could not be asked before the deadline"):
+        obtain(f"http://127.0.0.1:{own_port()}", seconds=0)
+    clock = FakeClock(0.0)
+    url = f"http://127.0.0.1:{own_port()}"
+    source = EndpointSource(url, ServerClock(), timeout=5, sleep=lambda _: clock.sleep(60))
+    with pytest.raises(SourceError, match="connection refused"):
+        source.obtain(ACME, Deadline(50, clock.now))
+
+
+def test_a_name_that_does_not_resolve_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def unknown(*_: object, **options: object) -> None:
+        asked.append(options.get("flags"))
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    slept: list[float] = []
+    with pytest.raises(SourceError, match="its name does not resolve") as caught:
+        obtain("https://api.example", slept=slept)
+    assert (len(slept), asked.count(None), caught.value.retryable) == (1, 2, True)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "reset", "truncated"])
@@ -270,13 +346,6 @@ def test_the_deadline_holds_whatever_the_endpoint_sends(fault: str) -> None:
         obtain(simulator.url, seconds=1, timeout=0.8)
     assert caught.value.retryable
     assert time.monotonic() - started < 5  # seconds: far more than the deadline, far less than for ever
-
-
-def test_a_refused_connection_is_unavailable() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        with pytest.raises(SourceError, match="cannot be reached"):
-            obtain(f"http://127.0.0.1:{unused.getsockname()[1]}")
 
 
 Seen = tuple[str, dict[str, str], bytes]
@@ -342,7 +411,7 @@ def test_tls_is_verified_with_an_own_ca_if_one_is_named(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     with recording(lambda plain: context.wrap_socket(plain, server_side=True)) as (port, seen):
-        with pytest.raises(SourceError, match="does not verify") as caught:
+        with pytest.raises(SourceSettingsError, match="its CA is not trusted") as caught:
             obtain(f"https://127.0.0.1:{port}")
         assert (caught.value.retryable, seen) == (False, [])
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca_file))  # trusted by requests, not by us

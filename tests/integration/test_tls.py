@@ -77,5 +77,5 @@ def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tm
         for left_out in (("--vault-cacert",), ("--vault-client-cert", "--vault-client-key")):
             fewer = [part for flag in flags.items() if flag[0] not in left_out for part in flag]
             done = run("get", *fewer, "--deadline", "2", environ=environ)
-            assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (69, "vault_unavailable")
+            assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (78, "vault_settings")
         vault.close()

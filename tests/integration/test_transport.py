@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fakes import FakeClock
 from support.fault_proxy import FaultProxy
 from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki
 from support.vault import Vault
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.retry import Deadline
 from vault_plugin.transport import Answer, OutdatedError, Transport, TransportError
 
@@ -64,7 +65,7 @@ def test_an_unknown_ca_ends_the_call_at_once(
 ) -> None:
     with pytest.raises(StoreError, match="does not verify") as caught:
         asker.ask(doors["tls"], tls={"ca_file": files[ca]} if ca else None)
-    assert (asker.slept, caught.value.retryable) == ([], False)
+    assert (asker.slept, type(caught.value)) == ([], StoreSettingsError)
     assert "VAULT_CACERT" in caught.value.hint
 
 
@@ -73,8 +74,10 @@ def test_a_client_certificate_is_shown_if_there_is_one(
 ) -> None:
     own = {"ca_file": files["ca"], "client_cert": files["client"], "client_key": files["client-key"]}
     assert asker.ask(doors["mutual"], tls=own).status == 200
-    with pytest.raises(StoreError):
-        asker.ask(doors["mutual"], tls={"ca_file": files["ca"]}, seconds=0.5)
+    with pytest.raises(StoreSettingsError, match="does not accept our TLS client certificate") as caught:
+        asker.ask(doors["mutual"], tls={"ca_file": files["ca"]})
+    assert "VAULT_CLIENT_CERT" in caught.value.hint
+    assert asker.slept == []
 
 
 def test_a_certificate_file_that_is_none_is_named(asker: Asker, doors: Doors, tmp_path: Path) -> None:
@@ -121,9 +124,64 @@ def test_what_needs_a_person_is_told_at_once(
 ) -> None:
     with FaultProxy(bao.address) as proxy:
         proxy.answer(lambda _: True, status, body=body, when="before", times=99)
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises(StoreError, match=message) as caught:
             asker.ask(proxy.address)
-    assert asker.slept == []
+    assert (asker.slept, type(caught.value), caught.value.retryable) == ([], StoreError, True)
+
+
+HTML = b"<!doctype html><title>Sign in</title>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, HTML),
+        (200, b""),
+        (200, b"[]"),
+        (200, b"[" * 30000),
+        (403, HTML),
+        (404, HTML),
+        (404, b""),
+        (404, b'{"message": "no route"}'),
+        (404, b'"errors"'),
+        (407, b"Proxy authentication required"),
+        (451, b"\xff"),
+    ],
+    ids=range(11),
+)
+def test_what_does_not_respond_in_vaults_form_is_not_vault(
+    asker: Asker, bao: Vault, status: int, body: bytes
+) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, status, body=body, when="before", times=99)
+        with pytest.raises(StoreSettingsError, match=rf"is not Vault \(status {status}") as caught:
+            asker.ask(proxy.address)
+        assert (asker.slept, caught.value.retryable) == ([], False)
+        assert asker.ask(proxy.address, bao.address).status == 200  # another node may be one
+    assert "VAULT_ADDR" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (204, b""),
+        (400, b""),
+        (404, b'{"errors":[]}'),
+        (404, b'{"data":{"data":null}}'),
+        (403, b'{"errors":["1 error occurred"]}\n'),
+        (405, b'{"errors":["unsupported"]}'),
+    ],
+)
+def test_what_vault_itself_responds_is_taken(asker: Asker, bao: Vault, status: int, body: bytes) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, status, body=body, when="before", times=99)
+        assert asker.ask(proxy.address).status == status
+
+
+def test_a_html_page_with_a_5xx_is_an_outage(asker: Asker, bao: Vault) -> None:
+    with FaultProxy(bao.address) as proxy:
+        proxy.answer(lambda _: True, 502, body=HTML, when="before", times=1)
+        assert asker.ask(proxy.address).status == 200
 
 
 def test_nobody_listening_is_given_up_long_before_the_deadline(asker: Asker) -> None:
@@ -151,6 +209,17 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(asker: Asker) -
         pytest.raises(StoreError, match="no answer in time"),
     ):
         asker.ask(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
+
+
+def test_a_deadline_that_passes_during_a_pause_does_not_hide_the_cause() -> None:
+    clock = FakeClock(0.0)
+    transport = Transport(
+        [f"http://127.0.0.1:{own_port()}"], ServerClock(), timeout=5, sleep=lambda _: clock.sleep(60)
+    )
+    with pytest.raises(StoreError, match="connection refused"):
+        transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(50, clock.now))
+    with pytest.raises(StoreError, match="deadline passed before"):
+        transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(0))
 
 
 def test_429_is_waited_for_as_told_and_called_busy_if_it_lasts(asker: Asker, bao: Vault) -> None:

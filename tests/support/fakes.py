@@ -10,7 +10,7 @@ from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.errors import StoreBusyError
+from vault_plugin.errors import SourceError, StoreBusyError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
@@ -178,9 +178,11 @@ class FakeSource:
     pairs: list[TokenPair | Exception]
     mints: int = 0
     meanwhile: Callable[[], object] = lambda: None  # what happens elsewhere during a minting
+    fallback: bool | None = None  # what the newest caller said
 
-    def obtain(self, identity: Identity, deadline: Deadline) -> TokenPair:
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair:
         self.mints += 1
+        self.fallback = fallback
         self.meanwhile()
         made = self.pairs[min(self.mints, len(self.pairs)) - 1]
         if isinstance(made, Exception):
@@ -190,12 +192,12 @@ class FakeSource:
 
 @dataclass
 class FakeReader:
-    """A warm reader over a store, or one that sees nothing."""
+    """A warm reader over a store."""
 
-    store: FakeStore | None = None
+    store: FakeStore
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
-        return self.store.read(identity, kind, deadline).stored if self.store else None
+        return self.store.read(identity, kind, deadline).stored
 
 
 class Slots:
@@ -206,16 +208,33 @@ class Slots:
         yield not stopping.is_set()
 
 
+@dataclass
+class FakeTurn:
+    """A turn with a failure that another caller left, if there is one; keeps what this one leaves."""
+
+    waited: bool = False
+    left: SourceError | None = None
+
+    def failure(self, deadline: Deadline) -> SourceError | None:
+        return self.left
+
+    def failed(self, exc: SourceError) -> None:
+        self.left = exc
+
+    def responded(self) -> None:
+        self.left = None
+
+
 class FakeFlight:
     """A single flight that counts, and can let something happen while a caller waits for its turn."""
 
     def __init__(self) -> None:
         self.turns = 0
         self.meanwhile: Callable[[], object] = lambda: None
-        self.waited = False
+        self.turn = FakeTurn()
 
     @contextmanager
-    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[bool]:
+    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[FakeTurn]:
         self.turns += 1
         self.meanwhile()
-        yield self.waited
+        yield self.turn

@@ -10,7 +10,8 @@ from support.fakes import ACME
 from vault_plugin.app import connect, tell_skew
 from vault_plugin.broker import Broker
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import BusyError
+from vault_plugin.errors import BusyError, Failure, SourceError
+from vault_plugin.failures import error_of
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 
@@ -48,10 +49,41 @@ def test_the_lock_is_that_of_an_identity_at_an_endpoint(tmp_path: Path) -> None:
         connect(at("HTTPS://Staging.example:443/")) as same,
         first._flight(ACME, Deadline(5)),
     ):
-        with second._flight(ACME, Deadline(5)) as waited:
-            assert not waited
+        with second._flight(ACME, Deadline(5)) as turn:
+            assert not turn.waited
         with pytest.raises(BusyError), same._flight(ACME, Deadline(0.1)):
             pass
+
+
+def test_a_failure_is_shared_on_equal_terms_alone(tmp_path: Path) -> None:
+    def at(url: str = "https://api.example", **own: str) -> Settings:
+        environ = {"VAULT_TOKEN": "hvs.x", "KLEARSTACK_LOCK_DIR": str(tmp_path / "locks"), **own}
+        vault = "https://vault.example"
+        return Settings.from_env(environ, user_id="26", company_name="Acme", url=url, vault_addr=vault)
+
+    (tmp_path / "ca.pem").touch()
+    url = "https://api.example/access/klearstack/getaccesstokenfromuserid"
+    others = [
+        at("https://API.example"),
+        at(KLEARSTACK_TIMEOUT="9"),
+        at(KLEARSTACK_CACERT=str(tmp_path / "ca.pem")),
+    ]
+    deadline = Deadline(60)
+    down, local = error_of(Failure("busy", 429, 100.0), url), error_of(Failure("files"), url)
+    for left, shared in ((down, True), (local, False), (SourceError("made of nothing"), False)):
+        with connect(at()) as broker, broker._flight(ACME, deadline) as turn:
+            turn.failed(left)
+        for settings in [at(KLEARSTACK_DEADLINE="9"), *others]:
+            with connect(settings) as broker, broker._flight(ACME, deadline) as turn:
+                found = turn.failure(deadline)
+            assert (found is not None) == (shared and settings not in others)
+            if found:
+                assert (type(found), str(found), found.hint) == (type(down), str(down), down.hint)
+                assert found.failure
+                assert 90 < found.failure.retry_after < 100
+        with connect(at()) as broker, broker._flight(ACME, deadline) as turn:
+            assert turn.failure(Deadline(60)) is None  # of a call that begins now
+            turn.responded()
 
 
 def test_to_connect_contacts_nobody() -> None:

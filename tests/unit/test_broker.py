@@ -5,7 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
+from support.fakes import (
+    ACME,
+    NOW,
+    FakeClock,
+    FakeFlight,
+    FakeReader,
+    FakeSource,
+    FakeStore,
+    FakeTurn,
+    pair,
+    token,
+)
 
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.clock import format_rfc3339
@@ -40,7 +51,7 @@ class World:
         self.flight = FakeFlight()
         self.built: list[str] = []
         self.broker = Broker(
-            reader=FakeReader(self.store if warm else None),
+            reader=FakeReader(self.store) if warm else None,
             store=self._get_store,
             source=lambda: self.source,
             flight=self.flight,
@@ -300,9 +311,7 @@ def test_the_refresh_token_goes_by_its_own_life() -> None:
     assert world.get(Kind.REFRESH).source == "vault"
 
 
-@pytest.mark.parametrize(
-    "down", [SourceError("down", retryable=True), SourceBusyError("429")], ids=["down", "busy"]
-)
+@pytest.mark.parametrize("down", [SourceError("down"), SourceBusyError("429")], ids=["down", "busy"])
 def test_stale_if_error(down: SourceError, caplog: pytest.LogCaptureFixture) -> None:
     world = World(down)
     world.keep()
@@ -483,7 +492,7 @@ def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
 @pytest.mark.parametrize("waited", [True, False])
 def test_a_grant_tells_whether_its_caller_had_to_wait(waited: bool) -> None:
     world = World()
-    world.flight.waited = waited
+    world.flight.turn.waited = waited
     assert world.broker.ensure(ACME).waited == waited  # minted
     assert world.broker.ensure(ACME).waited == waited  # found
 
@@ -573,7 +582,7 @@ def test_nothing_is_adopted_with_either_vault_down(here_is_down: bool) -> None:
 
 def test_while_vault_has_no_room_for_a_new_token_none_is_minted() -> None:
     world = World()
-    world.store.busy = StoreBusyError("429", retryable=True)
+    world.store.busy = StoreBusyError("429")
     with pytest.raises(StoreBusyError):
         world.get()
     assert (world.source.mints, world.store.data) == (0, {})
@@ -737,3 +746,139 @@ def test_the_clock_of_the_endpoint_does_not_age_what_is_in_vault() -> None:
     grant = world.broker._granted([stored], "vault", stale=False)
     assert grant is not None
     assert grant.shortest_ttl == 900
+
+
+# One failure is one failure
+
+DOWN = SourceError("down")
+
+
+@pytest.mark.parametrize("waited", [True, False])
+@pytest.mark.parametrize("warm", [True, False])
+def test_the_failure_of_another_caller_is_taken_over(warm: bool, waited: bool) -> None:
+    world = World(warm=warm)
+    world.flight.turn = FakeTurn(waited, DOWN)
+    calls: list[Callable[[], object]] = [world.get, lambda: world.broker.ensure(ACME)]
+    for call in calls:
+        with pytest.raises(SourceError) as caught:
+            call()
+        assert caught.value is DOWN
+    assert world.source.mints == 0
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_whoever_takes_over_a_failure_falls_back_to_a_stored_token(warm: bool) -> None:
+    world = World(warm=warm)
+    world.keep()
+    world.clock.time = NOW + 850
+    world.flight.turn = FakeTurn(waited=True, left=DOWN)
+    assert (world.get().stale, world.source.mints) == (True, 0)
+    assert world.get(renew=True).stale
+
+
+def test_what_another_one_stored_meanwhile_comes_before_its_failure_and_needs_no_store() -> None:
+    world = World()
+    world.flight.turn = FakeTurn(waited=True, left=DOWN)
+    world.flight.meanwhile = world.keep
+    grant = world.get()
+    assert (grant.source, grant.waited, world.built) == ("vault", True, [])
+
+
+def test_what_vault_keeps_too_long_is_corrected_although_another_one_stored_it() -> None:
+    world = World()
+    world.flight.turn = FakeTurn(waited=True)
+
+    def keep_too_long() -> None:
+        world.keep()
+        world.store.delay(ACME, Kind.ACCESS, 60)
+
+    world.flight.meanwhile = keep_too_long
+    assert (world.get().source, world.store.repairs) == ("vault", 1)
+
+
+def test_renew_does_not_take_what_was_there_before_for_the_work_of_another() -> None:
+    world = World(pair(at=NOW + 1, jti="new"))
+    world.keep()
+    world.flight.turn = FakeTurn(waited=True)
+    assert world.get(renew=True).access.token.jti == "new"
+
+
+def test_the_own_failure_is_left_to_others_and_forgotten_when_the_endpoint_responds() -> None:
+    world = World(DOWN, pair())
+    with pytest.raises(SourceError):
+        world.get()
+    assert world.flight.turn.left is DOWN
+    world.flight.turn.left = None
+    world.get()
+    assert world.flight.turn.left is None
+
+
+def test_what_is_wrong_with_vault_or_a_token_is_left_to_nobody() -> None:
+    for wrong in (TokenError("no token"), StoreBusyError("429")):
+        world = World(wrong)
+        with pytest.raises(type(wrong)):
+            world.get()
+        assert world.flight.turn.left is None
+
+
+@pytest.mark.parametrize(("stored", "ensuring"), [(True, False), (False, False), (True, True)])
+def test_the_source_is_told_whether_there_is_a_token_to_fall_back_to(stored: bool, ensuring: bool) -> None:
+    world = World(pair(at=NOW + 850))
+    if stored:
+        world.keep()
+        world.clock.time = NOW + 850
+    world.broker.ensure(ACME) if ensuring else world.get()
+    assert world.source.fallback == (stored and not ensuring)
+
+
+@pytest.mark.parametrize("renew", [True, False])
+def test_vault_down_is_asked_once_before_the_lock_and_then_by_its_holder(renew: bool) -> None:
+    world = World(warm=False)
+    world.store.error = StoreError("down")
+    with pytest.raises(StoreError):
+        world.get(renew=renew)
+    assert (world.store.reads, world.flight.turns, world.source.mints) == (2, 1, 0)
+
+
+def test_a_refusal_of_vault_is_raised_before_the_lock() -> None:
+    world = World(warm=False)
+    world.store.error = StoreRefusedError("403")
+    with pytest.raises(StoreRefusedError):
+        world.get()
+    assert world.flight.turns == 0
+
+
+def test_renew_mints_where_it_could_not_be_seen_what_was_stored_before() -> None:
+    world = World(pair(at=NOW + 1, jti="new"), warm=False)
+    world.keep()
+    world.store.error = StoreError("down for a moment")
+    world.flight.meanwhile = lambda: setattr(world.store, "error", None)
+    assert world.get(renew=True).access.token.jti == "new"
+
+
+class TestALockThatStaysTaken:
+    def taken(self, world: World, then: Callable[[], object] = lambda: None) -> None:
+        def wait_in_vain() -> None:
+            then()
+            raise BusyError("taken")
+
+        world.flight.meanwhile = wait_in_vain
+
+    def test_is_vaults_failure_where_vault_fails(self) -> None:
+        world = World(warm=False)
+        world.store.error = StoreError("down")
+        self.taken(world)
+        with pytest.raises(StoreError, match="down"):
+            world.get()
+
+    def test_does_not_matter_where_a_token_is_there_after_all(self) -> None:
+        world = World()
+        self.taken(world, world.keep)
+        grant = world.get()
+        assert (grant.source, grant.stale, grant.waited) == ("vault", False, True)
+
+    def test_keeps_renew_from_renewing(self) -> None:
+        world = World()
+        world.keep()
+        self.taken(world)
+        assert world.get(renew=True).stale

@@ -20,11 +20,13 @@ PROMISED = {
     "BusyError": (75, "busy"),
     "SourceError": (69, "endpoint_unavailable"),
     "SourceBusyError": (75, "endpoint_busy"),
+    "SourceSettingsError": (78, "endpoint_settings"),
     "SourceProtocolError": (76, "endpoint_protocol"),
     "SourceRefusedError": (77, "endpoint_refused"),
     "ParameterMissingError": (78, "endpoint_parameter_missing"),
     "StoreError": (69, "vault_unavailable"),
     "StoreBusyError": (75, "vault_busy"),
+    "StoreSettingsError": (78, "vault_settings"),
     "StoreRefusedError": (77, "vault_refused"),
     "ForeignSecretError": (78, "vault_path_taken"),
     "OtherEndpointError": (78, "vault_other_endpoint"),
@@ -69,9 +71,7 @@ def test_no_error_exits_by_a_code_that_means_something_else_to_shells_or_vault()
 
 
 @pytest.mark.parametrize("error", tree())
-def test_an_error_carries_its_message_its_hint_and_whether_to_try_again(
-    error: type[KlearstackVaultError],
-) -> None:
-    plain, rich = error("What failed."), error("What failed.", hint="What to do.", retryable=True)
-    assert (str(plain), plain.hint, plain.retryable) == ("What failed.", "", False)
-    assert (str(rich), rich.hint, rich.retryable) == ("What failed.", "What to do.", True)
+def test_an_error_carries_its_message_and_its_hint(error: type[KlearstackVaultError]) -> None:
+    plain, rich = error("What failed."), error("What failed.", hint="What to do.")
+    assert (str(plain), plain.hint) == ("What failed.", "")
+    assert (str(rich), rich.hint) == ("What failed.", "What to do.")

@@ -154,9 +154,9 @@ def test_the_formats_are_the_promised_ones() -> None:
 
 
 def test_an_error_is_a_json_object_on_one_line() -> None:
-    text = render_error(SettingsError("What failed.", hint="What to do.", retryable=True))
+    text = render_error(SettingsError("What failed.", hint="What to do."))
     assert json.loads(text) == {
-        "error": {"code": "settings", "message": "What failed.", "hint": "What to do.", "retryable": True}
+        "error": {"code": "settings", "message": "What failed.", "hint": "What to do.", "retryable": False}
     }
     assert text.count("\n") == 1
 

@@ -28,7 +28,7 @@ MEANINGS = {
     ),
     77: ("the endpoint or Vault refuses (400, 401, 403, 404, a redirect; a failed login)", "no"),
     78: (
-        "a setting is missing or wrong; the endpoint misses a parameter; the Vault path is somebody else's, or holds a token of another endpoint",
+        "a setting is missing or wrong; a TLS certificate does not verify; `http://` where `https://` is spoken, or the other way round; what responds is not Vault; the endpoint misses a parameter; the Vault path is somebody else's, or holds a token of another endpoint",
         "no",
     ),
     126: ("`exec`: the command cannot be run", "no"),
@@ -87,6 +87,18 @@ def test_every_exit_code_of_the_code_is_in_the_readme() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.KlearstackVaultError)
     }
     assert codes == MEANINGS.keys() - {0, 2, 5, 130}
+
+
+def test_an_error_is_retryable_where_the_readme_says_so() -> None:
+    kinds = {
+        kind
+        for kind in (*vars(errors).values(), *vars(runner).values())
+        if isinstance(kind, type) and issubclass(kind, errors.KlearstackVaultError)
+    }
+    assert {kind for kind in kinds if kind("").retryable} == {
+        kind for kind in kinds if MEANINGS[kind.exit_code][1] == "yes"
+    }
+    assert errors.SourceError in kinds
 
 
 def test_the_readme_calls_the_two_commands_as_they_are() -> None:

@@ -2,6 +2,8 @@
 
 import random
 import threading
+import time
+from email.utils import formatdate
 from itertools import islice, pairwise
 
 import pytest
@@ -45,6 +47,28 @@ def test_a_deadline_goes_by_a_real_clock_unless_told_otherwise() -> None:
     assert 59 < Deadline(60).left() <= 60
 
 
+def test_what_is_derived_from_a_deadline_began_with_it() -> None:
+    clock = FakeClock(100.0)
+    whole = Deadline(10, clock.now)
+    clock.time = 104.0
+    for derived in (whole.half(), whole.part(0.75), whole.patient(1), whole.half().half().patient(0)):
+        assert derived.began == 100
+    assert whole.part(0.75).left() == 4.5
+
+
+def test_patience_ends_repetitions_and_nothing_else() -> None:
+    clock = FakeClock(0.0)
+    deadline = Deadline(10, clock.now)
+    assert (deadline.permits(9.9), deadline.permits(10)) == (True, False)
+    patient = deadline.patient(3)
+    clock.time = 2.0
+    assert (patient.permits(0.9), patient.permits(1), patient.left()) == (True, False, 8)
+    # The shorter patience counts, also for what is derived from it.
+    for derived in (patient.patient(100), patient.half(), patient.part(1)):
+        assert (derived.permits(0.9), derived.permits(1)) == (True, False)
+    assert not patient.patient(0).permits(0)
+
+
 def test_the_bound_of_a_pause_doubles_up_to_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[float] = []
 
@@ -79,6 +103,29 @@ def test_retry_after_is_read_in_seconds(header: str, seconds: float) -> None:
 )  # fmt: skip
 def test_any_other_retry_after_asks_for_no_pause(header: str | None) -> None:
     assert retry_after(header) == 0
+
+
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("Wed, 21 Oct 2026 07:28:30 GMT", 30),
+        ("Wed, 21 Oct 2026 07:29:00 -0000", 60),
+        ("Wednesday, 21-Oct-26 07:28:05 GMT", 5),
+        (DATE, 0),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", 0),
+        ("Wed, 99 Oct 2026 07:27:00 GMT", 0),
+    ],
+)
+def test_retry_after_as_a_date_counts_from_the_servers_own(header: str, seconds: float) -> None:
+    assert retry_after(header, DATE) == seconds
+
+
+@pytest.mark.parametrize("date", [None, "", "soon"])
+def test_without_a_date_of_the_server_it_counts_from_ours(date: str | None) -> None:
+    assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True), date) <= 60
 
 
 @given(st.text(st.characters(exclude_categories=())) | st.text("0123456789", min_size=1, max_size=500))

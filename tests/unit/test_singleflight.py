@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from support.fakes import FakeClock
 
-from vault_plugin.errors import BusyError, OutputError
+from vault_plugin import singleflight
+from vault_plugin.errors import BusyError, Failure, OutputError
 from vault_plugin.retry import Deadline
 from vault_plugin.singleflight import SingleFlight
 
@@ -297,3 +298,101 @@ def test_whoever_finds_the_key_taken_has_waited(folder: Path) -> None:
 
     with SingleFlight(str(folder), sleep).turn("key", Deadline(PATIENCE, clock.now)) as turn:
         assert turn.waited
+
+
+# The endpoint's failure, from one holder to those who wait
+
+DOWN = Failure("status", 503, 1.5)
+LONG_AGO = 0.0
+
+
+def leave(folder: Path, failure: Failure = DOWN, terms: str = "terms") -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        turn.leave_failure(failure, terms)
+
+
+def left(folder: Path, *, key: str = "key", terms: str = "terms", since: float = LONG_AGO) -> Failure | None:
+    with SingleFlight(str(folder)).turn(key, Deadline(0)) as turn:
+        found = turn.failure(terms, since)
+        return found and found[0]
+
+
+def test_a_failure_reaches_the_next_holders_with_how_long_ago_it_was(folder: Path) -> None:
+    assert left(folder) is None
+    before = time.monotonic()
+    leave(folder)
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        found = turn.failure("terms", before)
+    assert found
+    assert found[0] == DOWN
+    assert 0 <= found[1] <= time.monotonic() - before
+    assert left(folder) == DOWN
+
+
+def test_a_failure_is_for_nobody_else(folder: Path) -> None:
+    leave(folder)
+    assert left(folder, since=time.monotonic()) is None  # who has begun since then asks for itself
+    assert left(folder, terms="another CA") is None
+    assert left(folder, key=neighbour("key")) is None
+
+
+def test_a_failure_before_the_last_boot_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(folder)
+    other = folder.parent / "boot_id"
+    other.write_text("00000000-0000-0000-0000-000000000000\n")
+    monkeypatch.setattr(singleflight, "BOOT_ID", other)
+    assert left(folder) is None
+    monkeypatch.setattr(singleflight, "BOOT_ID", folder.parent / "nowhere")
+    leave(folder)
+    assert left(folder) is None  # without a boot id, monotonic time means nothing
+
+
+def test_a_failure_in_the_future_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now + 3600)
+        leave(folder)
+    assert left(folder) is None
+
+
+def test_memo_and_failure_stand_side_by_side_and_each_is_replaced_alone(folder: Path) -> None:
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        turn.leave("index-1")
+        turn.leave_failure(DOWN, "terms")
+        turn.leave("index-2")
+        turn.leave_failure(Failure("timeout"), "terms")
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        assert turn.memo == "index-2"
+        assert (turn.failure("terms", LONG_AGO) or [None])[0] == Failure("timeout")
+        turn.forget_failure()
+        turn.forget_failure()
+    assert left(folder) is None
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        assert turn.memo == "index-2"
+
+
+def test_the_file_holds_facts_alone(folder: Path) -> None:
+    leave(folder, terms="CANARY")
+    (file,) = folder.iterdir()
+    key, _, code, cause, number, retry_after, _, _ = file.read_text().split(" ")
+    assert (code, cause, number, retry_after) == ("endpoint_unavailable", "status", "503", "1.500")
+    assert key == sha256(b"key").hexdigest()
+    assert "CANARY" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b" status ", b" unheard_of "),
+        (b" endpoint_unavailable ", b" endpoint_refused "),
+        (b" 503 ", b" 5O3 "),
+        (b" 1.500 ", b" -1.500 "),
+    ],
+)
+def test_what_does_not_fit_together_is_no_failure(folder: Path, before: bytes, after: bytes) -> None:
+    leave(folder)
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    assert before in content
+    file.write_bytes(content.replace(before, after))
+    assert left(folder) is None

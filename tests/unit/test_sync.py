@@ -401,7 +401,7 @@ def test_what_became_of_an_identity_is_told_without_its_token() -> None:
 
 
 def test_a_failure_is_told_with_its_error() -> None:
-    run = Run(failing(0, exc=SourceBusyError("Too many.", hint="Wait.", retryable=True))).over(1)
+    run = Run(failing(0, exc=SourceBusyError("Too many.", hint="Wait."))).over(1)
     assert run.told[0].describe() == {
         "line": 1,
         "company_name": "Acme",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeReader, FakeSource, FakeStore, pair, token
+from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeSource, FakeStore, pair, token
 
 from vault_plugin.broker import Broker
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
@@ -241,7 +241,7 @@ class World:
         self.targets = Targets(
             [
                 Broker(
-                    reader=FakeReader(),
+                    reader=None,
                     store=lambda store=store: store,  # type: ignore[misc]
                     source=lambda: self.source,
                     flight=FakeFlight(),

@@ -1,0 +1,145 @@
+"""Many callers of one identity while a side is down: it is asked by one of them, and all of them say why they failed."""
+
+import logging
+import subprocess
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from support.cli import COMMAND, World
+from support.fault_proxy import FaultProxy
+
+from vault_plugin.app import connect
+from vault_plugin.broker import Broker, Grant
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.settings import Settings
+
+CALLERS = 8
+PATIENCE = 60  # seconds that a real wait may take before the test has failed
+
+
+def herd(
+    world: World, environ: Mapping[str, str], *, callers: int = CALLERS, renew: bool = False
+) -> list[Grant | KlearstackVaultError]:
+    """What so many callers get who begin at the same time, with nothing in common but the host."""
+    settings = Settings.from_env({**world.environ, **environ})
+    begun = Barrier(callers)
+
+    def call(_: int) -> Grant | KlearstackVaultError:
+        with connect(settings) as broker:
+            _load(broker)
+            begun.wait(PATIENCE)
+            try:
+                return broker.get(settings.identity(), renew=renew)
+            except KlearstackVaultError as exc:
+                return exc
+
+    with ThreadPoolExecutor(callers) as pool:
+        return list(pool.map(call, range(callers)))
+
+
+def _load(broker: Broker) -> None:
+    """Import what the first call would import: threads import one after the other."""
+    broker._store()
+    broker._source()
+
+
+def held(world: World, fault: str) -> dict[str, str]:
+    """Settings with which all have begun before the endpoint's first response."""
+    world.endpoint.fault, world.endpoint.latency = fault, 0.5
+    return {"KLEARSTACK_DEADLINE": "8"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ("401", 77, "refuses (status 401)"),
+        ("html", 76, "is not JSON"),
+        ("parameter-missing", 78, "misses a required parameter: company_name"),
+    ],
+)
+def test_waiters_take_over_the_failure_of_the_one_that_asked(
+    kv2: World, fault: str, code: int, message: str
+) -> None:
+    done = herd(kv2, held(kv2, fault))
+    assert [one.exit_code for one in done if isinstance(one, KlearstackVaultError)] == [code] * CALLERS
+    assert all(message in str(one) for one in done)
+    assert kv2.endpoint.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "own"),
+    [
+        ("503", "answers with status 503", {"KLEARSTACK_DEADLINE": "4"}),
+        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
+        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
+    ],
+)
+def test_waiters_for_an_endpoint_that_is_down_cost_no_more_than_the_one_that_asks(
+    kv2: World, fault: str, message: str, own: dict[str, str]
+) -> None:
+    kv2.endpoint.fault = fault
+    done = herd(kv2, own)
+    assert all(message in str(one) for one in done)
+    assert [one.retryable for one in done if isinstance(one, KlearstackVaultError)] == [True] * CALLERS
+    assert kv2.endpoint.requests <= 8  # those of one caller
+
+
+def test_who_has_a_valid_token_stored_falls_back_to_it_after_the_shared_failure(
+    kv2: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    kv2.get()
+    kv2.endpoint.requests = 0
+    done = herd(kv2, held(kv2, "503"), renew=True)
+    assert [one.stale for one in done if isinstance(one, Grant)] == [True] * CALLERS
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert ["answers with status 503" in text for text in said] == [True] * CALLERS
+    assert 1 < kv2.endpoint.requests <= 4
+
+
+def test_processes_share_it_too(kv2: World) -> None:
+    kv2.endpoint.fault, kv2.endpoint.latency = "401", 3.0  # in which all of them can begin
+    children = [
+        subprocess.Popen([*COMMAND, "get"], env=kv2.environ, stdout=-1, stderr=-1, text=True)
+        for _ in range(3)
+    ]
+    said = [child.communicate(timeout=PATIENCE)[1] for child in children]
+    assert [child.returncode for child in children] == [77] * 3
+    assert len(set(said)) == 1
+    assert kv2.endpoint.requests < 3  # 1 on a machine that starts three processes within 3 s
+
+
+def test_vault_down_is_asked_again_and_again_by_one_caller_alone(kv2: World) -> None:
+    def requests(callers: int) -> int:
+        with FaultProxy(kv2.vault.address) as proxy:
+            own = {"VAULT_ADDR": proxy.address, "KLEARSTACK_DEADLINE": "4"}
+            proxy.answer(lambda _: True, 500, when="before", times=10**9)
+            done = herd(kv2, own, callers=callers)
+            assert all("status 500" in str(one) for one in done)
+            return len(proxy.requests)
+
+    one = requests(1)
+    # Each looks once, and once more when its turn comes; twice where that begins with the mount's version.
+    assert requests(CALLERS) <= 2 * one + CALLERS * 3
+    assert kv2.endpoint.requests == 0
+
+
+def test_a_caller_with_more_time_does_not_end_by_the_deadline_of_another(kv2: World) -> None:
+    kv2.endpoint.fault, kv2.endpoint.fault_count = "hang", 1
+    short, long = (
+        Settings.from_env(kv2.environ | {"KLEARSTACK_DEADLINE": seconds}) for seconds in ("1", "30")
+    )
+    with connect(short) as first, connect(long) as second, ThreadPoolExecutor(2) as pool:
+        get: list[Callable[[], Grant]] = [
+            lambda: first.get(short.identity()),
+            lambda: second.get(long.identity()),
+        ]
+        _load(first)
+        _load(second)
+        hanging = pool.submit(get[0])
+        while not kv2.endpoint.requests:
+            pass
+        waiting = pool.submit(get[1])
+        assert isinstance(hanging.exception(PATIENCE), KlearstackVaultError)
+        assert waiting.result(PATIENCE).source == "endpoint"

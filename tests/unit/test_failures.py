@@ -1,0 +1,95 @@
+"""The endpoint's failures: which a 500 is, what is said of each, and whom it concerns."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault_plugin import failures
+from vault_plugin.errors import Failure, SourceBusyError
+from vault_plugin.failures import code_of, error_of, is_shared, missing_parameter
+from vault_plugin.faults import missing_parameters
+
+SENTENCE = missing_parameters(["company_name"])
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (SENTENCE, "parameter_company_name"),
+        (f"Error: {SENTENCE}", "parameter_company_name"),
+        (json.dumps({"error": SENTENCE}), "parameter_company_name"),
+        (json.dumps(missing_parameters(["user_id"])), "parameter_user_id"),
+        (json.dumps({"error": missing_parameters(["user_id", "company_name"])}), "parameter_company_name_user_id"),
+        (json.dumps({"error": "company_name is required."}), "parameter_company_name"),
+        (json.dumps({"detail": "Please provide user id."}), "parameter_user_id"),
+        (json.dumps({"error": "One or many required parameters are missing."}), "parameter"),
+    ],
+)  # fmt: skip
+def test_the_documented_kind_of_500_is_a_missing_parameter(body: str, cause: str) -> None:
+    assert missing_parameter(body.encode()) == Failure(cause, 500)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>Internal error; user id 5 not cached",
+        f"<html><p>{SENTENCE}</p></html>",
+        "Internal error: company_name",
+        "KeyError: user_id is missing",
+        json.dumps({"error": "Something went wrong. Please try again later."}),
+        json.dumps({"error": "Internal error; user id 5 not cached"}),
+        json.dumps({"error": "The database is missing."}),
+        json.dumps({"error": SENTENCE, "trace": "x" * 5000}),
+        json.dumps(["user_id is missing"]),
+        "[" * 2000,
+    ],
+    ids=range(11),
+)
+def test_any_other_500_is_an_outage(body: str) -> None:
+    assert missing_parameter(body.encode()) is None
+
+
+@given(st.binary(max_size=300))
+def test_no_body_breaks_the_reader(body: bytes) -> None:
+    failure = missing_parameter(body)
+    assert failure is None or code_of(failure) == "endpoint_parameter_missing"
+
+
+@pytest.mark.parametrize("cause", sorted(failures._KINDS))
+def test_each_cause_is_an_error_that_names_the_endpoint_and_says_what_it_is_made_of(cause: str) -> None:
+    failure = Failure(cause, 599, 2.0)
+    error = error_of(failure, "https://api.example/x")
+    assert (error.code, error.failure) == (code_of(failure), failure)
+    assert "https://api.example/x" in str(error)
+    assert "{" not in str(error)
+    assert error.exit_code not in {69, 75} or error.hint
+    assert not isinstance(error, SourceBusyError) or error.retry_after == 2.0
+
+
+def test_a_certificate_is_said_to_be_what_it_is() -> None:
+    assert "does not verify (it has expired)." in str(error_of(Failure("certificate", 10), "https://x"))
+    assert "does not verify." in str(error_of(Failure("certificate", 1), "https://x"))
+
+
+@pytest.mark.parametrize(
+    "cause", ["status", "timeout", "name", "refused", "certificate", "refuses", "no_json"]
+)
+def test_what_the_endpoint_did_concerns_all(cause: str) -> None:
+    assert is_shared(Failure(cause), 10)
+
+
+@pytest.mark.parametrize("cause", ["files", "unasked"])
+def test_what_this_host_or_this_call_lacks_concerns_nobody_else(cause: str) -> None:
+    assert not is_shared(Failure(cause), 0)
+
+
+def test_a_deadline_concerns_whoever_has_no_more_time() -> None:
+    assert is_shared(Failure("deadline", 2000), 1.9)
+    assert not is_shared(Failure("deadline", 2000), 2.1)
+
+
+def test_a_cause_from_elsewhere_has_no_code() -> None:
+    assert code_of(Failure("unheard_of")) == ""
