@@ -27,10 +27,12 @@ class TokenStore(Protocol):
 
     `repair` corrects what Vault would delete only after its JWT has expired.
 
-    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon.
+    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon. `try_writing`
+    finds out beforehand whether it can be stored.
     """
 
     def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
+    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot: ...
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
         self,
@@ -206,17 +208,24 @@ class Broker:
         return grant and _told(identity, grant)
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, deadline: Deadline | None = None
+        self,
+        identity: Identity,
+        *,
+        min_ttl: float | None = None,
+        deadline: Deadline | None = None,
+        cautious: bool = False,
     ) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
 
         The lock comes first, so that a good token costs one read, and no other a second look at it. There is nothing
-        stale: whoever keeps many tokens good wants to know what failed. `min_ttl` (seconds) is for this call.
+        stale: whoever keeps many tokens good wants to know what failed. `min_ttl` (seconds) is for this call. If it is
+        `cautious`, nothing is minted before Vault has taken a write to the token's path.
 
         Raises what `get` raises.
         """
         deadline = deadline or Deadline(self.deadline)
-        return _told(identity, self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl))
+        grant = self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl, cautious=cautious)
+        return _told(identity, grant)
 
     def adopt(self, identity: Identity, origin: "Broker", deadline: Deadline | None = None) -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
@@ -275,6 +284,7 @@ class Broker:
         *,
         outworn: list[Stored | None] | None = None,
         min_ttl: float | None = None,
+        cautious: bool = False,
     ) -> Grant:
         """With nobody else of this host at it: look again, then mint and store. `outworn` won't do any more.
 
@@ -294,6 +304,9 @@ class Broker:
             if outworn is None:
                 self._refuse_others([slot.stored for slot in slots.values()])
             stack.enter_context(self._store().mint(identity, deadline))
+            if cautious:
+                for kind, slot in slots.items():
+                    slots[kind] = self._store().try_writing(identity, kind, slot, deadline.half())
             pair = self._source().obtain(identity, deadline.half())
             minted_at = self._vault_now()
             try:

@@ -21,6 +21,7 @@ said by `sync`, when only some failed.
     └── StoreError            69   Vault cannot be reached, is sealed, or fails
         ├── StoreBusyError         75   ... asks us to slow down (429)
         ├── StoreRefusedError      77   ... says no
+        ├── MountMissingError      78   ... has no KV secrets engine at --mount
         └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
             └── OtherEndpointError 78  ... or a token that another endpoint issued
 
@@ -123,6 +124,7 @@ class ParameterMissingError(SourceError):
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
+    for_all: bool | None = None  # whether it would meet every identity; None: as the class says
 
 
 class StoreBusyError(StoreError):
@@ -133,6 +135,11 @@ class StoreBusyError(StoreError):
 class StoreRefusedError(StoreError):
     exit_code = 77
     code = "vault_refused"
+
+
+class MountMissingError(StoreError):
+    exit_code = 78
+    code = "vault_mount_missing"
 
 
 class ForeignSecretError(StoreError):

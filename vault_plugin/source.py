@@ -99,13 +99,17 @@ class EndpointSource:
         sleep: Callable[[float], None] = time.sleep,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
+        waits_when_busy: bool = True,
     ) -> None:
-        """`latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's."""
+        """`waits_when_busy`: a refusal because of too many requests (429) is tried again here, and not by the caller.
+
+        `latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's."""
         self._url = url + ENDPOINT_PATH
         self._issuer = issuer(url)
         self._clock = clock
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
+        self._waits_when_busy = waits_when_busy
         self._timeout = timeout
         self._peer = Peer.at(url, Tls(ca_file or DEFAULT_CA_BUNDLE_PATH))
         self._sleep = sleep
@@ -123,6 +127,8 @@ class EndpointSource:
                 return self._ask_in_time(identity, deadline)
             except SourceError as exc:
                 pause = max(next(pauses), getattr(exc, "retry_after", 0.0))
+                if isinstance(exc, SourceBusyError) and not self._waits_when_busy:
+                    raise
                 if not (exc.retryable and left and pause < deadline.left()):
                     raise
                 _log.info("%s Trying again in %.2f s", exc, pause)

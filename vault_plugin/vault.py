@@ -13,7 +13,7 @@ import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from vault_plugin import blocking
-from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError
+from vault_plugin.errors import MountMissingError, SettingsError, StoreError, StoreRefusedError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
@@ -30,6 +30,8 @@ class CasMismatchError(Exception):
 
 class _UnknownTokenError(StoreRefusedError):
     """Vault does not know our token, or not any more."""
+
+    for_all = True
 
 
 class _Response:
@@ -109,8 +111,7 @@ def _encoded(body: object) -> bytes:
 class VaultClient:
     """Logged-in access to the KV mounts of one Vault. Safe among threads.
 
-    Every method raises StoreRefusedError (403), SettingsError (what is asked for cannot be there), StoreBusyError or
-    StoreError; none of them quotes what Vault answered.
+    Every method raises StoreRefusedError (403), MountMissingError, StoreBusyError or StoreError; none of them quotes what Vault answered.
     """
 
     def __init__(
@@ -137,15 +138,13 @@ class VaultClient:
         return self._session.took
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
-        """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""
+        """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
         answer = self._do(
             "look at the mount", deadline, lambda: self._client.read(f"sys/internal/ui/mounts/{mount}")
         )
         about = answer["data"] if isinstance(answer, dict) else {}
         if about.get("type") not in ("kv", "generic") or str(about.get("path", "")).strip("/") != mount:
-            raise SettingsError(
-                "No KV secrets engine is mounted where --mount says.", hint="`vault secrets list`."
-            )
+            raise _missing(mount)
         return int((about.get("options") or {}).get("version") or 1)
 
     def read(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any] | None:
@@ -157,6 +156,8 @@ class VaultClient:
                     return self._kv.v1.read_secret(path, mount_point=mount)
                 return self._kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
             except InvalidPath as exc:
+                if _is_unrouted(exc):
+                    raise
                 return exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
 
         answer = self._do("read", deadline, ask)
@@ -312,10 +313,25 @@ class VaultClient:
             )
             error = StoreRefusedError if known else _UnknownTokenError
             raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
+        except InvalidPath as exc:
+            if _is_unrouted(exc):
+                raise _missing(self._settings.mount) from None
+            raise StoreError(f"Vault has no path to {doing} (404).", hint="Check --mount.") from None
         except VaultError as exc:
             raise StoreError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
             ) from None
+
+
+def _is_unrouted(exc: VaultError) -> bool:
+    """Whether a 404 says that nothing is mounted there; a path without a secret has an empty list of errors."""
+    return any("no handler for route" in str(error) for error in exc.errors or ())
+
+
+def _missing(mount: str) -> MountMissingError:
+    return MountMissingError(
+        f"No KV secrets engine is mounted at {mount}, which --mount names.", hint="`vault secrets list`."
+    )
 
 
 def _revealed(secret: Secret | None) -> str:

@@ -10,7 +10,7 @@ from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.errors import StoreBusyError
+from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
@@ -97,12 +97,20 @@ class FakeStore:
         self.repairs = 0
         self.repair_error: Exception | None = None
         self.busy: StoreBusyError | None = None  # what keeps a new token from being minted
+        self.read_only: StoreError | None = None  # what a write says
+        self.tries = 0  # to write without a token
 
     @contextmanager
     def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
         if self.busy:
             raise self.busy
         yield
+
+    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot:
+        self.tries += 1
+        if self.read_only:
+            raise self.read_only
+        return slot
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -130,6 +138,8 @@ class FakeStore:
     ) -> Stored:
         before, self.before_write = self.before_write, lambda: None
         before()
+        if self.read_only:
+            raise self.read_only
         if slot.stored and self._is_newer(slot.stored.token, token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)

@@ -26,6 +26,7 @@ PROMISED = {
     "StoreError": (69, "vault_unavailable"),
     "StoreBusyError": (75, "vault_busy"),
     "StoreRefusedError": (77, "vault_refused"),
+    "MountMissingError": (78, "vault_mount_missing"),
     "ForeignSecretError": (78, "vault_path_taken"),
     "OtherEndpointError": (78, "vault_other_endpoint"),
 }

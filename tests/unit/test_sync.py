@@ -57,7 +57,9 @@ class FakeTargets(Slots):
         self.asked.append(("check", number))
         return outcome("fresh", 800) if number in self.fresh else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+    ) -> Outcome:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))
         return self.becomes(number)
