@@ -291,8 +291,7 @@ class Broker:
         What is read meanwhile goes into `slots`.
         """
         with self._flight(identity, deadline.half()) as waited, ExitStack() as stack:
-            for kind in kinds:
-                slots[kind] = self._store().read(identity, kind, deadline.half())
+            slots |= {kind: self._store().read(identity, kind, deadline.half()) for kind in kinds}
             will_do = _tokens(slots, kinds) != outworn
             for kind in kinds:
                 slots[kind] = self._repaired(identity, slots[kind], deadline)
@@ -304,9 +303,8 @@ class Broker:
             if outworn is None:
                 self._refuse_others([slot.stored for slot in slots.values()])
             stack.enter_context(self._store().mint(identity, deadline))
-            if cautious:
-                for kind, slot in slots.items():
-                    slots[kind] = self._store().try_writing(identity, kind, slot, deadline.half())
+            for kind in slots if cautious else ():
+                slots[kind] = self._store().try_writing(identity, kind, slots[kind], deadline.half())
             pair = self._source().obtain(identity, deadline.half())
             minted_at = self._vault_now()
             try:

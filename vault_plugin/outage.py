@@ -76,6 +76,7 @@ class Gate:
     ) -> None:
         self.error: KlearstackVaultError | None = None  # what paused the mints; None while there is no pause
         self.given_up = False
+        self.pauses = 0  # how many there were
         self.successes = 0  # mints; whoever fails again after others succeeded fails by itself
         self._stop_after = stop_after
         self._monotonic = monotonic
@@ -169,6 +170,7 @@ class Gate:
 
     def _pause(self, exc: KlearstackVaultError, scope: Scope) -> None:
         self.error, self._scope = exc, scope
+        self.pauses += 1
         self._paused_at = self._monotonic()
         self._in_a_row = 0
         self._told = 0.0

@@ -111,9 +111,7 @@ class Targets:
         found = [grant for grant in grants if grant]
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
-    def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
-    ) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         """Make the identity's access token good in each Vault, by one mint; by another, where that one's Vault then does not
         take it.
 

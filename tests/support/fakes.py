@@ -10,9 +10,10 @@ from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.errors import KlearstackVaultError, StoreBusyError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
+from vault_plugin.outage import Gate, Scope
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
@@ -229,3 +230,10 @@ class FakeFlight:
         self.turns += 1
         self.meanwhile()
         yield self.waited
+
+
+class OpenGate(Gate):
+    """A gate that no outage closes."""
+
+    def _pause(self, exc: KlearstackVaultError, scope: Scope) -> None:
+        pass

@@ -14,8 +14,8 @@ from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import (
     KlearstackVaultError,
     SettingsError,
-    SourceBusyError,
     SourceRefusedError,
+    StoreBusyError,
     WriteError,
 )
 from vault_plugin.identity import Identity
@@ -57,9 +57,7 @@ class FakeTargets(Slots):
         self.asked.append(("check", number))
         return outcome("fresh", 800) if number in self.fresh else None
 
-    def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
-    ) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))
         return self.becomes(number)
@@ -403,13 +401,13 @@ def test_what_became_of_an_identity_is_told_without_its_token() -> None:
 
 
 def test_a_failure_is_told_with_its_error() -> None:
-    run = Run(failing(0, exc=SourceBusyError("Too many.", hint="Wait.", retryable=True))).over(1)
+    run = Run(failing(0, exc=StoreBusyError("Too many.", hint="Wait.", retryable=True))).over(1)
     assert run.told[0].describe() == {
         "line": 1,
         "company_name": "Acme",
         "user_id": "0",
         "result": "failed",
-        "error": {"code": "endpoint_busy", "message": "Too many.", "hint": "Wait.", "retryable": True},
+        "error": {"code": "vault_busy", "message": "Too many.", "hint": "Wait.", "retryable": True},
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, Slots, jwt, token
+from support.fakes import NOW, OpenGate, Slots, jwt, token
 
 from vault_plugin import watch
 from vault_plugin.broker import Grant, Held
@@ -71,9 +71,7 @@ class FakeTargets(Slots):
         self.looks.put(("check", identity.user_id, min_ttl))
         return outcome("fresh") if self.fresh else None
 
-    def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
-    ) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         self.looks.put(("ensure", identity.user_id, min_ttl))
         self.meanwhile()
         with self.lock:
@@ -102,7 +100,7 @@ def watcher(
         targets or FakeTargets(),  # type: ignore[arg-type]
         entries or [entry()],
         stats or Stats(),
-        **{"concurrency": 1} | how,
+        **{"concurrency": 1, "gate": OpenGate(), **how},
     )
 
 
@@ -383,8 +381,8 @@ def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCap
 def test_one_that_fails_keeps_none_of_the_others() -> None:
     class Half(FakeTargets):
         def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
-    ) -> Outcome:
+            self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        ) -> Outcome:
             self.looks.put(("ensure", identity.user_id, min_ttl))
             if identity.user_id == "0":
                 raise ZeroDivisionError
