@@ -93,6 +93,7 @@ class Gate:
         self._minting = 0
         self._room = math.inf  # mints at a time
         self._careful = 0
+        self._worked = False
 
     @property
     def opens_in(self) -> float:
@@ -130,6 +131,9 @@ class Gate:
             probe = turn is Turn.PROBE
             self._probing &= not probe
             scope = Scope.IDENTITY if exc is None else scope_of(exc)
+            self._worked |= exc is None
+            if exc and scope is Scope.VAULT and not (exc.retryable or self._worked):
+                return False  # what never worked is a mistake, and no outage
             if isinstance(exc, StoreError):
                 self._careful = CAREFUL
             if exc is None or scope is Scope.IDENTITY:

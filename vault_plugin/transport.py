@@ -6,6 +6,7 @@ consulted and `~/.netrc` is not read: what is sent carries the Vault token.
 
 import http.client
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from vault_plugin.responses import Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.throttle import Throttle
 
+_HOST = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored value is 1 MiB
 MAX_REFUSALS = (
     8  # in a row: about 2 s. A cluster that changes its leader answers meanwhile, one that is down doesn't.
@@ -57,12 +59,30 @@ class TransportError(Exception):
         self.final = final
 
 
+class _SettledError(TransportError):
+    """The second such answer of a node is its last: what it says does not pass by itself."""
+
+    of_request = False  # or of the way to Vault
+
+
+class _RedirectError(TransportError):
+    """The node names another one, `leader`, which is one of ours."""
+
+    leader = ""
+
+
 class _RefusedError(TransportError):
     """Nobody listens at that address."""
 
 
 class _BusyError(TransportError):
     """The node asks for patience."""
+
+
+class LastWordError(StoreError):
+    """The status 500 is about this request alone."""
+
+    for_all = False
 
 
 class OutdatedError(Exception):
@@ -142,12 +162,14 @@ class Transport:
         *,
         repeatable: bool = True,
         in_time: Callable[[], bool] = always,
+        is_settled: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
         """Ask until some node gives an answer that stands, or the deadline passes.
 
         A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
         repeated only if `repeatable` (a read, a check-and-set write, an idempotent one). Before each try, and after any
-        wait, `in_time` says whether the request still makes sense.
+        wait, `in_time` says whether the request still makes sense. `is_settled` says of a 500 whether it is about this
+        request alone: then there is a second try and no third.
 
         Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should, OutdatedError.
         """
@@ -167,7 +189,7 @@ class Transport:
             pause = next(pauses)
             try:
                 answer = self.once(method, path, headers, body, deadline.left())
-                self._stand(answer)
+                self._stand(answer, is_settled)
             except _QuotaError:
                 continue
             except _BusyError as exc:
@@ -178,19 +200,27 @@ class Transport:
                 self._turn_from(node)
             else:
                 return answer
-            refusals[node] = (
-                MAX_REFUSALS if failure.final else refusals[node] + isinstance(failure, _RefusedError)
-            )
+            refusals[node] = self._refusals(node, failure, refusals)
             hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
             if hopeless or pause >= deadline.left() or (failure.ambiguous and not repeatable):
-                error = StoreBusyError if isinstance(failure, _BusyError) else StoreError
-                raise error(
+                raise _error_of(failure)(
                     f"Vault at {node} gives no answer: {failure}.",
                     hint=failure.hint,
-                    retryable=not failure.final,
+                    retryable=not (failure.final or isinstance(failure, _SettledError)),
                 ) from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
+
+    @staticmethod
+    def _refusals(node: str, failure: TransportError, refusals: Counter[str]) -> int:
+        """How often that node has refused; MAX_REFUSALS where asking it again cannot help."""
+        if failure.final:
+            return MAX_REFUSALS
+        if isinstance(failure, _SettledError):
+            return refusals[node] + MAX_REFUSALS // 2
+        if isinstance(failure, _RedirectError) and refusals[failure.leader] >= MAX_REFUSALS:
+            return MAX_REFUSALS
+        return refusals[node] + isinstance(failure, _RefusedError)
 
     @property
     def refuses(self) -> bool:
@@ -333,7 +363,7 @@ class Transport:
             str(failure), _HINTS.get(failure.cause, ""), ambiguous=not failure.final, final=failure.final
         )
 
-    def _stand(self, answer: Answer) -> None:
+    def _stand(self, answer: Answer, is_settled: Callable[[Answer], bool]) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
         status = answer.status
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -347,22 +377,44 @@ class Transport:
         if status == HTTPStatus.NOT_IMPLEMENTED:
             raise TransportError("it is not initialized", "Have it initialized.", final=True)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            leader = urlsplit(answer.headers.get("Location") or "")[:2]
-            named = [urlsplit(address)[:2] for address in self._addresses]
-            if leader in named:
-                self._node = named.index(leader)
-            raise TransportError(
-                "it redirects, and redirects are not followed with a Vault token",
-                "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
-                ambiguous=True,  # seen: a standby whose forwarding broke sends 307 for what was carried out
-            )
+            raise self._redirected(answer.headers.get("Location") or "")
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and is_settled(answer):
+            settled = _SettledError(f"status {status}", "Vault's own log says more.", ambiguous=True)
+            settled.of_request = True
+            raise settled
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransportError(f"status {status}", "Vault's own log says more.", ambiguous=True)
+
+    def _redirected(self, location: str) -> TransportError:
+        """What a redirect means. It may follow what was carried out: seen of a standby whose forwarding broke."""
+        try:
+            parts = urlsplit(location)
+            leader, host = parts[:2], parts.netloc.rpartition("@")[2]
+        except ValueError:
+            leader, host = ("", ""), ""
+        named = [urlsplit(address)[:2] for address in self._addresses]
+        if leader in named:
+            self._node = named.index(leader)
+            error = _RedirectError(f"it redirects to {host}, which does not answer", ambiguous=True)
+            error.leader = self._addresses[self._node]
+            return error
+        where = f" to {host}, which VAULT_ADDR does not name" if re.fullmatch(_HOST, host) else ""
+        return _SettledError(
+            f"it redirects{where}, and redirects are not followed with a Vault token",
+            "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
+            ambiguous=True,
+        )
 
     def _turn_from(self, node: str) -> None:
         """Go to the next node, unless a redirect or another thread has already moved us."""
         if self._addresses[self._node] == node:
             self._node = (self._node + 1) % len(self._addresses)
+
+
+def _error_of(failure: TransportError) -> type[StoreError]:
+    if isinstance(failure, _SettledError) and failure.of_request:
+        return LastWordError
+    return StoreBusyError if isinstance(failure, _BusyError) else StoreError
 
 
 def _names_an_error(body: bytes) -> bool:
