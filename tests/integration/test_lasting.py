@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,19 @@ def client(world: World, address: str, **environ: str) -> VaultClient:
         return Settings.for_many(given)
 
     settings = gather()
-    return VaultClient(Transport(settings.vault_addr, ServerClock(), timeout=5), settings, gather)
+    transport = Transport(settings.vault_addr, ServerClock(), timeout=5)
+    _opened.append(transport)
+    return VaultClient(transport, settings, gather)
+
+
+_opened: list[Transport] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.pop().close()
 
 
 @pytest.mark.parametrize("location", ["https://vault.internal:8200/v1/x", "https://u:p@vault.internal:8200/"])
@@ -36,7 +49,7 @@ def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: Wor
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
         with pytest.raises(
-            StoreError, match="redirects to vault.internal:8200, which VAULT_ADDR does not name"
+            StoreError, match=r"redirects to vault\.internal:8200, which VAULT_ADDR does not name"
         ):
             client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) == 2
@@ -55,7 +68,7 @@ def test_a_named_leader_whose_scheme_is_wrong_is_final_for_who_points_to_it(kv2:
     leader = kv2.vault.address.replace("http:", "https:")
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=leader)
-        with pytest.raises(StoreError, match="plain HTTP|does not answer"):
+        with pytest.raises(StoreError, match=r"plain HTTP|does not answer"):
             client(kv2, f"{proxy.address},{leader}").read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) <= 3
 
@@ -91,7 +104,7 @@ def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes)
 def test_a_value_that_vault_cannot_read_is_written_over_if_it_is_ours(kv2: World) -> None:
     kv2.get()
     with FaultProxy(kv2.vault.address) as proxy:
-        proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=3)
+        proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=99)
         begun = time.monotonic()
         kv2.get("--vault-addr", proxy.address)
         assert time.monotonic() - begun < 20
@@ -115,7 +128,7 @@ def test_any_other_value_that_vault_cannot_read_is_named(kv2: World, status: int
 def test_while_no_path_is_answered_it_is_an_outage(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: "/data/" in line, 500, when="before", times=8)
-        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)) == {}.get("data")
+        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)) is None
 
 
 def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, tmp_path: Path) -> None:
@@ -157,4 +170,4 @@ def test_a_mount_that_is_gone_is_named(kv2: World) -> None:
     kv2.vault.admin.sys.disable_secrets_engine(kv2.mount)
     one = client(kv2, kv2.vault.address)
     with pytest.raises(MountMissingError, match=kv2.mount):
-        one.kv_version(kv2.mount, Deadline(30))
+        one.read(2, kv2.mount, PATH, Deadline(30))
