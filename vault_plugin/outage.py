@@ -23,6 +23,7 @@ from vault_plugin.errors import (
 IN_A_ROW = 3  # failures of the endpoint that pause the mints; one may be the identity's own
 PROBES = 1.0, 5.0  # seconds between two probes: at first, and at most; it doubles
 BUSY = 1.0, 120.0  # the same where the endpoint refuses more requests (429) without naming a time
+SHORTER = 0.97  # a part of how long that lasted the last time: it may have been too long
 CAREFUL = 50  # mints after a failure of Vault that are begun only when Vault has taken a write to their path
 PATIENCE = 300.0  # seconds after which a pause without another bound ends
 
@@ -178,7 +179,7 @@ class Gate:
         self._paused_at = self._monotonic()
         self._in_a_row = 0
         self._told = 0.0
-        self._wait = PROBES[0] if scope is not Scope.LIMIT else max(BUSY[0], 0.9 * self._busy_for)
+        self._wait = PROBES[0] if scope is not Scope.LIMIT else max(BUSY[0], SHORTER * self._busy_for)
         self._defer(exc)
 
     def _still_failing(self, exc: KlearstackVaultError, scope: Scope, *, probe: bool) -> None:
@@ -189,7 +190,7 @@ class Gate:
         if scope is not self._scope:
             self._scope, self._wait = scope, (PROBES if scope is not Scope.LIMIT else BUSY)[0]
         elif scope is Scope.LIMIT:
-            step = self._busy_for / 4 if self._busy_for else self._wait
+            step = self._busy_for / 8 if self._busy_for else self._wait
             self._wait = min(BUSY[1], self._wait + max(step, BUSY[0]))
         else:
             self._wait = min(PROBES[1], 2 * self._wait)
@@ -203,7 +204,9 @@ class Gate:
 
     def _defer(self, exc: KlearstackVaultError) -> None:
         told = _told(exc)
-        wait = told + self._uniform(0.1, 0.5) if told else self._wait * self._uniform(0.8, 1.0)
+        wait = told + self._uniform(0.1, 0.5)
+        if not told:
+            wait = self._wait if self._scope is Scope.LIMIT else self._wait * self._uniform(0.8, 1.0)
         self._told += told
         self._probe_at = self._monotonic() + wait
 

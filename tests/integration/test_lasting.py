@@ -21,7 +21,13 @@ DATA = f"/data/{PATH} "  # with the end of the request's target
 
 
 def client(world: World, address: str, **environ: str) -> VaultClient:
-    given = {"KLEARSTACK_URL": world.endpoint.url, "VAULT_ADDR": address, "VAULT_TOKEN": "", **environ}
+    given = {
+        "KLEARSTACK_VAULT_MOUNT": world.mount,
+        "KLEARSTACK_URL": world.endpoint.url,
+        "VAULT_ADDR": address,
+        "VAULT_TOKEN": "",
+        **environ,
+    }
     if not environ:
         given["VAULT_TOKEN"] = world.vault.root_token
 

@@ -14,7 +14,7 @@ from vault_plugin.errors import (
     StoreError,
     StoreRefusedError,
 )
-from vault_plugin.outage import BUSY, CAREFUL, PATIENCE, PROBES, Gate, Scope, Turn, scope_of
+from vault_plugin.outage import BUSY, CAREFUL, PATIENCE, PROBES, SHORTER, Gate, Scope, Turn, scope_of
 
 DOWN = SourceError("down", retryable=True)
 VAULT = StoreError("down", retryable=True)
@@ -155,9 +155,9 @@ def test_a_limit_that_is_not_told_is_waited_for_longer_than_a_minute_and_remembe
     while one.clock.time < 60:
         one.probe(busy() if one.clock.time + one.gate.opens_in < 60 else None)
     one.mint(busy())
-    assert one.gate.opens_in == pytest.approx(0.9 * 63)
+    assert one.gate.opens_in == pytest.approx(SHORTER * 63)
     one.probe(busy())
-    assert one.gate.opens_in == pytest.approx(0.9 * 63 + 63 / 4)
+    assert one.gate.opens_in == pytest.approx(SHORTER * 63 + 63 / 8)
 
 
 def test_after_a_pause_the_number_of_mints_at_a_time_doubles() -> None:
@@ -209,3 +209,27 @@ def test_an_outage_may_become_another() -> None:
     assert (one.gate.error, one.gate.begin()) == (VAULT, Turn.WAIT)
     one.probe(busy(9))
     assert (one.gate.opens_in, one.gate.begin()) == (9.5, Turn.CONFIRM)
+
+
+def test_25_at_10_a_minute_take_as_long_as_the_limit_allows() -> None:
+    """16 workers, each for itself, against windows of a minute that begin with their first request."""
+    one = Gated()
+    begun, taken, minted, refused = 0.0, 0, 0, [0] * 10
+    while minted < 25:
+        turns: list[Turn] = []
+        while len(turns) < 16 and (turn := one.gate.begin()) in (Turn.MINT, Turn.PROBE):
+            turns.append(turn)
+        if not turns:
+            one.clock.sleep(one.gate.opens_in)
+            continue
+        one.clock.sleep(0.1)
+        for turn in turns:
+            if one.clock.time >= begun + 60:
+                begun, taken = one.clock.time, 0
+            granted = taken < 10
+            taken += granted
+            minted += granted
+            refused[int(one.clock.time // 60)] += not granted
+            one.gate.end(turn, None if granted else busy(), minted=granted)
+    assert 120 <= one.clock.time < 140
+    assert max(refused) <= 16
