@@ -122,6 +122,7 @@ def connect(
                 ca_file=settings.ca_cert,
                 latest=now,
                 accept_other_users=accept_other_users,
+                waits_when_busy=not bulk,  # there all workers wait, not this one alone
             )
             closing.callback(source.close)
             return source

@@ -28,10 +28,12 @@ class TokenStore(Protocol):
 
     `repair` corrects what Vault would delete only after its JWT has expired.
 
-    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon.
+    A new pair of tokens is minted and written within `mint`, which waits until that can be done soon. `try_writing`
+    finds out beforehand whether it can be stored.
     """
 
     def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
+    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot: ...
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
     def write(
         self,
@@ -264,17 +266,24 @@ class Broker:
         return grant and _told(identity, grant)
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, deadline: Deadline | None = None
+        self,
+        identity: Identity,
+        *,
+        min_ttl: float | None = None,
+        deadline: Deadline | None = None,
+        cautious: bool = False,
     ) -> Grant:
         """For bulk: a good access token in Vault (and, if it has to be minted, a refresh token), by `get`'s rules.
 
         The lock comes first, so that a good token costs one read, and no other a second look at it. There is nothing
-        stale: whoever keeps many tokens good wants to know what failed. `min_ttl` (seconds) is for this call.
+        stale: whoever keeps many tokens good wants to know what failed. `min_ttl` (seconds) is for this call. If it is
+        `cautious`, nothing is minted before Vault has taken a write to the token's path.
 
         Raises what `get` raises.
         """
         deadline = deadline or Deadline(self.deadline)
-        return _told(identity, self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl))
+        grant = self._minted(identity, (Kind.ACCESS,), deadline, {}, min_ttl=min_ttl, cautious=cautious)
+        return _told(identity, grant)
 
     def adopt(self, identity: Identity, origin: "Broker", deadline: Deadline | None = None) -> None:
         """Store what the Vault of another broker holds: no minting. Raises StoreError and its branches, TokenError."""
@@ -335,6 +344,7 @@ class Broker:
         outworn: list[Stored | None] | None = None,
         fallback: bool = False,
         min_ttl: float | None = None,
+        cautious: bool = False,
     ) -> Grant:
         """With nobody else of this host at it: look again, then mint and store.
 
@@ -358,27 +368,15 @@ class Broker:
                 slots[kind] = self._repaired(identity, slots[kind], deadline)
             if will_do and (grant := self._fresh(_tokens(slots, kinds), min_ttl)):
                 return grant._replace(waited=turn.waited)
-            for kind in set(Kind).difference(kinds):
-                slot = store.read(identity, kind, deadline.half())
-                slots[kind] = self._repaired(identity, slot, deadline)
+            self._read_others(identity, slots, deadline)
             if not renew:
                 self._refuse_others([slot.stored for slot in slots.values()])
             stack.enter_context(store.mint(identity, deadline))
+            for kind in slots if cautious else ():
+                slots[kind] = store.try_writing(identity, kind, slots[kind], deadline.half())
             pair = self._pair(identity, deadline, _tokens(slots, kinds), turn, fallback=fallback)
-            minted_at = self._vault_now()
             try:
-                # The access token comes last: whoever finds it finds the refresh token too.
-                landed = {
-                    token.kind: store.write(
-                        identity,
-                        token,
-                        pair.release_version,
-                        slots[token.kind],
-                        deadline,
-                        self._vault_now() - minted_at,
-                    )
-                    for token in (pair.refresh, pair.access)
-                }
+                landed = self._written(identity, pair, slots, deadline)
             except StoreError as exc:
                 if not (self._bypass and _is_outage(exc)):
                     raise
@@ -393,6 +391,26 @@ class Broker:
                 "The token expired while it was being stored.", hint="Its life is too short to be used."
             )
         return grant._replace(waited=turn.waited)
+
+    def _read_others(self, identity: Identity, slots: dict[Kind, Slot], deadline: Deadline) -> None:
+        """Read the kinds that the caller did not ask for: both are minted."""
+        for kind in set(Kind).difference(slots):
+            slot = self._store().read(identity, kind, deadline.half())
+            slots[kind] = self._repaired(identity, slot, deadline)
+
+    def _written(
+        self, identity: Identity, pair: TokenPair, slots: Mapping[Kind, Slot], deadline: Deadline
+    ) -> dict[Kind, Stored]:
+        """What is stored at the end of a mint."""
+        minted_at = self._vault_now()
+        landed: dict[Kind, Stored] = {}
+        # The access token comes last: whoever finds it finds the refresh token too.
+        for token in (pair.refresh, pair.access):
+            age = self._vault_now() - minted_at
+            landed[token.kind] = self._store().write(
+                identity, token, pair.release_version, slots[token.kind], deadline, age
+            )
+        return landed
 
     def _left_by_another(
         self,

@@ -23,6 +23,7 @@ said by `sync`, when only some failed.
         ├── StoreBusyError         75   ... asks us to slow down (429)
         ├── StoreSettingsError     78   ... is not what the settings say: its certificate, its scheme, or not Vault
         ├── StoreRefusedError      77   ... says no
+        ├── MountMissingError      78   ... has no KV secrets engine at --mount
         └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
             └── OtherEndpointError 78  ... or a token that another endpoint issued
 
@@ -149,6 +150,7 @@ class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
     unrepeatable: bool = False  # whether the request may have been carried out, and must not be sent again
+    for_all: bool | None = None  # whether it would meet every identity; None: as the class says
 
 
 class StoreBusyError(StoreError):
@@ -164,6 +166,11 @@ class StoreSettingsError(StoreError):
 class StoreRefusedError(StoreError):
     exit_code = 77
     code = "vault_refused"
+
+
+class MountMissingError(StoreError):
+    exit_code = 78
+    code = "vault_mount_missing"
 
 
 class ForeignSecretError(StoreError):

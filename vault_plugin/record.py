@@ -145,7 +145,12 @@ def marks(token: Token) -> dict[str, str]:
     url = token.issued_by
     if len(url) > MAX_MARK:
         url = f"{url[: MAX_MARK - 66]}~~{sha256(url.encode()).hexdigest()}"
-    return MANAGED_BY | ({ISSUED_BY: url} if url else {})
+    return marks_of(url)
+
+
+def marks_of(issuer: str) -> dict[str, str]:
+    """The custom_metadata of a path that is ours, with the issuer that it already names; empty if it names none."""
+    return MANAGED_BY | ({ISSUED_BY: issuer} if issuer else {})
 
 
 def marked_issuer(metadata: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import Failure, SourceError, TokenError, UserMismatchError
+from vault_plugin.errors import Failure, SourceBusyError, SourceError, TokenError, UserMismatchError
 from vault_plugin.failures import error_of, missing_parameter
 from vault_plugin.identity import Identity
 from vault_plugin.network import Tls, within
@@ -97,13 +97,18 @@ class EndpointSource:
         sleep: Callable[[float], None] = time.sleep,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
+        waits_when_busy: bool = True,
     ) -> None:
-        """`latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's."""
+        """`waits_when_busy`: a refusal because of too many requests (429) is tried again here, and not by the caller.
+
+        `latest` (Unix seconds) is by the clock that is furthest on, Vault's or the endpoint's.
+        """
         self._url = url + ENDPOINT_PATH
         self._issuer = issuer(url)
         self._clock = clock
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
+        self._waits_when_busy = waits_when_busy
         self._timeout = timeout
         self._peer = Peer.at(url, Tls(ca_file or DEFAULT_CA_BUNDLE_PATH))
         self._sleep = sleep
@@ -115,7 +120,8 @@ class EndpointSource:
         Raises SourceRefusedError, SourceSettingsError, ParameterMissingError, SourceProtocolError and TokenError at
         once; what may pass is tried again for a while, then raised as SourceError or SourceBusyError.
         """
-        patience = _Patience(deadline, fallback=fallback)
+        # Whoever waits for all identities together asks again by itself.
+        patience = _Patience(deadline, fallback=fallback or not self._waits_when_busy)
         last: SourceError | None = None
         while True:
             try:
@@ -123,6 +129,8 @@ class EndpointSource:
             except SourceError as exc:
                 if last and exc.failure and exc.failure.cause in {"deadline", "unasked"}:
                     raise last from None  # a try that is cut short shows nothing new
+                if isinstance(exc, SourceBusyError) and not self._waits_when_busy:
+                    raise
                 last, pause = exc, patience.pause(exc)
                 if pause is None:
                     raise

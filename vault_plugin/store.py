@@ -26,6 +26,7 @@ from vault_plugin.record import (
     is_ours,
     marked_issuer,
     marks,
+    marks_of,
     stored_at,
     to_data,
     without_token,
@@ -85,6 +86,18 @@ class VaultStore:
                 # Only a request tells when that is over, and a read waits for its turn.
                 self.read(identity, Kind.ACCESS, deadline.half())
             yield
+
+    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot:
+        """Find out whether a token could be stored where `slot` was read, before one is minted; the slot as it is then.
+
+        That writes the path's metadata, which deletes nothing and changes no life. KV v1 has none: there nothing is
+        known before. Raises StoreError and its branches.
+        """
+        if self._kv_version(deadline) == 1:
+            return slot
+        ref = VaultRef(self._mount, identity.path(self._prefix, kind))
+        self._client.set_metadata(ref.mount, ref.path, slot.life or 1, marks_of(slot.issued_by), deadline)
+        return slot
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         """What is stored, with what a later `write` needs to know of it.

@@ -111,15 +111,15 @@ class Targets:
         found = [grant for grant in grants if grant]
         return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         """Make the identity's access token good in each Vault, by one mint; by another, where that one's Vault then does not
         take it.
 
-        A Vault that fails does not keep the token from the others; its error is raised at the end. Raises what
-        Broker.ensure raises.
+        A Vault that fails does not keep the token from the others; its error is raised at the end. `cautious`: where a
+        token could not be stored, none is minted. Raises what Broker.ensure raises.
         """
         if len(self._brokers) == 1:  # a look at the others, to find a token there, is a request
-            return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl))
+            return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl, cautious=cautious))
         deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
         good: list[tuple[Broker, Grant]] = []
@@ -134,11 +134,14 @@ class Targets:
         while lacking and not good:
             broker = lacking.pop(0)
             with _set_aside(failures):
-                good.append((broker, broker.ensure(identity, min_ttl=min_ttl, deadline=deadline)))
+                grant = broker.ensure(identity, min_ttl=min_ttl, deadline=deadline, cautious=cautious)
+                good.append((broker, grant))
         for broker in lacking:
             with _set_aside(failures):
                 broker.adopt(identity, good[0][0], deadline)
         if failures:
+            if good:  # then one Vault's failure concerns no other identity's mint
+                failures[0].for_all = False
             raise failures[0]
         outcome = _outcome(_first_to_end([grant for _, grant in good]))
         return outcome._replace(result="copied") if lacking and outcome.result == "fresh" else outcome

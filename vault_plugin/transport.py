@@ -7,6 +7,7 @@ consulted and `~/.netrc` is not read: what is sent carries the Vault token.
 import http.client
 import json
 import logging
+import re
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from vault_plugin.responses import Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.throttle import Throttle
 
+_HOST = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored value is 1 MiB
 MAX_REFUSALS = (
     8  # in a row: about 2 s. A cluster that changes its leader answers meanwhile, one that is down doesn't.
@@ -62,6 +64,18 @@ class TransportError(Exception):
         self.final = final
 
 
+class _SettledError(TransportError):
+    """The second such answer of a node is its last: what it says does not pass by itself."""
+
+    error: type[StoreError] = StoreSettingsError
+
+
+class _RedirectError(TransportError):
+    """The node names another one, `leader`, which is one of ours."""
+
+    leader = ""
+
+
 class _RefusedError(TransportError):
     """Nobody listens at that address."""
 
@@ -76,6 +90,18 @@ class _MisconfiguredError(TransportError):
     """A setting is wrong, here or at the node."""
 
     error = StoreSettingsError
+
+
+class LastWordError(StoreError):
+    """The status 500 is about this request alone."""
+
+    for_all = False
+
+
+class _SettledRequestError(_SettledError):
+    """The same, about this request alone and not about the way to Vault."""
+
+    error = LastWordError
 
 
 class OutdatedError(Exception):
@@ -155,12 +181,14 @@ class Transport:
         *,
         repeatable: bool = True,
         in_time: Callable[[], bool] = always,
+        is_settled: Callable[[Answer], bool] = lambda _: False,
     ) -> Answer:
         """Ask until some node gives an answer that stands, or the deadline passes.
 
         A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
         repeated only if `repeatable` (a read, a check-and-set write, an idempotent one). Before each try, and after any
-        wait, `in_time` says whether the request still makes sense.
+        wait, `in_time` says whether the request still makes sense. `is_settled` says of a 500 whether it is about this
+        request alone: then there is a second try and no third.
 
         Raises StoreBusyError for a lasting 429, StoreError if no node answers as it should, OutdatedError.
         """
@@ -180,7 +208,7 @@ class Transport:
             pause = next(pauses)
             try:
                 answer = self.once(method, path, headers, body, deadline.left())
-                self._stand(answer)
+                self._stand(answer, is_settled)
             except _QuotaError:
                 continue
             except _BusyError as exc:
@@ -191,9 +219,7 @@ class Transport:
                 self._turn_from(node)
             else:
                 return answer
-            refusals[node] = (
-                MAX_REFUSALS if failure.final else refusals[node] + isinstance(failure, _RefusedError)
-            )
+            refusals[node] = self._refusals(node, failure, refusals)
             hopeless = all(refusals[address] >= MAX_REFUSALS for address in self._addresses)
             last = failure.error(f"Vault at {node} gives no answer: {failure}.", hint=failure.hint)
             last.unrepeatable = not repeatable
@@ -201,6 +227,17 @@ class Transport:
                 raise last from None
             _log.info("Vault at %s: %s; trying again in %.2f s", node, failure, pause)
             self._sleep(pause)
+
+    @staticmethod
+    def _refusals(node: str, failure: TransportError, refusals: Counter[str]) -> int:
+        """How often that node has refused; MAX_REFUSALS where asking it again cannot help."""
+        if failure.final:
+            return MAX_REFUSALS
+        if isinstance(failure, _SettledError):
+            return refusals[node] + MAX_REFUSALS // 2
+        if isinstance(failure, _RedirectError) and refusals[failure.leader] >= MAX_REFUSALS:
+            return MAX_REFUSALS
+        return refusals[node] + isinstance(failure, _RefusedError)
 
     @property
     def refuses(self) -> bool:
@@ -344,7 +381,7 @@ class Transport:
             str(failure), _HINTS.get(failure.cause, ""), ambiguous=not failure.final, final=failure.final
         )
 
-    def _stand(self, answer: Answer) -> None:
+    def _stand(self, answer: Answer, is_settled: Callable[[Answer], bool]) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
         status = answer.status
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -358,15 +395,9 @@ class Transport:
         if status == HTTPStatus.NOT_IMPLEMENTED:
             raise TransportError("it is not initialized", "Have it initialized.", final=True)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            leader = urlsplit(answer.headers.get("Location") or "")[:2]
-            named = [urlsplit(address)[:2] for address in self._addresses]
-            if leader in named:
-                self._node = named.index(leader)
-            raise TransportError(
-                "it redirects, and redirects are not followed with a Vault token",
-                "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
-                ambiguous=True,  # seen: a standby whose forwarding broke sends 307 for what was carried out
-            )
+            raise self._redirected(answer.headers.get("Location") or "")
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and is_settled(answer):
+            raise _SettledRequestError(f"status {status}", "Vault's own log says more.", ambiguous=True)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransportError(f"status {status}", "Vault's own log says more.", ambiguous=True)
         if not _is_of_vault(answer):
@@ -375,6 +406,26 @@ class Transport:
                 "Check VAULT_ADDR: Vault's own address, without /v1 or /ui, and no proxy's login page.",
                 final=True,
             )
+
+    def _redirected(self, location: str) -> TransportError:
+        """What a redirect means. It may follow what was carried out: seen of a standby whose forwarding broke."""
+        try:
+            parts = urlsplit(location)
+            leader, host = parts[:2], parts.netloc.rpartition("@")[2]
+        except ValueError:
+            leader, host = ("", ""), ""
+        named = [urlsplit(address)[:2] for address in self._addresses]
+        if leader in named:
+            self._node = named.index(leader)
+            error = _RedirectError(f"it redirects to {host}, which does not answer", ambiguous=True)
+            error.leader = self._addresses[self._node]
+            return error
+        where = f" to {host}, which VAULT_ADDR does not name" if re.fullmatch(_HOST, host) else ""
+        return _SettledError(
+            f"it redirects{where}, and redirects are not followed with a Vault token",
+            "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
+            ambiguous=True,
+        )
 
     def _turn_from(self, node: str) -> None:
         """Go to the next node, unless a redirect or another thread has already moved us."""

@@ -5,7 +5,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -13,13 +14,32 @@ import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
 from vault_plugin import blocking
-from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, StoreSettingsError
-from vault_plugin.retry import Deadline
+from vault_plugin.errors import (
+    MountMissingError,
+    SettingsError,
+    StoreError,
+    StoreRefusedError,
+    StoreSettingsError,
+)
+from vault_plugin.retry import Deadline, full_jitter
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
-from vault_plugin.transport import Answer, Transport, always
+from vault_plugin.transport import Answer, LastWordError, Transport, TransportError, always
 
 T = TypeVar("T")
+YOUNG = 1.0  # seconds during which a login has its role's newest policies
+LOGIN_AGAIN = 300.0  # seconds between two logins after refusals
+_OF_THE_NODE = (
+    "active",
+    "leader",
+    "sealed",
+    "standby",
+    "raft",
+    "internal error",
+    "context",
+    "timeout",
+    "connect",
+)
 _BASE = "http://vault"  # hvac wants some base URL; the transport knows the real ones
 _log = logging.getLogger(__name__)
 
@@ -30,6 +50,8 @@ class CasMismatchError(Exception):
 
 class _UnknownTokenError(StoreRefusedError):
     """Vault does not know our token, or not any more."""
+
+    for_all = True
 
 
 class _Response:
@@ -57,10 +79,15 @@ class _Session:
 
     @contextmanager
     def within(
-        self, deadline: Deadline, *, repeatable: bool = True, in_time: Callable[[], bool] = always
+        self,
+        deadline: Deadline,
+        *,
+        repeatable: bool = True,
+        in_time: Callable[[], bool] = always,
+        is_settled: Callable[[Answer], bool] = lambda _: False,
     ) -> Iterator[None]:
         """The limits of what this thread sends inside."""
-        self._local.limits = deadline, repeatable, in_time
+        self._local.limits = deadline, repeatable, in_time, is_settled
         yield
 
     @property
@@ -82,7 +109,7 @@ class _Session:
         params: Mapping[str, str] | None = None,
         **_transports_own: object,  # timeout, TLS, proxies, redirects
     ) -> _Response:
-        deadline, repeatable, in_time = self._local.limits
+        deadline, repeatable, in_time, is_settled = self._local.limits
         path = url.removeprefix(_BASE) + (f"?{urlencode(params)}" if params else "")
         body = None if json is None else _encoded(json)
         answer = self._transport.request(
@@ -93,6 +120,7 @@ class _Session:
             deadline,
             repeatable=repeatable,
             in_time=in_time,
+            is_settled=is_settled,
         )
         self._local.sent = answer.sent
         self._local.took = time.monotonic() - answer.sent + self._transport.gap
@@ -109,8 +137,7 @@ def _encoded(body: object) -> bytes:
 class VaultClient:
     """Logged-in access to the KV mounts of one Vault. Safe among threads.
 
-    Every method raises StoreRefusedError (403), SettingsError (what is asked for cannot be there), StoreBusyError or
-    StoreError; none of them quotes what Vault answered.
+    Every method raises StoreRefusedError (403), MountMissingError, StoreBusyError or StoreError; none of them quotes what Vault answered.
     """
 
     def __init__(
@@ -122,6 +149,7 @@ class VaultClient:
         self._reread = reread or (lambda: settings)  # when Vault ends our login: credentials are renewed, too
         self._lock = threading.Lock()
         self._logged_in = False
+        self._made = self._next_login = 0.0  # when the login was made, and when a refusal may lead to another
         self._client = hvac.Client(
             url=_BASE,
             token="",  # or hvac would look for one itself
@@ -137,15 +165,13 @@ class VaultClient:
         return self._session.took
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
-        """1 or 2, as Vault says. Raises SettingsError if no KV engine is mounted there."""
+        """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
         answer = self._do(
             "look at the mount", deadline, lambda: self._client.read(f"sys/internal/ui/mounts/{mount}")
         )
         about = answer["data"] if isinstance(answer, dict) else {}
         if about.get("type") not in ("kv", "generic") or str(about.get("path", "")).strip("/") != mount:
-            raise SettingsError(
-                "No KV secrets engine is mounted where --mount says.", hint="`vault secrets list`."
-            )
+            raise _missing(mount)
         return int((about.get("options") or {}).get("version") or 1)
 
     def read(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any] | None:
@@ -157,15 +183,54 @@ class VaultClient:
                     return self._kv.v1.read_secret(path, mount_point=mount)
                 return self._kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
             except InvalidPath as exc:
+                if _is_unrouted(exc):
+                    raise
                 return exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
 
-        answer = self._do("read", deadline, ask)
+        try:
+            answer = self._do(
+                "read",
+                deadline,
+                ask,
+                is_settled=lambda _: self._others_answer(version, mount, path, deadline),
+            )
+        except LastWordError:
+            return self._unreadable(version, mount, path, deadline)
         if not isinstance(answer, dict):
             raise StoreSettingsError(
                 "Vault's answer to a read is not JSON.", hint="Is VAULT_ADDR Vault's own address?"
             )
         data: dict[str, Any] | None = answer.get("data")
         return data
+
+    def _others_answer(self, version: int, mount: str, path: str, deadline: Deadline) -> bool:
+        """Whether the mount answers for another path, at which nothing lies."""
+        where = f"{mount}/data/{path}" if version == 2 else f"{mount}/{path}"
+        headers = {"X-Vault-Token": self._client.token, "X-Vault-Request": "true"}
+        if self._settings.vault_namespace:
+            headers["X-Vault-Namespace"] = self._settings.vault_namespace
+        try:
+            answer = self.transport.once("GET", f"/v1/{where}.none", headers, None, deadline.left())
+        except TransportError:
+            return False
+        return answer.status == 404 and b"no handler" not in answer.body
+
+    def _unreadable(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any]:
+        """What KV v2 says of a path whose newest version it cannot read. Raises StoreError where it says nothing."""
+        with suppress(StoreError, KeyError, TypeError):
+            if version == 2:
+                ask = partial(self._kv.v2.read_secret_metadata, path, mount_point=mount)
+                about = self._do("read metadata", deadline, ask)["data"]
+                newest = about["current_version"]
+                marks = {"version": newest, "custom_metadata": about["custom_metadata"]}
+                return {"data": None, "metadata": about["versions"][str(newest)] | marks}
+        delete = "kv metadata delete" if version == 2 else "kv delete"
+        error = StoreError(
+            f"Vault cannot read {mount}/{path} (status 500), though it answers for other paths.",
+            hint=f"Delete what is left there: vault {delete} -mount={mount} {path}",
+        )
+        error.for_all = False
+        raise error from None
 
     def set_metadata(
         self, mount: str, path: str, life: int, custom: dict[str, str], deadline: Deadline
@@ -218,21 +283,46 @@ class VaultClient:
             _log.info("Vault's login token was not revoked (%s); it ends by its TTL", type(exc).__name__)
 
     def _do(
-        self, doing: str, deadline: Deadline, call: Callable[[], T], in_time: Callable[[], bool] = always
+        self,
+        doing: str,
+        deadline: Deadline,
+        call: Callable[[], T],
+        in_time: Callable[[], bool] = always,
+        *,
+        is_settled: Callable[[Answer], bool] = lambda _: False,
     ) -> T:
-        """Log in if need be, and call; once more with a new login if the old one has ended."""
+        """Log in if need be, and call; once more with a new login if the old one has ended or may have too old a policy."""
         with self._alone(deadline):
             if not self._logged_in:
                 self._log_in(self._settings, deadline)
         token = self._client.token
+        limits = partial(self._session.within, deadline, in_time=in_time, is_settled=is_settled)
         try:
-            with self._translated(doing, deadline, in_time):
+            with limits(), self._translated(doing):
                 return call()
         except _UnknownTokenError:
             if not self._is_renewed(token, deadline):
                 raise
-        with self._translated(doing, deadline, in_time):
+        except StoreRefusedError as refusal:
+            if not self._has_new_login(token, deadline):
+                raise refusal from None
+        with limits(), self._translated(doing):
             return call()
+
+    def _has_new_login(self, token: str, deadline: Deadline) -> bool:
+        """Whether there is another login of ours than the one that was refused: a role's new policy is for new ones."""
+        with self._alone(deadline):
+            if self._client.token != token:
+                return True
+            now = time.monotonic()
+            if self._settings.auth == "token" or now < max(self._made + YOUNG, self._next_login):
+                return False
+            self._next_login = now + LOGIN_AGAIN
+            try:
+                self._log_in(self._reread(), deadline)
+            except (StoreError, SettingsError) as exc:
+                _log.info("no new login to Vault after a refusal: %s", exc)
+            return bool(self._client.token != token)
 
     @contextmanager
     def _alone(self, deadline: Deadline) -> Iterator[None]:
@@ -251,20 +341,41 @@ class VaultClient:
         """Whether there is another token than the one that has ended, making one if need be."""
         with self._alone(deadline):
             if self._client.token == ended:
-                try:
-                    settings = blocking.call("credentials", self._reread, deadline.left())
-                except (SettingsError, TimeoutError) as exc:
-                    reason = exc if isinstance(exc, SettingsError) else "not before the deadline"
-                    _log.info("the credentials for Vault cannot be read anew: %s", reason)
-                    return False
-                self._log_in(settings, deadline)
+                self._log_in(self._reread_in_time(deadline), deadline)
             return bool(self._client.token != ended)
+
+    def _reread_in_time(self, deadline: Deadline) -> Settings:
+        """The settings with credentials that can be read: a file may be empty or gone while it is replaced.
+
+        Raises StoreRefusedError, which says what cannot be read, at the deadline.
+        """
+        for pause in full_jitter(0.1, 1.0):
+            try:
+                return blocking.call("credentials", self._reread, deadline.left())
+            except (SettingsError, TimeoutError) as exc:
+                reason = f"{exc}".rstrip(".") if isinstance(exc, SettingsError) else "not before the deadline"
+                _log.info("the credentials for Vault cannot be read anew: %s", reason)
+                if pause >= deadline.left():
+                    error = StoreRefusedError(
+                        f"Vault's login has ended, and its credentials cannot be read anew: {reason}.",
+                        hint="Check the file that holds them.",
+                    )
+                    error.for_all = True
+                    raise error from None
+                time.sleep(pause)
+        raise AssertionError  # pragma: no cover  the pauses never end
 
     def _log_in(self, settings: Settings, deadline: Deadline) -> None:
         try:
             # AppRole's is not repeatable: a secret id may be good for a single use.
-            with self._session.within(deadline, repeatable=settings.auth != "approle"):
+            once = settings.auth == "approle"
+            with self._session.within(deadline, repeatable=not once, is_settled=_is_about_the_request):
                 self._login(settings)
+        except LastWordError as exc:
+            raise StoreError(
+                f"Vault fails at the {settings.auth} login (status 500), though it is up.",
+                hint=f"Check the configuration at --auth-mount, and the credential. {exc.hint}",
+            ) from None
         except VaultError:
             raise StoreRefusedError(
                 f"Vault refused the {settings.auth} login.",
@@ -275,6 +386,7 @@ class VaultClient:
                 "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
             ) from None
         self._logged_in = True
+        self._made = time.monotonic()
 
     def _login(self, settings: Settings) -> None:
         logins = self._client.auth
@@ -290,11 +402,10 @@ class VaultClient:
             logins.kubernetes.login(settings.auth_role, jwt, mount_point=mount)
 
     @contextmanager
-    def _translated(self, doing: str, deadline: Deadline, in_time: Callable[[], bool]) -> Iterator[None]:
+    def _translated(self, doing: str) -> Iterator[None]:
         """hvac's exceptions as ours. They hold Vault's answer, so that none may be a cause."""
         try:
-            with self._session.within(deadline, in_time=in_time):
-                yield
+            yield
         except InvalidRequest as exc:
             if any("check-and-set" in str(error) for error in exc.errors or ()):
                 raise CasMismatchError from None
@@ -311,10 +422,35 @@ class VaultClient:
             )
             error = StoreRefusedError if known else _UnknownTokenError
             raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
+        except InvalidPath as exc:
+            if _is_unrouted(exc):
+                raise _missing(self._settings.mount) from None
+            raise StoreRefusedError(f"Vault has no path to {doing} (404).", hint="Check --mount.") from None
         except VaultError as exc:  # what may pass does not get here
             raise StoreRefusedError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
             ) from None
+
+
+def _is_about_the_request(answer: Answer) -> bool:
+    """Whether a 500 tells of what a login was given, or of its backend's configuration, and not of a node without a leader."""
+    try:
+        errors = json.loads(answer.body)["errors"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    told = " ".join(map(str, errors)).lower() if isinstance(errors, list) else ""
+    return bool(told) and not any(word in told for word in _OF_THE_NODE)
+
+
+def _is_unrouted(exc: VaultError) -> bool:
+    """Whether a 404 says that nothing is mounted there; a path without a secret has an empty list of errors."""
+    return any("no handler for route" in str(error) for error in exc.errors or ())
+
+
+def _missing(mount: str) -> MountMissingError:
+    return MountMissingError(
+        f"No KV secrets engine is mounted at {mount}, which --mount names.", hint="`vault secrets list`."
+    )
 
 
 def _revealed(secret: Secret | None) -> str:

@@ -29,6 +29,7 @@ from vault_plugin import children
 from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
 from vault_plugin.formats import write_file
 from vault_plugin.manifest import Entry
+from vault_plugin.outage import Gate, Turn
 from vault_plugin.retry import Deadline, Pace, full_jitter
 from vault_plugin.settings import without_credentials
 from vault_plugin.targets import Outcome, Targets
@@ -46,6 +47,11 @@ MISMATCH_RETRY = (
 GRACE = (
     2.0  # seconds that what is in flight, and then the hook, have to finish; closing takes 0.5 more at most
 )
+BEHIND = (
+    0.1,
+    0.3,
+    0.5,
+)  # seconds after the next probe of an outage: those that wait for it, from and to; those that have been probes
 EXCESS = 5.0  # seconds beyond its deadline after which a worker hangs
 HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
 _log = logging.getLogger(__name__)
@@ -76,6 +82,8 @@ class _Watched:
         self.name = sha256(entry.identity.path("", Kind.ACCESS).encode()).hexdigest()[:12]
         self.min_ttl: float | None = None  # seconds; by the settings until its life is known
         self.pauses = full_jitter(*RETRY)
+        self.before: int | None = None  # mints that had succeeded when it failed the last time
+        self.confirmed = 0  # the pause in which it was found to need a mint
 
 
 class Watcher:
@@ -91,8 +99,10 @@ class Watcher:
         rate: float | None = None,
         files: Files = Files(),  # noqa: B008  it cannot be changed
         on_change: "Hook | None" = None,
+        gate: Gate | None = None,
     ) -> None:
         self._targets = targets
+        self._gate = gate or Gate()
         self._stats = stats
         self._files = files
         self._on_change = on_change
@@ -170,25 +180,54 @@ class Watcher:
 
     def _renew(self, watched: _Watched) -> float:
         """Make the token good; seconds until it is to be looked at again."""
+        turn = self._gate.begin()
+        if turn is Turn.WAIT or (turn is Turn.CONFIRM and watched.confirmed == self._gate.pauses):
+            return self._behind()
+        ended = False
         try:
             with self._targets.slot(self._stopping) as admitted:
-                outcome = self._ensured(watched) if admitted else None
+                outcome = self._ensured(watched, turn) if admitted else None
             if outcome is None:
-                return 0.0
+                self._ended(watched, turn, None)
+                return self._behind() if turn is Turn.CONFIRM else 0.0
+            self._ended(watched, turn, None, minted=outcome.result == "minted")
+            ended = True
             delay = self._noted(watched, outcome)
             if watched.entry.file is not None:
                 with self._step():
                     self._write(Path(watched.entry.file), outcome.grant.access.token)
-        except KlearstackVaultError as exc:
-            return self._failed(watched, exc)
-        except Exception as exc:  # noqa: BLE001  one identity's bug is not the others'
-            return self._failed(watched, bug(exc))
+        except Exception as any_exc:  # noqa: BLE001  one identity's bug is not the others'
+            exc = any_exc if isinstance(any_exc, KlearstackVaultError) else bug(any_exc)
+            delay = self._failed(watched, exc)
+            return self._behind(BEHIND[2]) if not ended and self._ended(watched, turn, exc) else delay
         self._succeeded(watched)
         return delay
 
-    def _ensured(self, watched: _Watched) -> Outcome | None:
-        """None if the end came before it was this identity's turn to be minted for."""
+    def _behind(self, seconds: float | None = None) -> float:
+        """Seconds until the next probe, and so many more, or a few that are drawn."""
+        return self._gate.opens_in + (seconds or random.uniform(*BEHIND[:2]))  # noqa: S311  no secret
+
+    def _ended(
+        self, watched: _Watched, turn: Turn, exc: KlearstackVaultError | None, *, minted: bool = False
+    ) -> bool:
+        """Tell the gate; whether the failure is that of an outage."""
+        if turn is Turn.CONFIRM:
+            watched.confirmed = self._gate.pauses
+            return exc is not None and self._gate.error is not None
+        if exc is None and not minted and self._stopping.is_set():
+            self._gate.release(turn)
+            return False
+        outage = self._gate.end(turn, exc, minted=minted, before=watched.before)
+        if outage:
+            watched.before = self._gate.successes
+        return outage and self._gate.error is not None
+
+    def _ensured(self, watched: _Watched, turn: Turn) -> Outcome | None:
+        """None if it is not this identity's turn to be minted for, or the end came before."""
         identity = watched.entry.identity
+        if turn is Turn.CONFIRM:
+            with self._step():
+                return self._targets.check(identity, min_ttl=watched.min_ttl, repair=True)
         if self._pace is not None:
             with self._step():
                 found = self._targets.check(identity, min_ttl=watched.min_ttl)
@@ -197,7 +236,8 @@ class Watcher:
                 if self._stopping.is_set():
                     return None
         with self._step():
-            return self._targets.ensure(identity, min_ttl=watched.min_ttl)
+            cautious = turn is Turn.PROBE or self._gate.cautious
+            return self._targets.ensure(identity, min_ttl=watched.min_ttl, cautious=cautious)
 
     def _noted(self, watched: _Watched, outcome: Outcome) -> float:
         """Count it; seconds until it is to be renewed."""

@@ -342,3 +342,17 @@ def test_an_expired_token_that_is_kept_too_long_makes_place_for_the_next(room: R
     assert room.read() is None
     new = token(at=now())
     assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_try_to_write_changes_nothing_that_is_stored(room: Room, stored: bool) -> None:
+    made = token(at=int(time.time()))
+    if stored:
+        room.put(made)
+    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert room.store.try_writing(ACME, Kind.ACCESS, slot, deadline()) == slot
+    found = room.store.read(ACME, Kind.ACCESS, deadline()).stored
+    assert (found and found.token.value) == (made.value if stored else None)
+    newer = token(at=int(time.time()) + 1, jti="newer")
+    landed = room.store.write(ACME, newer, "7.8.9", slot, deadline())
+    assert landed.token.value == newer.value

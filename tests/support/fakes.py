@@ -10,9 +10,10 @@ from math import inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.errors import SourceError, StoreBusyError
+from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
+from vault_plugin.outage import Gate, Scope
 from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
@@ -97,12 +98,20 @@ class FakeStore:
         self.repairs = 0
         self.repair_error: Exception | None = None
         self.busy: StoreBusyError | None = None  # what keeps a new token from being minted
+        self.read_only: StoreError | None = None  # what a write says
+        self.tries = 0  # to write without a token
 
     @contextmanager
     def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
         if self.busy:
             raise self.busy
         yield
+
+    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot:
+        self.tries += 1
+        if self.read_only:
+            raise self.read_only
+        return slot
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
@@ -130,6 +139,8 @@ class FakeStore:
     ) -> Stored:
         before, self.before_write = self.before_write, lambda: None
         before()
+        if self.read_only:
+            raise self.read_only
         if slot.stored and self._is_newer(slot.stored.token, token):
             return slot.stored
         newest = self.read(identity, token.kind, deadline)
@@ -238,3 +249,10 @@ class FakeFlight:
         self.turns += 1
         self.meanwhile()
         yield self.turn
+
+
+class OpenGate(Gate):
+    """A gate that no outage closes."""
+
+    def _pause(self, exc: KlearstackVaultError, scope: Scope) -> None:
+        pass

@@ -448,6 +448,17 @@ def test_ensure_reads_each_token_once_before_it_mints_and_stores_both() -> None:
     assert world.store.reads == 2 + 2  # the fake store reads once more for each write
 
 
+def test_a_cautious_ensure_mints_nothing_that_cannot_be_stored() -> None:
+    world = World()
+    world.store.read_only = StoreError("no")
+    with pytest.raises(StoreError):
+        world.broker.ensure(ACME, cautious=True)
+    assert world.source.mints == 0
+    world.store.read_only = None
+    assert world.broker.ensure(ACME, cautious=True).source == "endpoint"
+    assert (world.source.mints, world.store.tries) == (1, 3)
+
+
 def test_ensure_asks_no_warm_reader() -> None:
     world = World(warm=True)
     world.keep()

@@ -28,6 +28,7 @@ PROMISED = {
     "StoreBusyError": (75, "vault_busy"),
     "StoreSettingsError": (78, "vault_settings"),
     "StoreRefusedError": (77, "vault_refused"),
+    "MountMissingError": (78, "vault_mount_missing"),
     "ForeignSecretError": (78, "vault_path_taken"),
     "OtherEndpointError": (78, "vault_other_endpoint"),
 }

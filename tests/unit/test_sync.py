@@ -15,11 +15,15 @@ from vault_plugin.errors import (
     KlearstackVaultError,
     SettingsError,
     SourceBusyError,
+    SourceError,
     SourceRefusedError,
+    StoreBusyError,
+    StoreRefusedError,
     WriteError,
 )
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
+from vault_plugin.outage import Gate, Turn
 from vault_plugin.record import VaultRef
 from vault_plugin.retry import Deadline
 from vault_plugin.sync import Done, Sync
@@ -57,7 +61,7 @@ class FakeTargets(Slots):
         self.asked.append(("check", number))
         return outcome("fresh", 800) if number in self.fresh else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))
         return self.becomes(number)
@@ -401,13 +405,13 @@ def test_what_became_of_an_identity_is_told_without_its_token() -> None:
 
 
 def test_a_failure_is_told_with_its_error() -> None:
-    run = Run(failing(0, exc=SourceBusyError("Too many.", hint="Wait."))).over(1)
+    run = Run(failing(0, exc=StoreBusyError("Too many.", hint="Wait."))).over(1)
     assert run.told[0].describe() == {
         "line": 1,
         "company_name": "Acme",
         "user_id": "0",
         "result": "failed",
-        "error": {"code": "endpoint_busy", "message": "Too many.", "hint": "Wait.", "retryable": True},
+        "error": {"code": "vault_busy", "message": "Too many.", "hint": "Wait.", "retryable": True},
     }
 
 
@@ -429,3 +433,51 @@ def test_whoever_waits_for_vault_when_the_run_is_stopped_is_left_for_another_run
     run = Run(Full())
     run.over(3)
     assert (run.told, run.targets.asked, run.sync.counts.total()) == ([], [], 0)
+
+
+# Outages
+
+
+def quick(stop_after: int = 0) -> Gate:
+    """A gate whose probes are due at once."""
+    return Gate(stop_after, uniform=lambda *_: 0.0)
+
+
+def test_an_outage_that_ends_leaves_nobody_out() -> None:
+    failures = itertools.chain([True] * 8, itertools.repeat(False))
+
+    def becomes(number: int) -> Outcome:
+        if next(failures):
+            raise SourceError("down")
+        return outcome("minted")
+
+    run = Run(FakeTargets(becomes), gate=quick()).over(20)
+    assert run.sync.counts == {"minted": 20}
+    assert (run.sync.waited, run.sync.stopped_by) == (0, "")
+
+
+def test_an_outage_that_lasts_is_one_failure_of_all_that_wait() -> None:
+    run = Run(failing(*range(20), exc=SourceError("down")), gate=quick(4), stop_after=4)
+    run.over(20)
+    assert run.sync.counts["failed"] == run.sync.waited == 3
+    assert run.sync.stopped_by == "an outage lasts"
+    assert all(done.outage for done in run.told if done.error)
+
+
+def test_who_alone_fails_twice_has_failed() -> None:
+    run = Run(failing(3, exc=SourceError("down")), gate=quick()).over(20)
+    assert run.sync.counts == {"minted": 19, "failed": 1}
+    assert not any(done.outage for done in run.told)
+
+
+@pytest.mark.parametrize("exc", [StoreRefusedError("policy"), ZeroDivisionError()])
+def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Exception) -> None:
+    class Unreadable(FakeTargets):
+        def check(self, *_: Any, **__: Any) -> Outcome | None:
+            raise exc
+
+    gate = Gate(2)
+    assert gate.begin() is Turn.MINT
+    gate.end(Turn.MINT, SourceBusyError("busy"))
+    run = Run(Unreadable(), gate=gate).over(3)
+    assert run.sync.counts["failed"] >= 1

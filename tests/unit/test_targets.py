@@ -337,8 +337,9 @@ def test_of_several_good_tokens_the_one_that_ends_first_is_told() -> None:
 def test_a_vault_that_is_down_keeps_no_token_from_the_others_and_is_told(down: int) -> None:
     world = World(FakeStore, FakeStore, FakeStore)
     world.stores[down].error = StoreError(f"{down} is down")
-    with pytest.raises(StoreError, match=f"{down} is down"):
+    with pytest.raises(StoreError, match=f"{down} is down") as caught:
         world.ensure()
+    assert caught.value.for_all is False  # the others took the token
     assert world.source.mints == 1
     assert world.held == [[None, None] if number == down else ["minted"] * 2 for number in range(3)]
     assert world.ensure() == ("copied", "minted", 1)

@@ -16,13 +16,14 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, Slots, jwt, token
+from support.fakes import NOW, OpenGate, Slots, jwt, token
 
 from vault_plugin import children, watch
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
+from vault_plugin.outage import Gate, Turn
 from vault_plugin.record import VaultRef
 from vault_plugin.targets import Outcome
 from vault_plugin.tokens import Kind, Token
@@ -71,7 +72,7 @@ class FakeTargets(Slots):
         self.looks.put(("check", identity.user_id, min_ttl))
         return outcome("fresh") if self.fresh else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         self.looks.put(("ensure", identity.user_id, min_ttl))
         self.meanwhile()
         with self.lock:
@@ -100,7 +101,7 @@ def watcher(
         targets or FakeTargets(),  # type: ignore[arg-type]
         entries or [entry()],
         stats or Stats(),
-        **{"concurrency": 1} | how,
+        **{"concurrency": 1, "gate": OpenGate(), **how},
     )
 
 
@@ -380,7 +381,9 @@ def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCap
 
 def test_one_that_fails_keeps_none_of_the_others() -> None:
     class Half(FakeTargets):
-        def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+        def ensure(
+            self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        ) -> Outcome:
             self.looks.put(("ensure", identity.user_id, min_ttl))
             if identity.user_id == "0":
                 raise ZeroDivisionError
@@ -389,6 +392,51 @@ def test_one_that_fails_keeps_none_of_the_others() -> None:
     with watcher(Half(), *(entry(number) for number in range(4))) as one:
         assert one.tried.wait(PATIENCE)
         assert one.status == "3 tokens are good, 1 cannot be renewed"
+
+
+def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() -> None:
+    targets = FakeTargets(SourceError("down"))
+    gate = Gate()
+    one = watcher(targets, gate=gate)
+    watched = [_Watched(entry(number)) for number in range(5)]
+    for each in watched[:3]:
+        one._renew(each)
+    assert gate.error is not None
+    targets.looked(3)
+    assert 0 < one._renew(watched[3]) < 5 + watch.BEHIND[2]
+    assert targets.looked(1) == [("check", "3", None)]
+    assert 0 < one._renew(watched[3]) < 5 + watch.BEHIND[2]
+    assert targets.looks.empty()
+    targets.fresh = True
+    assert one._renew(watched[4]) > 500  # until its renewal
+
+
+def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None:
+    targets = FakeTargets(StoreError("down"), outcome())
+    gate = Gate(uniform=lambda *_: 0.0)  # a probe is due at once
+    one = watcher(targets, gate=gate)
+    watched = [_Watched(entry(number)) for number in range(3)]
+    one._renew(watched[0])
+    assert (gate.begin(), gate.cautious) == (Turn.PROBE, True)
+    one._renew(watched[1])  # there is a probe
+    targets.looked(1)
+    assert targets.looks.empty()
+    gate.release(Turn.PROBE)
+    assert one._renew(watched[2]) > 500
+    assert gate.error is None
+
+
+def test_a_look_that_fails_while_mints_pause_is_no_attempt_of_its_own() -> None:
+    targets = FakeTargets(SourceError("down"))
+    one = watcher(targets, gate=Gate())
+    for number in range(3):
+        one._renew(_Watched(entry(number)))
+
+    def check(*_: object, **__: object) -> None:
+        raise StoreError("down")
+
+    targets.check = check  # type: ignore[method-assign]
+    assert 0 < one._renew(_Watched(entry(3))) < 5 + watch.BEHIND[2]
 
 
 # What is counted

@@ -13,7 +13,7 @@ import click
 
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
 from vault_plugin.commands.options import log_to_stderr, print_out, settings_options
-from vault_plugin.errors import WriteError
+from vault_plugin.errors import KlearstackVaultError, WriteError
 from vault_plugin.formats import open_private
 from vault_plugin.streams import require_output
 from vault_plugin.sync import Done, Sync
@@ -79,6 +79,8 @@ def sync(
             )
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
+    if run.outage is not None and run.waited:
+        click.echo(f"klearstack-vault: {_outage(run.waited, run.outage)}".rstrip(), err=True)
     left = manifest.count - run.counts.total()
     print_out(_summary(run, manifest.count, left))
     if caught and left + run.counts["failed"]:
@@ -109,7 +111,7 @@ def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]
                         rest = rest[file.write(rest) :]
                 except OSError as exc:
                     raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
-            if done.error is not None and (shown := shown + 1) <= SHOWN:
+            if done.error is not None and not done.outage and (shown := shown + 1) <= SHOWN:
                 click.echo(
                     f"klearstack-vault: line {done.entry.line}: {done.error} {done.error.hint}".rstrip(),
                     err=True,
@@ -138,6 +140,10 @@ def _stopped_by_signals(run: Sync) -> Iterator[list[int]]:
     finally:
         for number, handler in zip(watched, before, strict=True):
             signal.signal(number, handler)
+
+
+def _outage(count: int, error: KlearstackVaultError) -> str:
+    return f"{count:,} {'identity' if count == 1 else 'identities'} failed: {error} {error.hint}"
 
 
 def _summary(run: Sync, count: int, left: int) -> str:

@@ -1,0 +1,179 @@
+"""What does not pass by itself is told after two tries; what lasts for a moment is waited for."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cli import World
+from support.fault_proxy import FaultProxy
+
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.transport import Transport
+from vault_plugin.vault import VaultClient
+
+PATH = "klearstack/Acme/26/access"
+DATA = f"/data/{PATH} "  # with the end of the request's target
+
+
+def client(world: World, address: str, **environ: str) -> VaultClient:
+    given = {
+        "KLEARSTACK_VAULT_MOUNT": world.mount,
+        "KLEARSTACK_URL": world.endpoint.url,
+        "VAULT_ADDR": address,
+        "VAULT_TOKEN": "",
+        **environ,
+    }
+    if not environ:
+        given["VAULT_TOKEN"] = world.vault.root_token
+
+    def gather() -> Settings:
+        return Settings.for_many(given)
+
+    settings = gather()
+    transport = Transport(settings.vault_addr, ServerClock(), timeout=5)
+    _opened.append(transport)
+    return VaultClient(transport, settings, gather)
+
+
+_opened: list[Transport] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
+@pytest.mark.parametrize("location", ["https://vault.internal:8200/v1/x", "https://u:p@vault.internal:8200/"])
+def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: World, location: str) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
+        with pytest.raises(
+            StoreError, match=r"redirects to vault\.internal:8200, which VAULT_ADDR does not name"
+        ):
+            client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize("location", ["", "http://[", "http://a b/"])
+def test_a_redirect_to_nowhere_is_told_too(kv2: World, location: str) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
+        with pytest.raises(StoreError, match="it redirects, and"):
+            client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) == 2
+
+
+def test_a_named_leader_whose_scheme_is_wrong_is_final_for_who_points_to_it(kv2: World) -> None:
+    leader = kv2.vault.address.replace("http:", "https:")
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda _: True, 307, when="before", times=99, location=leader)
+        with pytest.raises(StoreError, match=r"plain HTTP|does not answer"):
+            client(kv2, f"{proxy.address},{leader}").read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) <= 3
+
+
+def test_a_login_that_fails_by_what_it_was_given_is_told_after_two_tries(kv2: World) -> None:
+    environ = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_JWT": "x"}
+    with FaultProxy(kv2.vault.address) as proxy:
+        body = b'{"errors":["error validating token: malformed"]}'
+        proxy.answer(lambda line: "/login" in line, 500, when="before", times=99, body=body)
+        with pytest.raises(StoreError, match="fails at the jwt login"):
+            client(kv2, proxy.address, **environ).read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"errors":["local node not active but active cluster node not found"]}',
+        b"<html>",
+        b"{}",
+        b'{"errors":5}',
+    ],
+)
+def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes) -> None:
+    environ = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_JWT": "x"}
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: "/login" in line, 500, when="before", times=4, body=body)
+        with pytest.raises(StoreRefusedError):
+            client(kv2, proxy.address, **environ).read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) == 5
+
+
+def test_a_value_that_vault_cannot_read_is_written_over_if_it_is_ours(kv2: World) -> None:
+    kv2.get()
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=99)
+        begun = time.monotonic()
+        kv2.get("--vault-addr", proxy.address)
+        assert time.monotonic() - begun < 20
+    assert kv2.endpoint.mints == 2
+    version = kv2.vault.admin.secrets.kv.v2.read_secret_metadata(PATH, mount_point=kv2.mount)["data"]
+    assert version["current_version"] == 2
+
+
+@pytest.mark.parametrize("status", [403, 200])
+def test_any_other_value_that_vault_cannot_read_is_named(kv2: World, status: int) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=99)
+        proxy.answer(lambda line: "GET" in line and "/metadata/" in line, status, when="before", times=99)
+        done = kv2.run("get", VAULT_ADDR=proxy.address)
+        assert sum(DATA in line for line in proxy.requests) <= 6
+    assert done.returncode == 69
+    assert f"cannot read {kv2.mount}/{PATH}" in done.stderr
+    assert f"vault kv metadata delete -mount={kv2.mount} {PATH}" in done.stderr
+
+
+def test_while_no_path_is_answered_it_is_an_outage(kv2: World) -> None:
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda line: "/data/" in line, 500, when="before", times=8)
+        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)) is None
+
+
+def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, tmp_path: Path) -> None:
+    policy = f'path "{kv2.mount}/*" {{ capabilities = ["read"] }}'
+    file = tmp_path / "token"
+    file.write_text("hvs.old")
+    one = client(kv2, kv2.vault.address, VAULT_TOKEN_FILE=str(file))
+    file.write_text("")
+    later = threading.Timer(0.7, lambda: file.write_text(kv2.vault.policy_token(policy)))
+    later.start()
+    assert one.read(2, kv2.mount, PATH, Deadline(30)) is None
+    later.join()
+
+
+def test_a_credential_file_that_stays_empty_is_named(kv2: World, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hvs.old")
+    one = client(kv2, kv2.vault.address, VAULT_TOKEN_FILE=str(file))
+    file.unlink()
+    with pytest.raises(StoreRefusedError, match="credentials cannot be read anew: VAULT_TOKEN"):
+        one.read(2, kv2.mount, PATH, Deadline(1))
+
+
+def test_a_refusal_under_a_login_of_ours_leads_to_one_new_login(
+    kv2: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vault_plugin.vault.YOUNG", 0.0)
+    role_id, secret_id, _ = kv2.vault.approle('path "sys/none" { capabilities = ["read"] }')
+    environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
+    with FaultProxy(kv2.vault.address) as proxy:
+        one = client(kv2, proxy.address, **environ)
+        for _ in range(5):
+            with pytest.raises(StoreRefusedError, match="denied permission"):
+                one.read(2, kv2.mount, PATH, Deadline(30))
+        assert sum("/login" in line for line in proxy.requests) == 2
+
+
+def test_a_mount_that_is_gone_is_named(kv2: World) -> None:
+    kv2.vault.admin.sys.disable_secrets_engine(kv2.mount)
+    one = client(kv2, kv2.vault.address)
+    with pytest.raises(MountMissingError, match=kv2.mount):
+        one.read(2, kv2.mount, PATH, Deadline(30))

@@ -1,0 +1,164 @@
+"""`sync` while the endpoint or Vault fails for a while, for good, or for some identities alone."""
+
+import threading
+import time
+
+import pytest
+from support.buckets import limited
+from support.cli import World
+from support.fault_proxy import FaultProxy
+from support.vault import Vault
+
+from vault_plugin.simulator import Simulator
+
+PATIENCE = 60  # seconds that a real wait may take before the test has failed
+
+
+def manifest(world: World, count: int) -> str:
+    path = world.home / "manifest.csv"
+    path.write_text("user_id\n" + "".join(f"{user}\n" for user in range(count)))
+    return str(path)
+
+
+class Syncing:
+    """A sync in the background; `wait` gives its exit code and streams."""
+
+    def __init__(self, world: World, count: int, *options: str, **environ: str | None) -> None:
+        self._thread = threading.Thread(target=self._run, args=(world, count, options, environ))
+        self._thread.start()
+
+    def _run(
+        self, world: World, count: int, options: tuple[str, ...], environ: dict[str, str | None]
+    ) -> None:
+        self.done = world.run("sync", manifest(world, count), *options, **environ)
+
+    def wait(self) -> tuple[int, str, str]:
+        self._thread.join(90)
+        return self.done.returncode, self.done.stdout, self.done.stderr
+
+
+def reached(endpoint: Simulator, mints: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while endpoint.mints < mints:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_six_seconds_of_failures_in_the_middle_leave_nobody_out(kv2: World, fault: str) -> None:
+    kv2.endpoint.latency = 0.02
+    running = Syncing(kv2, 500)
+    reached(kv2.endpoint, 150)
+    kv2.endpoint.fault = fault
+    time.sleep(6)
+    requests = kv2.endpoint.requests - kv2.endpoint.mints
+    kv2.endpoint.fault = ""
+    assert running.wait() == (0, "500 identities: 500 minted\n", "")
+    assert kv2.endpoint.mints == 500
+    # What was in flight with its tries, and a few probes.
+    assert requests <= 16 * 4 + 5 * 4
+
+
+def test_a_lasting_outage_is_told_once_with_a_count(kv2: World) -> None:
+    kv2.endpoint.fault = "503"
+    code, out, err = Syncing(kv2, 40, "--stop-after", "2").wait()
+    assert code == 5
+    assert out == "40 identities: 40 failed\n"
+    (line,) = err.splitlines()
+    assert "40 identities failed: " in line
+    assert "answers with status 503" in line
+
+
+def test_who_alone_fails_fails_alone(kv2: World) -> None:
+    with FaultProxy(kv2.endpoint.url) as proxy:
+        proxy.answer(lambda line: True, 400, when="before", times=1)
+        code, out, _ = Syncing(kv2, 20, KLEARSTACK_URL=proxy.address).wait()
+    assert (code, out) == (5, "20 identities: 19 minted, 1 failed\n")
+
+
+def test_tokens_that_need_no_mint_are_confirmed_meanwhile(kv2: World) -> None:
+    assert Syncing(kv2, 30).wait()[0] == 0
+    path = kv2.home / "more.csv"
+    path.write_text("user_id\n" + "".join(f"{user}\n" for user in [100, 101, 102, 103, *range(30)]))
+    kv2.endpoint.fault = "503"
+    done = kv2.run("sync", str(path), "--stop-after", "2", "--concurrency", "2")
+    assert done.stdout == "34 identities: 30 fresh, 4 failed\n"
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("retry_after", [None, 2])
+def test_a_rate_limit_pauses_the_whole_run(kv2: World, retry_after: int | None) -> None:
+    with limited(kv2.endpoint.url, 10, 2, retry_after) as (address, bucket):
+        code, out, err = Syncing(kv2, 25, KLEARSTACK_URL=address).wait()
+    assert (code, out, err) == (0, "25 identities: 25 minted\n", "")
+    assert bucket.accepted == 25
+    assert len(bucket.refused) <= 3 * 16
+
+
+def limited_token(world: World, *, policy: str | None = None) -> str:
+    rule = policy or f'path "{world.mount}/*" {{ capabilities = ["create", "read", "update"] }}'
+    world.vault.admin.sys.create_or_update_policy(world.mount, rule)
+    made = world.vault.admin.auth.token.create(policies=[world.mount])
+    return str(made["auth"]["client_token"])
+
+
+def stored(world: World, count: int) -> int:
+    """How many identities have an access token in Vault."""
+    return sum(
+        world.vault.read(world.mount, f"klearstack/Acme/{user}/access") is not None for user in range(count)
+    )
+
+
+def test_a_token_that_is_revoked_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
+    token = limited_token(kv2)
+    kv2.endpoint.latency = 0.05
+    running = Syncing(kv2, 500, "--stop-after", "2", VAULT_TOKEN=token)
+    reached(kv2.endpoint, 100)
+    kv2.vault.admin.auth.token.revoke(token)
+    code, _, err = running.wait()
+    assert code == 5
+    assert kv2.endpoint.mints - stored(kv2, 500) <= 16
+    (line,) = err.splitlines()
+    assert "wrong, expired or used up" in line
+
+
+def test_a_policy_that_becomes_read_only_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
+    token = limited_token(kv2)
+    kv2.endpoint.latency = 0.05
+    running = Syncing(kv2, 500, VAULT_TOKEN=token)
+    reached(kv2.endpoint, 100)
+    limited_token(kv2, policy=f'path "{kv2.mount}/*" {{ capabilities = ["read"] }}')
+    code, _, err = running.wait()
+    assert code == 5
+    assert kv2.endpoint.mints - stored(kv2, 500) <= 16
+    assert "Its policy lacks a capability here" in err
+
+
+def test_a_mount_that_vanishes_is_named_and_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
+    kv2.endpoint.latency = 0.05
+    running = Syncing(kv2, 500, "--stop-after", "2")
+    reached(kv2.endpoint, 100)
+    kv2.vault.admin.sys.disable_secrets_engine(kv2.mount)
+    before = kv2.endpoint.mints
+    code, _, err = running.wait()
+    assert code == 5
+    assert kv2.endpoint.mints - before <= 16
+    (line,) = err.splitlines()
+    assert f"No KV secrets engine is mounted at {kv2.mount}" in line
+
+
+def test_a_policy_that_denies_some_paths_costs_the_others_nothing(kv2: World, bao: Vault) -> None:
+    denied = [
+        f'path "{kv2.mount}/{kind}/klearstack/Acme/{user}/*" {{ capabilities = ["read"] }}'
+        for user in (1, 3)
+        for kind in ("data", "metadata")
+    ]
+    token = limited_token(
+        kv2,
+        policy="\n".join(
+            [f'path "{kv2.mount}/*" {{ capabilities = ["create", "read", "update"] }}', *denied]
+        ),
+    )
+    code, out, _ = Syncing(kv2, 30, "--concurrency", "1", VAULT_TOKEN=token).wait()
+    assert (code, out) == (5, "30 identities: 28 minted, 2 failed\n")
+    assert kv2.endpoint.mints == 29  # only the first of the two was found out by a mint
