@@ -35,6 +35,7 @@ from vault_plugin.values import ENDPOINT_PATH, issuer
 
 MAX_BODY = 64 * 1024  # bytes; a pair of tokens has about 500
 TRIES = 4
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _log = logging.getLogger(__name__)
 
 _CHECKS = {
@@ -205,7 +206,7 @@ class EndpointSource:
         expected = response.headers.get("Content-Length", "")
         if len(body) <= MAX_BODY and (
             len(body) < int(expected)
-            if expected.isdigit()
+            if _LENGTH.fullmatch(expected)
             else "Transfer-Encoding" not in response.headers and response.ok and cut_short(body)
         ):
             raise requests.exceptions.ConnectionError

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from vault_plugin import answers
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.network import Socket, Tls, within
@@ -260,12 +261,22 @@ class Transport:
         with within(Deadline(min(self._timeout, seconds))):
             try:
                 answer = self._exchange(node, method, path, all_headers, body)
+                if answer.status == HTTPStatus.BAD_REQUEST and "X-Vault-Index" in all_headers:
+                    answer = self._without_index(node, path, headers)
             except (OSError, http.client.HTTPException) as exc:
                 raise self._failed(node, exc) from None
         self._clock.observe_date(answer.headers.get("Date"), answer.sent)
-        if method != "GET" and (index := answer.headers.get("X-Vault-Index")):
+        if method != "GET" and (index := answers.index(answer.headers)):
             self.index = index
         self._learn(answer, waits_for_index="X-Vault-Index" in all_headers)
+        return answer
+
+    def _without_index(self, node: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """The same read without the index, which is dropped if that is what Vault refused: it may be a memo of old."""
+        answer = self._exchange(node, "GET", path, dict(headers), None)
+        if answer.status != HTTPStatus.BAD_REQUEST:
+            _log.info("Vault at %s rejected the index of an earlier write; it is dropped", node)
+            self.index = None
         return answer
 
     def _learn(self, answer: Answer, *, waits_for_index: bool) -> None:
@@ -347,8 +358,8 @@ class Transport:
         if status == HTTPStatus.NOT_IMPLEMENTED:
             raise TransportError("it is not initialized", "Have it initialized.", final=True)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            leader = urlsplit(answer.headers.get("Location") or "")[:2]
-            named = [urlsplit(address)[:2] for address in self._addresses]
+            leader = _place(answer.headers.get("Location") or "")
+            named = [_place(address) for address in self._addresses]
             if leader in named:
                 self._node = named.index(leader)
             raise TransportError(
@@ -368,6 +379,15 @@ class Transport:
 def _names_an_error(body: bytes) -> bool:
     """Whether Vault's answer says what is wrong."""
     return body.translate(None, b" \r\n\t") != b'{"errors":[]}'
+
+
+def _place(url: str) -> tuple[str, str] | None:
+    """Scheme and host with port; None if it is no URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
 
 
 def _peer(address: str, tls: Tls) -> Peer:
