@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from email.message import Message
 from typing import Any
 
 from vault_plugin.clock import parse_rfc3339
@@ -86,7 +86,7 @@ def login_token(token: object) -> str:
     return token
 
 
-def index(headers: Mapping[str, str]) -> str | None:
+def index(headers: Message) -> str | None:
     """`X-Vault-Index`, if it can be sent back."""
     found = headers.get("X-Vault-Index") or ""
     return found if _INDEX.fullmatch(found) else None

@@ -65,7 +65,7 @@ def file_type(path: Path) -> int:
     except FileNotFoundError:
         return 0
     except OSError as exc:
-        raise OutputError(f"{path} cannot be made ({exc.strerror}).") from None
+        raise _not_made(path, exc) from None
 
 
 def must_be_replaceable(path: Path) -> None:

@@ -116,7 +116,7 @@ def from_data(
         return None
     if not (accept_other_users or token.names(identity.user_id)):
         return None
-    token = token._replace(issued_by=_text(data.get("issued_by")))
+    token = token._replace(issued_by=_text(data.get("issued_by"), odd="?"))
     if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
         return token._replace(issued_at=int(minted))
     return token
@@ -135,9 +135,11 @@ def stored_at(
     return Stored(token, ref, _text(data.get("release_version"))) if token else None
 
 
-def _text(value: object) -> str:
-    """Empty for what we do not write there."""
-    return value if isinstance(value, str) else ""
+def _text(value: object, odd: str = "") -> str:
+    """The text, or `odd` for anything but a text or nothing, which we do not write."""
+    if isinstance(value, str):
+        return value
+    return odd if value else ""
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:
