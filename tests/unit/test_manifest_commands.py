@@ -18,7 +18,7 @@ import pytest
 from support.devices import device
 from support.fakes import NOW, Run, Slots, jwt, token
 
-from vault_plugin import service
+from vault_plugin import cli, service
 from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
@@ -380,6 +380,17 @@ def test_a_report_that_cannot_be_made_exits_73_before_anything_is_done(
 ) -> None:
     done = run("sync", "--report", str(tmp_path / "missing" / "report"), manifest)
     assert (done.code, done.out, targets.asked) == (73, "", [])
+
+
+def test_a_report_may_go_to_standard_output(
+    targets: FakeTargets, manifest: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("-", "/dev/stdout"):
+        with pytest.raises(SystemExit):
+            cli.main(("sync", "--report", name, manifest))
+        out, err = capfd.readouterr()
+        assert [json.loads(line)["result"] for line in out.splitlines()] == ["minted"] * 3
+        assert err.endswith("3 identities: 3 minted\n")
 
 
 def test_a_report_on_a_full_disk_exits_74(

@@ -30,7 +30,7 @@ from vault_plugin.transport import Answer, Transport
 from vault_plugin.vault import VaultClient
 from vault_plugin.warm import WarmReader
 
-EXAMPLES = int(os.environ.get("ODD_ANSWERS", "100"))  # for each way of asking; more take minutes
+EXAMPLES = int(os.environ.get("ODD_ANSWERS", "60"))  # for each way of asking; more take minutes
 FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 JSON: st.SearchStrategy[Any] = st.recursive(

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from vault_plugin import files, token_files
+from vault_plugin import files as private_files
+from vault_plugin import token_files
 from vault_plugin.errors import OutputError, WriteError
 from vault_plugin.token_files import TokenFiles
 
 PATIENCE = 30
 HOLDER = """
 import sys, time
-from vault_plugin import files, token_files
+from vault_plugin import files as private_files
+from vault_plugin import token_files
 token_files.MEMORY = sys.argv[1]
 with token_files.TokenFiles({"TOKEN": "CANARY"}) as files:
     print(files.paths["TOKEN"], flush=True)
@@ -71,7 +73,7 @@ def test_without_any_temporary_folder_the_error_says_why(
 def test_a_memory_that_is_full_is_passed_over(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.write_file
+    write = private_files.write_file
 
     def full(path: Path, text: str) -> None:
         if "memory" in path.parts or "runtime" in path.parts:
