@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -356,3 +357,41 @@ def test_a_file_without_a_table_of_mounts_is_not_mounted(
 
     monkeypatch.setattr(Path, "open", missing)
     assert not files._is_mounted(tmp_path)
+
+
+def test_a_mounted_file_is_rewritten_again_without_a_further_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    monkeypatch.setattr(files, "_is_mounted", lambda _: True)
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files, "temporary_file", read_only)
+    files.must_be_creatable(path)
+    for text in ("a longer text", "new"):
+        write_file(path, text)
+        assert path.read_text() == text
+    assert len(caplog.messages) == 1
+
+
+def test_a_file_system_that_hangs_does_not_keep_a_signal_from_ending_us(tmp_path: Path) -> None:
+    descriptor, name = temporary.temporary_file(tmp_path / "token")
+    held, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with temporary._guard:
+            held.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    held.wait(30)
+    temporary._remove_temporary_files()  # gives up after half a second
+    assert Path(name).exists()
+    release.set()
+    thread.join()
+    temporary.discard(descriptor, name)
+    assert list(tmp_path.iterdir()) == []
