@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from vault_plugin.broker import Broker, TokenReader, TokenSource, TokenStore
 from vault_plugin.clock import ServerClock, latest
-from vault_plugin.errors import SourceError
+from vault_plugin.errors import OutputError, SourceError
 from vault_plugin.failures import error_of, is_shared
 from vault_plugin.identity import Identity
 from vault_plugin.retry import Deadline
@@ -127,23 +127,38 @@ def connect(
             closing.callback(source.close)
             return source
 
+        warned: list[bool] = []
+
+        def accept_unlocked(reason: OutputError, deadline: Deadline) -> None:
+            """KV v2's check-and-set lets one of several writers win; KV v1 has nothing like it."""
+            if not store().checks_and_sets(deadline.half()):
+                raise reason
+            if not warned:
+                warned.append(True)
+                _log.warning(
+                    "%s Without locks, several processes of this host may mint at the same time", reason
+                )
+
         @contextmanager
         def flight(identity: Identity, deadline: Deadline) -> Iterator[_Turn]:
             where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
             key = "\n".join((*where, endpoint, identity.path(settings.path_prefix, Kind.ACCESS)))
             with flights.turn(key, deadline) as turn:
+                if turn.unlocked:
+                    accept_unlocked(turn.unlocked, deadline)
                 transport.index = turn.memo or transport.index
                 try:
                     yield _Turn(turn, settings)
                 finally:
-                    if transport.index and transport.index != turn.memo:
-                        turn.leave(transport.index)
+                    if transport.index != turn.memo:  # none any more: Vault could not read it
+                        turn.leave(transport.index or "")
                     tell_skew(vault_clock, endpoint_clock)
 
         flights = SingleFlight(settings.lock_dir)
+        store = once(make_store)
         yield Broker(
             reader=None if bulk else _reader(settings, transport),
-            store=once(make_store),
+            store=store,
             source=once(make_source),
             flight=flight,
             now=now,

@@ -11,18 +11,25 @@ from typing import cast
 
 from vault_plugin.broker import Grant
 from vault_plugin.errors import OutputError, SettingsError, UsageError
+from vault_plugin.outputs import append, must_be_appendable
 from vault_plugin.record import VaultRef
 from vault_plugin.tokens import Kind
 
 
 def check(form: str, output: str | None, environ: Mapping[str, str] | None = None) -> None:
-    """Before anything is contacted. Raises UsageError and SettingsError where this form cannot or must not be had."""
+    """Before anything is contacted. Raises UsageError, SettingsError and OutputError where this form cannot or must not
+    be had.
+    """
     environ = os.environ if environ is None else environ
     if form == "github":
         if output is not None:
             raise UsageError("A mask works on standard output only.", hint="Leave --output out.")
         if not environ.get("GITHUB_OUTPUT"):
             raise SettingsError("GITHUB_OUTPUT is missing.", hint="--format github is for GitHub Actions.")
+        try:
+            must_be_appendable(Path(environ["GITHUB_OUTPUT"]))
+        except OSError as exc:
+            raise _unwritable(exc) from None
     if form == "env" and environ.get("GITLAB_CI") and (output is not None or _stdout_is_a_file()):
         raise UsageError(
             "In GitLab CI, --format env goes into no file: as a dotenv artifact it would show the token.",
@@ -52,7 +59,13 @@ def hand_on(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
         name = "refresh_handle" if kind is Kind.REFRESH else "handle"
         lines += [f"{name}<<{delimiter}", f"{ref.mount}/{ref.path}{version}", delimiter]
     try:
-        with Path(environ["GITHUB_OUTPUT"]).open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+        append(Path(environ["GITHUB_OUTPUT"]), "".join(f"{line}\n" for line in lines))
     except OSError as exc:
-        raise OutputError(f"The file that GITHUB_OUTPUT names cannot be written ({exc.strerror}).") from None
+        raise _unwritable(exc) from None
+
+
+def _unwritable(exc: OSError) -> OutputError:
+    return OutputError(
+        f"The file that GITHUB_OUTPUT names cannot be written ({exc.strerror}).",
+        hint="Check its path and mode.",
+    )

@@ -26,8 +26,10 @@ def parse_rfc3339(text: object) -> float | None:
 
     Vault writes nanoseconds and Python keeps microseconds: rounding up errs on the side of "later".
     """
+    if not isinstance(text, str):
+        return None
     try:
-        moment = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     return None if moment.tzinfo is None else ceil(moment.timestamp() * 1e6 + 0.5) / 1e6

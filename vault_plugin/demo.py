@@ -5,7 +5,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from vault_plugin.clock import parse_rfc3339
 from vault_plugin.embedded import Server, binary, openbao
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.simulator import Simulator
+from vault_plugin.temporary import temporary_folder
 
 SHORT_LIFE = 8  # seconds that the access token of the last chapter lives
 
@@ -61,7 +61,7 @@ def run(say: Callable[[str], object]) -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):  # of which the second says that the terminal is gone
         signal.signal(ending, signal.default_int_handler)
     with (
-        tempfile.TemporaryDirectory(prefix="klearstack-vault-demo-") as folder,
+        temporary_folder("klearstack-vault-demo-") as folder,
         openbao() as vault,
         Simulator() as endpoint,
         Simulator(access_ttl=SHORT_LIFE) as hasty,

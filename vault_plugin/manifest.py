@@ -5,13 +5,14 @@ is kept of each is a number of 64 bits, to find the ones that stand there twice.
 """
 
 import logging
+import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple, cast
 
@@ -80,6 +81,7 @@ class Manifest:
         identities: dict[int, int] = {}
         files: dict[int, int] = {}
         places: dict[int, int] = {}
+        resolved = lru_cache(1024)(os.path.realpath)  # two spellings of a folder are one
         for item in self._items():
             if isinstance(item, Problem):
                 yield item
@@ -96,7 +98,8 @@ class Manifest:
                     identities, item.identity, item.line, "user_id", "and company are those of line"
                 )
                 if item.file:
-                    yield from _again(files, item.file, item.line, "file", "is that of line")
+                    folder, name = os.path.split(item.file)
+                    yield from _again(files, (resolved(folder), name), item.line, "file", "is that of line")
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:

@@ -116,7 +116,7 @@ def from_data(
         return None
     if not (accept_other_users or token.names(identity.user_id)):
         return None
-    token = token._replace(issued_by=str(data.get("issued_by") or ""))
+    token = token._replace(issued_by=_text(data.get("issued_by"), odd="?"))
     if token.issued_at is None and (minted := parse_rfc3339(data.get("issued_at"))) is not None:
         return token._replace(issued_at=int(minted))
     return token
@@ -132,7 +132,14 @@ def stored_at(
 ) -> Stored | None:
     """The same with its place. Raises ForeignSecretError."""
     token = from_data(data, identity, kind, accept_other_users=accept_other_users)
-    return Stored(token, ref, str(data.get("release_version", ""))) if token else None
+    return Stored(token, ref, _text(data.get("release_version"))) if token else None
+
+
+def _text(value: object, odd: str = "") -> str:
+    """The text, or `odd` for anything but a text or nothing, which we do not write."""
+    if isinstance(value, str):
+        return value
+    return odd if value else ""
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:

@@ -7,8 +7,6 @@ The command line, README's table and the checks on both are made from these decl
 """
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -175,11 +173,11 @@ class Settings:
         default="fail",
         choices=("fail", "warn"),
     )
-    lock_dir: str = _setting(
+    lock_dir: str | None = _setting(
         "KLEARSTACK_LOCK_DIR",
         help="Where this host's processes meet, if /tmp is not shared by them.",
         flag=False,
-        default=f"{tempfile.gettempdir()}/klearstack-vault-{os.getuid()}",
+        default=None,  # see lock_folder.py: nothing is looked at before it is needed
     )
 
     @classmethod

@@ -8,10 +8,10 @@ to fail again. 4096 files serve all keys: two identities that share one wait for
 On a network file system each of these calls may take as long as it likes, so that all of them go through blocking.py.
 """
 
+import errno
 import fcntl
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,10 +22,16 @@ from pathlib import Path
 from vault_plugin import blocking
 from vault_plugin.errors import BusyError, Failure, OutputError
 from vault_plugin.failures import code_of
+from vault_plugin.lock_folder import LockFolder
 from vault_plugin.retry import Deadline, full_jitter
 
 LEAST = 0.5  # seconds that the folder gets in any case; a local one takes microseconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # monotonic time is one host's, from one boot to the next
+# No locks on this file system (NFS, some overlays), or no room for another lock file.
+WITHOUT_LOCKS = {
+    *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.ENOSPC, errno.EDQUOT),
+}
 _MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
 _FAILURE = re.compile(
     rb"(?P<key>[0-9a-f]{64}) (?P<terms>[0-9a-f]{64}) (?P<code>\w{1,40}) (?P<cause>\w{1,60}) (?P<number>[0-9]{1,9})"
@@ -34,10 +40,22 @@ _FAILURE = re.compile(
 
 
 class Turn:
-    """What the holder of the lock may read and leave. `waited`: somebody else had it first."""
+    """What the holder of the lock may read and leave. `waited`: somebody else had it first.
 
-    def __init__(self, descriptor: int, key: str, content: bytes, *, waited: bool) -> None:
-        self._descriptor: int | None = descriptor
+    `unlocked`: there is no lock, since the file system has none; the error to raise if that will not do.
+    """
+
+    def __init__(
+        self,
+        descriptor: int | None,
+        key: str,
+        content: bytes,
+        *,
+        waited: bool = False,
+        unlocked: OutputError | None = None,
+    ) -> None:
+        self.unlocked = unlocked
+        self._descriptor = descriptor
         self._key = key
         self._lines = [line for line in content.split(b"\n") if line.startswith(key.encode())]
         self.waited = waited
@@ -85,7 +103,7 @@ class Turn:
 
     def end(self) -> None:
         """Give the lock back."""
-        self._do(os.close, too_late=lambda _: None)
+        self._do(_close, too_late=lambda _: None)
         self._descriptor = None
 
     def _do(self, task: Callable[[int], None], too_late: Callable[[int], None]) -> None:
@@ -105,10 +123,13 @@ class Turn:
 
 
 class SingleFlight:
-    """Locks in a folder that belongs to this user alone. Raises OutputError if there cannot be one."""
+    """Locks in a folder that belongs to this user alone. Raises OutputError if there cannot be one.
 
-    def __init__(self, folder: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._folder = Path(folder)
+    Where the file system has no locks, a turn is not alone, and says so.
+    """
+
+    def __init__(self, folder: str | None, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._folder = LockFolder(folder)
         self._sleep = sleep
 
     @contextmanager
@@ -126,21 +147,23 @@ class SingleFlight:
                     hint="Try again, or give more time with --deadline.",
                 )
             self._sleep(pause)
-        descriptor, content = locked
-        turn = Turn(descriptor, digest, content, waited=waited)
+        if isinstance(locked, OutputError):
+            turn = Turn(None, digest, b"", unlocked=locked)
+        else:
+            turn = Turn(locked[0], digest, locked[1], waited=waited)
         try:
             yield turn
         finally:
             turn.end()
 
-    def _locked_in_time(self, name: str, deadline: Deadline) -> tuple[int, bytes] | None:
-        """The locked file's descriptor and content; None if somebody else holds the lock."""
+    def _locked_in_time(self, name: str, deadline: Deadline) -> tuple[int, bytes] | OutputError | None:
+        """The locked file's descriptor and content; None if somebody else holds the lock; why there are no locks."""
         try:
             return blocking.call(
                 f"lock folder {self._folder}",
                 lambda: self._locked(name),
                 max(LEAST, deadline.left()),
-                discard=lambda locked: None if locked is None else os.close(locked[0]),
+                discard=lambda locked: os.close(locked[0]) if isinstance(locked, tuple) else None,
             )
         except TimeoutError:
             raise BusyError(
@@ -148,9 +171,9 @@ class SingleFlight:
                 hint="Check its file system, or name another folder with KLEARSTACK_LOCK_DIR.",
             ) from None
 
-    def _locked(self, name: str) -> tuple[int, bytes] | None:
+    def _locked(self, name: str) -> tuple[int, bytes] | OutputError | None:
         try:
-            descriptor = self._open(name)
+            descriptor = self._folder.open(name)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor, os.pread(descriptor, 2048, 0)
@@ -161,22 +184,13 @@ class SingleFlight:
                 os.close(descriptor)
                 raise
         except OSError as exc:
-            raise OutputError(
+            error = OutputError(
                 f"No lock file can be made in {self._folder} ({exc.strerror}).",
                 hint="Name another folder with KLEARSTACK_LOCK_DIR.",
-            ) from None
-
-    def _open(self, name: str) -> int:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = self._folder.lstat()
-        # In /tmp anybody might have put a folder or a link of that name before us.
-        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
-            raise OutputError(
-                f"The lock folder {self._folder} is not this user's own.",
-                hint="Remove it, or name another with KLEARSTACK_LOCK_DIR.",
             )
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._folder / name, flags, 0o600)
+            if exc.errno in WITHOUT_LOCKS:
+                return error
+            raise error from None
 
 
 def _digest(text: str) -> str:
@@ -195,3 +209,8 @@ def _write(content: bytes, descriptor: int) -> None:
     with suppress(OSError):  # such as a full disk, for which no token shall be lost
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content, 0)
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # a network file system may tell here that it is full
+        os.close(descriptor)

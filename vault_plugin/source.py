@@ -6,6 +6,7 @@ only mints another pair. What the endpoint answers is checked here and never sho
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from math import inf
@@ -32,6 +33,7 @@ FALLBACK_PATIENCE = 3.5  # the same where a stored token can be used instead
 REFUSED_PATIENCE, REFUSED_PAUSE = 3.0, 1.0  # the same, and the longest pause, where nobody listens
 TRIES = 4  # at most, with such a token, or of a request that is told how long to wait
 NAME_TRIES = 2
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _CAUSES = {
     Cause.BROKEN: "broken",
     Cause.CERTIFICATE: "certificate",
@@ -207,7 +209,7 @@ class EndpointSource:
         expected = response.headers.get("Content-Length", "")
         if len(body) <= MAX_BODY and (
             len(body) < int(expected)
-            if expected.isdigit()
+            if _LENGTH.fullmatch(expected)
             else "Transfer-Encoding" not in response.headers and response.ok and cut_short(body)
         ):
             raise requests.exceptions.ConnectionError

@@ -309,6 +309,10 @@ class VaultStore:
     ) -> Stored | None:
         return stored_at(ref, data, identity, kind, accept_other_users=self._accept_other_users)
 
+    def checks_and_sets(self, deadline: Deadline) -> bool:
+        """Whether of several writers at the same time one wins and the others learn of it (KV v2)."""
+        return self._kv_version(deadline) == 2
+
     def _kv_version(self, deadline: Deadline) -> int:
         if self._version is None:
             self._version = self._client.kv_version(self._mount, deadline)

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
+from vault_plugin import answers
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.network import Socket, Tls, within
@@ -306,12 +307,22 @@ class Transport:
         with within(Deadline(min(self._timeout, seconds))):
             try:
                 answer = self._exchange(node, method, path, all_headers, body)
+                if answer.status == HTTPStatus.BAD_REQUEST and "X-Vault-Index" in all_headers:
+                    answer = self._without_index(node, path, headers)
             except (OSError, http.client.HTTPException) as exc:
                 raise self._failed(node, exc) from None
         self._clock.observe_date(answer.headers.get("Date"), answer.sent)
-        if method != "GET" and (index := answer.headers.get("X-Vault-Index")):
+        if method != "GET" and (index := answers.index(answer.headers)):
             self.index = index
         self._learn(answer, waits_for_index="X-Vault-Index" in all_headers)
+        return answer
+
+    def _without_index(self, node: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """The same read without the index, which is dropped if that is what Vault refused: it may be a memo of old."""
+        answer = self._exchange(node, "GET", path, dict(headers), None)
+        if answer.status != HTTPStatus.BAD_REQUEST:
+            _log.info("Vault at %s rejected the index of an earlier write; it is dropped", node)
+            self.index = None
         return answer
 
     def _learn(self, answer: Answer, *, waits_for_index: bool) -> None:
@@ -409,12 +420,9 @@ class Transport:
 
     def _redirected(self, location: str) -> TransportError:
         """What a redirect means. It may follow what was carried out: seen of a standby whose forwarding broke."""
-        try:
-            parts = urlsplit(location)
-            leader, host = parts[:2], parts.netloc.rpartition("@")[2]
-        except ValueError:
-            leader, host = ("", ""), ""
-        named = [urlsplit(address)[:2] for address in self._addresses]
+        leader = _place(location) or ("", "")
+        host = leader[1].rpartition("@")[2]
+        named = [_place(address) for address in self._addresses]
         if leader in named:
             self._node = named.index(leader)
             error = _RedirectError(f"it redirects to {host}, which does not answer", ambiguous=True)
@@ -448,6 +456,15 @@ def _is_of_vault(answer: Answer) -> bool:
 def _names_an_error(body: bytes) -> bool:
     """Whether Vault's answer says what is wrong."""
     return body.translate(None, b" \r\n\t") != b'{"errors":[]}'
+
+
+def _place(url: str) -> tuple[str, str] | None:
+    """Scheme and host with port; None if it is no URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.scheme, parts.netloc
 
 
 def _peer(address: str, tls: Tls) -> Peer:

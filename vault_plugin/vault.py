@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
-from vault_plugin import blocking
+from vault_plugin import answers, blocking
 from vault_plugin.errors import (
     MountMissingError,
     SettingsError,
@@ -65,7 +65,7 @@ class _Response:
         self._body = answer.body
 
     def json(self) -> Any:
-        return json.loads(self._body)
+        return answers.parsed(self._body) if self.ok else answers.refusal(self._body)
 
 
 class _Session:
@@ -166,29 +166,33 @@ class VaultClient:
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
-        answer = self._do(
-            "look at the mount", deadline, lambda: self._client.read(f"sys/internal/ui/mounts/{mount}")
+        kind, path, version = self._do(
+            "look at the mount",
+            deadline,
+            lambda: answers.mount(self._client.read(f"sys/internal/ui/mounts/{mount}")),
         )
-        about = answer["data"] if isinstance(answer, dict) else {}
-        if about.get("type") not in ("kv", "generic") or str(about.get("path", "")).strip("/") != mount:
+        if kind not in ("kv", "generic") or path != mount:
             raise _missing(mount)
-        return int((about.get("options") or {}).get("version") or 1)
+        return version
 
     def read(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any] | None:
         """The `data` of the answer, on KV v2 also that of a version that is gone; None if there is nothing."""
 
-        def ask() -> Any:
+        def ask() -> dict[str, Any] | None:
             try:
                 if version == 1:
-                    return self._kv.v1.read_secret(path, mount_point=mount)
-                return self._kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
+                    return answers.secret_v1(self._kv.v1.read_secret(path, mount_point=mount))
+                found = self._kv.v2.read_secret_version(
+                    path, mount_point=mount, raise_on_deleted_version=True
+                )
             except InvalidPath as exc:
                 if _is_unrouted(exc):
                     raise
-                return exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
+                found = exc.json or {}  # of a version that is gone, KV v2 still tells the metadata
+            return answers.secret_v1(found) if version == 1 else answers.secret_v2(found)
 
         try:
-            answer = self._do(
+            return self._do(
                 "read",
                 deadline,
                 ask,
@@ -196,12 +200,6 @@ class VaultClient:
             )
         except LastWordError:
             return self._unreadable(version, mount, path, deadline)
-        if not isinstance(answer, dict):
-            raise StoreSettingsError(
-                "Vault's answer to a read is not JSON.", hint="Is VAULT_ADDR Vault's own address?"
-            )
-        data: dict[str, Any] | None = answer.get("data")
-        return data
 
     def _others_answer(self, version: int, mount: str, path: str, deadline: Deadline) -> bool:
         """Whether the mount answers for another path, at which nothing lies."""
@@ -217,13 +215,14 @@ class VaultClient:
 
     def _unreadable(self, version: int, mount: str, path: str, deadline: Deadline) -> dict[str, Any]:
         """What KV v2 says of a path whose newest version it cannot read. Raises StoreError where it says nothing."""
-        with suppress(StoreError, KeyError, TypeError):
+        with suppress(StoreError, KeyError, TypeError, answers.MalformedError):
             if version == 2:
                 ask = partial(self._kv.v2.read_secret_metadata, path, mount_point=mount)
                 about = self._do("read metadata", deadline, ask)["data"]
                 newest = about["current_version"]
                 marks = {"version": newest, "custom_metadata": about["custom_metadata"]}
-                return {"data": None, "metadata": about["versions"][str(newest)] | marks}
+                metadata = answers.version_metadata(about["versions"][str(newest)] | marks)
+                return {"data": None, "metadata": metadata}
         delete = "kv metadata delete" if version == 2 else "kv delete"
         error = StoreError(
             f"Vault cannot read {mount}/{path} (status 500), though it answers for other paths.",
@@ -255,17 +254,17 @@ class VaultClient:
         Raises CasMismatchError if another version is the newest, which after a lost answer may be this very one;
         OutdatedError if a repetition is due when `in_time` no longer holds.
         """
-        answer = self._do(
-            "write",
-            deadline,
-            lambda: self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount),
-            in_time,
-        )
-        if not isinstance(answer, dict):
+
+        def put() -> dict[str, Any] | None:
+            answer = self._kv.v2.create_or_update_secret(path, data, cas=cas, mount_point=mount)
+            return answers.version_metadata(answer.get("data")) if isinstance(answer, dict) else None
+
+        metadata = self._do("write", deadline, put, in_time)
+        if metadata is None:
             raise StoreSettingsError(
                 "Vault took the write without telling a version: the mount is not KV v2 any more."
             )
-        return dict(answer["data"]), self._session.sent
+        return metadata, self._session.sent
 
     def write_v1(self, mount: str, path: str, data: dict[str, str], deadline: Deadline) -> None:
         """KV v1: replace what is there."""
@@ -371,6 +370,8 @@ class VaultClient:
             once = settings.auth == "approle"
             with self._session.within(deadline, repeatable=not once, is_settled=_is_about_the_request):
                 self._login(settings)
+            if settings.auth != "token":  # whose token was checked where it was read
+                answers.login_token(self._client.token)
         except LastWordError as exc:
             raise StoreError(
                 f"Vault fails at the {settings.auth} login (status 500), though it is up.",
@@ -381,7 +382,8 @@ class VaultClient:
                 f"Vault refused the {settings.auth} login.",
                 hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
             ) from None
-        except (KeyError, TypeError):  # what hvac makes of it
+        except (KeyError, TypeError, answers.MalformedError):  # the first two are what hvac makes of it
+            self._client.token = ""
             raise StoreSettingsError(
                 "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
             ) from None
@@ -422,6 +424,11 @@ class VaultClient:
             )
             error = StoreRefusedError if known else _UnknownTokenError
             raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
+        except answers.MalformedError:
+            raise StoreSettingsError(
+                f"The answer to the request to {doing} is not one that Vault gives.",
+                hint="Is VAULT_ADDR Vault's own address?",
+            ) from None
         except InvalidPath as exc:
             if _is_unrouted(exc):
                 raise _missing(self._settings.mount) from None

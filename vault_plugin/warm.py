@@ -1,9 +1,8 @@
 """A fresh token in one GET, or nothing: the way that most calls take, kept free of hvac and requests."""
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
+from vault_plugin import answers
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.identity import Identity
 from vault_plugin.record import Stored, VaultRef, is_ours, stored_at
@@ -48,22 +47,25 @@ class WarmReader:
                     return None
                 if answer.status != 200:
                     continue
-                data = json.loads(answer.body)["data"]
-                stored = _parsed(data, version, ref, identity, kind, self._accept_other_users)
-            except (TransportError, KlearstackVaultError, ValueError, KeyError, TypeError, RecursionError):
+                found = answers.parsed(answer.body)
+                stored = _stored(found, version, ref, identity, kind, self._accept_other_users)
+            except (TransportError, KlearstackVaultError, answers.MalformedError):
                 return None
             self._versions = (version,)
             return stored
         return None
 
 
-def _parsed(
-    data: Mapping[str, Any], version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
+def _stored(
+    answer: Any, version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
 ) -> Stored | None:
-    if version == 2:
+    data = answers.secret_v2(answer) if version == 2 else answers.secret_v1(answer)
+    if data is not None and version == 2:
         metadata = data["metadata"]
         if not is_ours(metadata):
             return None
         ref = ref.of_version(metadata)
         data = data["data"]
+    if data is None:
+        return None
     return stored_at(ref, data, identity, kind, accept_other_users=accept)

@@ -22,12 +22,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
-from stat import S_IMODE
-from typing import NamedTuple, Self
+from typing import Self
 
 from vault_plugin import children
 from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
-from vault_plugin.formats import write_file
+from vault_plugin.files import PRIVATE, Rights, holds, make_folders, write_file
 from vault_plugin.manifest import Entry
 from vault_plugin.outage import Gate, Turn
 from vault_plugin.retry import Deadline, Pace, full_jitter
@@ -67,13 +66,6 @@ class Stats:
     ends: dict[str, float] = field(default_factory=dict)
 
 
-class Files(NamedTuple):
-    """How token files are made: their mode, and their owner's and group's numbers."""
-
-    mode: int = 0o600
-    owner: tuple[int, int] | None = None
-
-
 class _Watched:
     """One identity, and what is known of its token."""
 
@@ -97,7 +89,7 @@ class Watcher:
         *,
         concurrency: int,
         rate: float | None = None,
-        files: Files = Files(),  # noqa: B008  it cannot be changed
+        files: Rights = PRIVATE,
         on_change: "Hook | None" = None,
         gate: Gate | None = None,
     ) -> None:
@@ -274,16 +266,11 @@ class Watcher:
 
     def _write(self, path: Path, token: Token) -> None:
         text = token.value.reveal()
-        mode, owner = self._files
-        with suppress(OSError, UnicodeDecodeError):
-            about = path.stat()
-            ids = zip(owner or (-1, -1), (about.st_uid, about.st_gid), strict=True)
-            fits = S_IMODE(about.st_mode) == mode and all(wanted in (-1, found) for wanted, found in ids)
-            if fits and path.read_text(encoding="utf-8") == text:
-                return
+        if holds(path, text, self._files):
+            return
         with suppress(OSError):  # write_file tells what is wrong
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text, mode=mode, owner=owner)
+            make_folders(path.parent, self._files)
+        write_file(path, text, mode=self._files.mode, owner=self._files.owner)
         if self._on_change is not None:
             self._on_change.call()
 

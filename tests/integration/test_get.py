@@ -212,9 +212,11 @@ def test_output_goes_into_a_private_file_and_nowhere_else(world: World, tmp_path
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_output_that_cannot_be_made_leaves_the_token_in_vault(world: World, tmp_path: Path) -> None:
-    done = world.run("get", "--output", str(tmp_path / "no" / "such" / "folder" / "token"))
-    assert (done.returncode, done.stdout) == (73, "")
+def test_an_output_that_cannot_be_made_costs_no_request_and_one_that_is_full_no_token(world: World) -> None:
+    done = world.run("get", "--output", str(world.home / "missing" / "token"))
+    assert (done.returncode, done.stdout, world.endpoint.requests) == (73, "", 0)
+    done = world.run("get", "--output", str(device(world.home, "full")))
+    assert (done.returncode, done.stdout) == (74, "")
     assert world.get()["source"] == "vault"
 
 

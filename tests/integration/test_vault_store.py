@@ -328,5 +328,5 @@ def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
 def test_a_page_where_vaults_answer_should_be_is_told_of(bench: Bench) -> None:
     with FaultProxy(bench.vault.address) as proxy:
         proxy.answer(lambda line: "/data/" in line, 200, body=b"<html>", when="before", times=1)
-        with pytest.raises(StoreError, match="not JSON"):
+        with pytest.raises(StoreError, match="not one that Vault gives"):
             bench.store(proxy.address).read(ACME, Kind.ACCESS, Deadline(20))

@@ -113,6 +113,9 @@ class FakeStore:
             raise self.read_only
         return slot
 
+    def checks_and_sets(self, deadline: Deadline) -> bool:
+        return True
+
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
         self.reads += 1
         if self.error:

@@ -128,3 +128,18 @@ def test_each_refusal_says_what_to_do() -> None:
         with pytest.raises(KlearstackVaultError) as caught:
             check(form, output, environ)
         assert caught.value.hint
+
+
+def test_an_output_that_cannot_be_appended_to_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "output"):
+        with pytest.raises(OutputError, match="GITHUB_OUTPUT"):
+            check("github", None, {"GITHUB_OUTPUT": str(path)})
+    check("github", None, {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_handed_on_stands_on_lines_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("a=1")
+    hand_on(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    first, _, rest = (tmp_path / "output").read_text().partition("\n")
+    assert (first, outputs(rest)) == ("a=1", {"handle": "kv/p/Acme/26/access#7"})

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support.devices import device
 from support.fakes import ACME, NOW, Run, jwt, token
 
 from vault_plugin import cli
@@ -25,7 +27,6 @@ from vault_plugin.errors import (
     SourceError,
     StoreBusyError,
     TokenError,
-    WriteError,
 )
 from vault_plugin.identity import Identity
 from vault_plugin.record import VaultRef
@@ -370,10 +371,27 @@ def test_a_file_that_cannot_be_made_exits_73_and_one_that_cannot_be_written_74(
     run: Run, broker: FakeBroker, tmp_path: Path
 ) -> None:
     (tmp_path / "folder" / "full").mkdir(parents=True)
-    for name, error in (("missing/token", OutputError), ("folder", WriteError)):
+    os.mknod(tmp_path / "socket", stat.S_IFSOCK | 0o600)
+    for name in ("missing/token", "folder", "socket", "folder/full/" + "x" * 256):
         done = run("get", "--output", str(tmp_path / name))
-        assert (done.code, done.out) == (error.exit_code, "")
+        assert (done.code, done.out, broker.asked) == (73, "", [])
         assert jwt() not in done.err
+    done = run("get", "--output", str(device(tmp_path, "full")))
+    assert (done.code, done.out, len(broker.asked)) == (74, "", 1)
+    assert jwt() not in done.err
+
+
+def test_dash_is_standard_output(run: Run, broker: FakeBroker) -> None:
+    done = run("get", "--output", "-")
+    assert (done.code, done.out) == (0, f"{jwt()}\n")
+
+
+def test_an_internal_error_is_json_too(run: Run, broker: FakeBroker) -> None:
+    failing(broker, ZeroDivisionError())
+    done = run("get", "--format", "json")
+    error = json.loads(done.out)["error"]
+    assert (done.code, error["code"], error["retryable"]) == (70, "internal", False)
+    assert "ZeroDivisionError" in error["message"]
 
 
 def test_a_file_that_cannot_be_written_is_told_in_json_too(

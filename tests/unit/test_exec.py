@@ -16,6 +16,7 @@ import pytest
 from support.fakes import NOW, jwt, token
 
 from vault_plugin import exec as runner
+from vault_plugin import token_files
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import OutputError, UsageError
 from vault_plugin.exec import NotFoundError, NotRunError, run, supervise
@@ -68,6 +69,8 @@ def _a_broker_and_this_process_as_before(monkeypatch: pytest.MonkeyPatch, tmp_pa
     events.clear()
     monkeypatch.setattr(runner, "connect", connect)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(token_files, "MEMORY", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD)
@@ -246,10 +249,18 @@ def test_a_command_may_remove_the_file_itself() -> None:
 
 
 def test_where_no_file_can_be_made_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(token_files, "MEMORY", str(tmp_path / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(OutputError) as caught:
         sh(f"touch {tmp_path}/ran")
-    assert jwt() not in str(caught.value)
+    assert (jwt() in str(caught.value), events) == (False, [])
+
+
+def test_a_file_that_vanished_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOOK", 0.01)
+    wait = 'until test -s "$KLEARSTACK_ACCESS_TOKEN_FILE"; do sleep 0.01; done'
+    assert sh(f'rm "$KLEARSTACK_ACCESS_TOKEN_FILE"; {wait}; exit 5') == 5
+    assert sh(f'rm -r "$(dirname "$KLEARSTACK_ACCESS_TOKEN_FILE")"; {wait}; exit 6') == 6
 
 
 def alone(case: Callable[[], int]) -> int:

@@ -277,6 +277,13 @@ def test_two_identities_in_one_file_are_told() -> None:
     assert problems(text) == ["line 4: `file` is that of line 3"]
 
 
+def test_a_file_in_a_folder_that_a_link_leads_to_is_one(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    text = f"user_id,file\n1,{tmp_path}/folder/x/y\n2,{tmp_path}/link/x/y\n3,{tmp_path}/link/y\n"
+    assert problems(text, "csv", company="Acme") == ["line 3: `file` is that of line 2"]
+
+
 def test_a_file_that_is_written_in_two_ways_is_one() -> None:
     text = "user_id,file\n1,/x/y\n2,/x//./y\n"
     assert problems(text, "csv", company="Acme") == ["line 3: `file` is that of line 2"]

@@ -18,20 +18,21 @@ import pytest
 from support.devices import device
 from support.fakes import NOW, Run, Slots, jwt, token
 
-from vault_plugin import service
+from vault_plugin import cli, service
 from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
 from vault_plugin.errors import SourceRefusedError, WriteError
+from vault_plugin.files import Rights
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
+from vault_plugin.outputs import Output
 from vault_plugin.record import VaultRef
 from vault_plugin.settings import Settings
 from vault_plugin.sync import Done as Told
 from vault_plugin.targets import Outcome
 from vault_plugin.tokens import Kind
-from vault_plugin.watch import Files
 
 ENOUGH = {
     "KLEARSTACK_URL": "https://api.example",
@@ -381,6 +382,17 @@ def test_a_report_that_cannot_be_made_exits_73_before_anything_is_done(
     assert (done.code, done.out, targets.asked) == (73, "", [])
 
 
+def test_a_report_may_go_to_standard_output(
+    targets: FakeTargets, manifest: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("-", "/dev/stdout"):
+        with pytest.raises(SystemExit):
+            cli.main(("sync", "--report", name, manifest))
+        out, err = capfd.readouterr()
+        assert [json.loads(line)["result"] for line in out.splitlines()] == ["minted"] * 3
+        assert err.endswith("3 identities: 3 minted\n")
+
+
 def test_a_report_on_a_full_disk_exits_74(
     run: Run, targets: FakeTargets, manifest: str, tmp_path: Path
 ) -> None:
@@ -393,7 +405,7 @@ def test_a_report_on_a_full_disk_exits_74(
 def test_a_report_of_which_the_disk_takes_half_a_line_is_told(tmp_path: Path) -> None:
     done = Told(Entry(1, Identity("26", "Acme"), None), "fresh")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with sync_command._telling(str(tmp_path / "report"), 1) as tell:
+    with sync_command._telling(Output(str(tmp_path / "report")), 1) as tell:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
         try:
             with pytest.raises(WriteError, match="cannot be written"):
@@ -426,7 +438,7 @@ def test_watch_hands_the_manifest_to_the_service(
     ]
     assert [one().mount for one in fake_service.plan.targets] == ["secret"]
     how = fake_service.watcher_of.keywords
-    assert (how["rate"], how["concurrency"], how["files"], how["on_change"]) == (2.5, 3, Files(), None)
+    assert (how["rate"], how["concurrency"], how["files"], how["on_change"]) == (2.5, 3, Rights(), None)
     assert fake_service.watcher_of([], [])  # a Watcher takes all of that
 
 
@@ -454,7 +466,7 @@ def test_a_mode_is_octal(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str, mode: int
 ) -> None:
     assert run("watch", "--mode", text, manifest).code == 0
-    assert fake_service.watcher_of.keywords["files"] == Files(mode)
+    assert fake_service.watcher_of.keywords["files"] == Rights(mode)
 
 
 @pytest.mark.parametrize("text", ["", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"])
@@ -479,7 +491,7 @@ def test_an_owner_is_told_by_names_or_numbers(
         (f"7:{mine.gr_name}", (7, 0)),
     ):
         assert run("watch", "--owner", text, manifest).code == 0
-        assert fake_service.watcher_of.keywords["files"] == Files(0o600, owner)
+        assert fake_service.watcher_of.keywords["files"] == Rights(0o600, owner)
 
 
 @pytest.mark.parametrize("text", ["", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"])

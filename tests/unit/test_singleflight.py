@@ -1,5 +1,7 @@
 """One caller per key, by the kernel's own lock: among threads, among processes, and after a sudden death."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,10 +15,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.devices import device
 from support.fakes import FakeClock
 
 from vault_plugin import singleflight
 from vault_plugin.errors import BusyError, Failure, OutputError
+from vault_plugin.lock_folder import LockFolder
 from vault_plugin.retry import Deadline
 from vault_plugin.singleflight import SingleFlight
 
@@ -239,11 +243,117 @@ def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
-def test_a_folder_that_others_may_write_to_is_refused(folder: Path, mode: int) -> None:
+def test_in_a_folder_that_others_may_write_to_there_is_one_of_ours(folder: Path, mode: int) -> None:
     folder.mkdir()
     folder.chmod(mode)
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        (ours,) = folder.iterdir()
+        assert ours.name == f"klearstack-vault-{os.getuid()}"
+        assert ours.stat().st_mode & 0o777 == 0o700
+        assert (ours / lock_file("key")).exists()
+    assert folder.stat().st_mode & 0o7777 == mode
+
+
+def test_a_shared_folder_of_another_user_will_do(folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    folder.chmod(0o2777)  # as OpenShift's emptyDir
+    with SingleFlight(str(folder)).turn("key", Deadline(0)):
+        assert [one.stat().st_uid for one in folder.iterdir()] == [os.getuid()]
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "open", "another user's"])
+def test_what_another_user_put_where_our_folder_should_be_is_refused(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    folder.mkdir()
+    folder.chmod(0o1777)
+    ours = folder / f"klearstack-vault-{os.getuid()}"
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        ours.symlink_to(tmp_path / "elsewhere")
+    elif kind == "file":
+        ours.touch()
+    else:
+        ours.mkdir(mode=0o700)
+        if kind == "open":
+            ours.chmod(0o777)
+        else:
+            os.chown(ours, 12345, 12345)
     assert "is not this user's own" in refused(folder)
-    assert not list(folder.iterdir())
+
+
+def test_a_device_is_no_folder(tmp_path: Path) -> None:
+    assert "is not this user's own" in refused(device(tmp_path, "null"))
+
+
+def test_without_a_name_the_folder_is_the_first_of_the_temporary_ones_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setenv("TMP", str(tmp_path))
+    with SingleFlight(None).turn("key", Deadline(0)):
+        assert [one.name for one in tmp_path.iterdir()] == [f"klearstack-vault-{os.getuid()}"]
+
+
+def test_where_no_temporary_folder_can_be_written_there_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = LockFolder(None)
+    folder._temporary = [tmp_path / "missing"]
+    with pytest.raises(OSError, match="No such file"):
+        folder.open("name")
+    folder._temporary = [tmp_path]
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(OSError, match="no temporary folder"):
+        folder.open("name")
+
+
+def test_a_lock_file_must_be_regular(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.mkfifo(folder / lock_file("key"))
+    assert "not a regular file" in refused(folder)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT])
+def test_without_locks_a_turn_says_so_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with SingleFlight(str(folder)).turn("key", Deadline(0)) as turn:
+        assert isinstance(turn.unlocked, OutputError)
+        assert str(folder) in str(turn.unlocked)
+        assert (turn.memo, turn.waited) == (None, False)
+        turn.leave("memo")
+    assert (folder / lock_file("key")).read_bytes() == b""
+
+
+def test_any_other_failure_to_lock_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert refused(folder).startswith("No lock file can be made")
+
+
+def test_a_folder_that_is_full_costs_nothing_that_was_minted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def full(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with SingleFlight(str(folder)).turn("key", Deadline(PATIENCE)) as turn:
+        monkeypatch.setattr(os, "ftruncate", lambda *_: full(os.dup(0)))
+        turn.leave("memo")
+        monkeypatch.setattr(os, "close", full)
+    monkeypatch.undo()
+    assert not is_busy(folder, "key")
 
 
 def test_a_folder_that_others_may_only_look_into_is_taken(folder: Path) -> None:

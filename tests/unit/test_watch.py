@@ -21,13 +21,14 @@ from support.fakes import NOW, OpenGate, Slots, jwt, token
 from vault_plugin import children, watch
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
+from vault_plugin.files import Rights
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
 from vault_plugin.outage import Gate, Turn
 from vault_plugin.record import VaultRef
 from vault_plugin.targets import Outcome
 from vault_plugin.tokens import Kind, Token
-from vault_plugin.watch import Files, Hook, Stats, Watcher, _Watched
+from vault_plugin.watch import Hook, Stats, Watcher, _Watched
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
@@ -500,7 +501,7 @@ def test_a_file_is_written_when_its_token_has_changed_and_the_hook_is_called_the
     path, hook = tmp_path / "token", FakeHook()
     one = watcher(
         FakeTargets(outcome(jti="a"), outcome("fresh", jti="a"), outcome(jti="b")),
-        files=Files(0o640),
+        files=Rights(0o640),
         on_change=hook,
     )
     watched = _Watched(entry(0, path))
@@ -524,7 +525,7 @@ def test_whatever_else_a_file_holds_is_replaced(tmp_path: Path, old: bytes) -> N
 def test_a_file_is_given_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owners: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
-    renewed(watcher(files=Files(0o600, (12, 34))), entry(0, tmp_path / "token"))
+    renewed(watcher(files=Rights(0o600, (12, 34))), entry(0, tmp_path / "token"))
     assert owners == [(12, 34)]
 
 

@@ -1,14 +1,15 @@
 """`get`: hand over a token."""
 
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
 from vault_plugin import ci, formats
 from vault_plugin.app import connect
 from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
-from vault_plugin.errors import KlearstackVaultError, WriteError
+from vault_plugin.errors import KlearstackVaultError, WriteError, bug
+from vault_plugin.outputs import Output
+from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.streams import require_output
 
@@ -27,7 +28,9 @@ from vault_plugin.streams import require_output
     help="How to print.",
 )
 @click.option(
-    "--output", metavar="FILE", help="Write there (mode 0600, atomically) instead of to standard output."
+    "--output",
+    metavar="FILE",
+    help="Write to a file (mode 0600, replaced atomically), device or FIFO; `-` is standard output.",
 )
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
 @settings_options()
@@ -36,6 +39,7 @@ def get(
 ) -> None:
     """Hand over a token: from Vault while it is good, else freshly minted and stored."""
     log_to_stderr(verbose)
+    output = None if output == "-" else output
     try:
         if output is None:
             require_output()
@@ -47,16 +51,19 @@ def get(
         if form == "github":
             flags["on_vault_error"] = "fail"  # there is no handing on of a token that is not in Vault
         settings = Settings.from_env(**flags)
+        destination = None if output is None else Output(output)
+        deadline = Deadline(settings.deadline)
         with connect(settings) as broker:
             grant = broker.get(settings.identity(), KINDS[wanted], renew=renew)
         text = formats.render(grant, form)
-        if output is not None:
-            formats.write_file(Path(output), text)
+        if destination is not None:
+            destination.write(text, deadline)
             return
-    except KlearstackVaultError as exc:
+    except Exception as exc:
         if form == "json":
+            error = exc if isinstance(exc, KlearstackVaultError) else bug(exc)
             with suppress(WriteError):  # the first failure tells the exit code
-                print_out(formats.render_error(exc))
+                print_out(formats.render_error(error))
         raise
     print_out(text)
     if form == "github":

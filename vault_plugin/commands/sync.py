@@ -6,15 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from os import EX_OK
-from pathlib import Path
 from typing import Any
 
 import click
 
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
 from vault_plugin.commands.options import log_to_stderr, print_out, settings_options
-from vault_plugin.errors import KlearstackVaultError, WriteError
-from vault_plugin.formats import open_private
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.outputs import STDOUT, Output
 from vault_plugin.streams import require_output
 from vault_plugin.sync import Done, Sync
 from vault_plugin.targets import connect_all
@@ -42,7 +41,7 @@ SHOWN = 10  # failures on standard error; --report has all of them
 @click.option(
     "--report",
     metavar="FILE",
-    help="Write a line of JSON for each identity there (mode 0600), as it is done.",
+    help="Write a line of JSON for each identity to a new file (mode 0600); `-` is standard output.",
 )
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
 @settings_options("user_id", "company_name", "deadline", "on_vault_error")
@@ -66,7 +65,8 @@ def sync(
     require_output()
     with ExitStack() as stack:
         manifest = stack.enter_context(opened_manifest(options))
-        tell = stack.enter_context(_telling(report, manifest.count))
+        destination = None if report is None else Output(report)
+        tell = stack.enter_context(_telling(destination, manifest.count))
         with connect_all(manifest.targets) as targets:
             run = Sync(
                 targets,
@@ -82,7 +82,11 @@ def sync(
     if run.outage is not None and run.waited:
         click.echo(f"klearstack-vault: {_outage(run.waited, run.outage)}".rstrip(), err=True)
     left = manifest.count - run.counts.total()
-    print_out(_summary(run, manifest.count, left))
+    summary = _summary(run, manifest.count, left)
+    if destination is not None and destination.descriptor == STDOUT:
+        click.echo(summary, nl=False, err=True)
+    else:
+        print_out(summary)
     if caught and left + run.counts["failed"]:
         if caught[0] == signal.SIGINT:
             raise KeyboardInterrupt
@@ -93,24 +97,19 @@ def sync(
 
 
 @contextmanager
-def _telling(report: str | None, count: int) -> Iterator[Callable[[Done], None]]:
+def _telling(report: Output | None, count: int) -> Iterator[Callable[[Done], None]]:
     """What hears of each identity: the report, the progress bar (on a terminal), and the first failures' readers."""
     shown = 0
     with ExitStack() as stack:
-        file = None if report is None else stack.enter_context(open_private(Path(report)))
+        write = None if report is None else stack.enter_context(report.lines())
         bar = stack.enter_context(
             click.progressbar(length=count, file=sys.stderr) if sys.stderr.isatty() else nullcontext()
         )
 
         def tell(done: Done) -> None:
             nonlocal shown
-            if file is not None:
-                try:
-                    rest = json.dumps(done.describe()).encode() + b"\n"
-                    while rest:  # a disk that is filling up takes a part, and says why at the next try
-                        rest = rest[file.write(rest) :]
-                except OSError as exc:
-                    raise WriteError(f"{report} cannot be written ({exc.strerror}).") from None
+            if write is not None:
+                write(json.dumps(done.describe()).encode() + b"\n")
             if done.error is not None and not done.outage and (shown := shown + 1) <= SHOWN:
                 click.echo(
                     f"klearstack-vault: line {done.entry.line}: {done.error} {done.error.hint}".rstrip(),

@@ -14,7 +14,8 @@ from vault_plugin import service
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import log_to_stderr, settings_options
 from vault_plugin.errors import UsageError
-from vault_plugin.watch import Files, Hook, Stats, Watcher
+from vault_plugin.files import Rights
+from vault_plugin.watch import Hook, Stats, Watcher
 
 
 class _Mode(click.ParamType[Any]):
@@ -72,7 +73,7 @@ def watch(
             stats=stats,
             concurrency=concurrency,
             rate=rate,
-            files=Files(mode, _owner(owner)),
+            files=Rights(mode, _owner(owner)),
             on_change=hook,
         )
         if metrics is not None:

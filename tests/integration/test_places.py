@@ -1,0 +1,169 @@
+"""Where tokens and locks are put, tried as root on nodes in a temporary folder and in private mount namespaces."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from support import notes
+from support.cli import World
+from support.devices import device
+from support.fakes import ACME, jwt
+from support.fault_proxy import FaultProxy
+
+from vault_plugin.retry import Deadline
+from vault_plugin.singleflight import SingleFlight
+from vault_plugin.tokens import Kind
+from vault_plugin.values import issuer
+
+NAMESPACE = ["unshare", "--mount", "--propagation", "private"]
+
+
+def in_namespace(world: World, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of bash, in which `klearstack` is our command, where its mounts are seen by nobody else."""
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
+        raise notes.skipped("no mount namespace can be made here", "what is mounted")
+    function = f'klearstack() {{ {sys.executable} -m vault_plugin "$@"; }}'
+    environment = {name: text for name, text in (world.environ | environ).items() if text}
+    return subprocess.run(
+        [*NAMESPACE, "bash", "-c", f"{function}; set -e; {script}"],
+        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_device_is_written_to_and_stays_a_device(world: World) -> None:
+    null = device(world.home, "null")
+    for command in (("get", "--output", str(null)), ("get", "--format", "env", "--output", str(null))):
+        done = world.run(*command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert stat.S_ISCHR(null.lstat().st_mode)
+    full = device(world.home, "full")
+    assert world.run("get", "--output", str(full)).returncode == 74
+    assert stat.S_ISCHR(full.lstat().st_mode)
+
+
+def test_what_cannot_be_written_costs_no_request(world: World) -> None:
+    (world.home / "folder").mkdir()
+    os.mknod(world.home / "socket", stat.S_IFSOCK | 0o600)
+    with FaultProxy(world.vault.address) as proxy:
+        for name in ("folder", "socket", "missing/token", "folder/" + "x" * 256):
+            done = world.run("get", "--output", str(world.home / name), VAULT_ADDR=proxy.address)
+            assert (done.returncode, done.stdout) == (73, ""), name
+            done = world.run(
+                "get", "--format", "github", VAULT_ADDR=proxy.address, GITHUB_OUTPUT=str(world.home / name)
+            )
+            assert (done.returncode, done.stdout) == (73, ""), name
+        assert proxy.requests == []
+    assert world.endpoint.requests == 0
+    assert stat.S_ISSOCK((world.home / "socket").lstat().st_mode)
+
+
+def test_a_fifo_without_a_reader_ends_by_the_deadline(world: World) -> None:
+    world.get()
+    os.mkfifo(world.home / "fifo")
+    done = world.run("get", "--deadline", "1", "--output", str(world.home / "fifo"))
+    assert (done.returncode, done.stdout) == (74, "")
+    assert stat.S_ISFIFO((world.home / "fifo").lstat().st_mode)
+
+
+def test_a_lock_folder_alone_is_enough_where_nothing_else_can_be_written(kv2: World) -> None:
+    script = f"""
+        mkdir -p {kv2.home}/locks; mount --bind {kv2.home}/locks {kv2.home}/locks
+        for mounted in / /tmp /var/tmp /dev/shm; do mount -o remount,ro,bind $mounted 2>/dev/null || true; done
+        for folder in / /tmp /var/tmp /dev/shm {kv2.home}; do ! test -w $folder; done
+        klearstack --help >/dev/null
+        klearstack get --help >/dev/null
+    """
+    done = in_namespace(kv2, script + "klearstack get")
+    assert (done.returncode, done.stderr, kv2.endpoint.mints) == (0, "", 1)
+    done = in_namespace(kv2, script + "klearstack get")  # no lock is needed
+    assert (done.returncode, done.stderr, kv2.endpoint.mints) == (0, "", 1)
+    done = in_namespace(kv2, script + "klearstack get --renew", KLEARSTACK_LOCK_DIR="")
+    assert (done.returncode, done.stdout, kv2.endpoint.mints) == (73, "", 1)
+    assert "KLEARSTACK_LOCK_DIR" in done.stderr
+
+
+def test_no_temporary_folder_is_looked_for_before_it_is_needed(kv2: World) -> None:
+    """Python's own search for one, which fails here, is not asked."""
+    code = (
+        "import sys, tempfile, runpy\n"
+        "def none(): raise FileNotFoundError(2, 'no usable temporary directory')\n"
+        "tempfile.gettempdir = tempfile._get_default_tempdir = none\n"
+        "sys.argv = ['klearstack-vault', *sys.argv[1:]]\n"
+        "runpy.run_module('vault_plugin', run_name='__main__')\n"
+    )
+    for arguments in (["--help"], ["get", "--help"], ["get"], ["get", "--output", str(kv2.home / "token")]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=kv2.environ, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+    demo = subprocess.run(
+        [sys.executable, "-c", code, "demo"], env=kv2.environ, capture_output=True, text=True, check=False
+    )
+    assert demo.returncode == 73
+    assert "No temporary folder" in demo.stderr
+
+
+NO_LOCKS = """
+import errno, fcntl, os, sys
+def refuse(*_): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = refuse
+from vault_plugin.cli import main
+main(sys.argv[1:])
+"""
+
+
+def without_locks(world: World, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", NO_LOCKS, *arguments],
+        env=world.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_without_locks_check_and_set_carries_on_alone(kv2: World) -> None:
+    callers = [without_locks(kv2, "get") for _ in range(4)]
+    ended = [(*caller.communicate(timeout=60), caller.returncode) for caller in callers]
+    assert {code for _, _, code in ended} == {0}
+    assert all(err.count("WARNING: No lock file can be made") <= 1 for _, err, _ in ended)
+    assert any(str(kv2.home / "locks") in err for _, err, _ in ended)
+    assert len({out for out, _, _ in ended}) == 1  # whoever came first in Vault wins
+
+
+def test_without_locks_kv_v1_has_nothing_to_rely_on(kv2: World) -> None:
+    kv1 = World(kv2.endpoint, kv2.vault, kv2.vault.mount("v1"), kv2.home)
+    caller = without_locks(kv1, "get")
+    out, err = caller.communicate(timeout=60)
+    assert (caller.returncode, out, kv1.endpoint.requests) == (73, "", 0)
+    assert str(kv1.home / "locks") in err
+
+
+def test_a_memo_that_vault_rejects_is_dropped(kv2: World) -> None:
+    path = ACME.path("klearstack", Kind.ACCESS)
+    key = "\n".join((kv2.vault.address, "", kv2.mount, issuer(kv2.endpoint.url), path))
+    flights = SingleFlight(str(kv2.home / "locks"))
+    for text in ("garbage", "x" * 1000):
+        with flights.turn(key, Deadline(5)) as turn:
+            turn.leave(text)
+        assert kv2.get("--renew")["source"] == "endpoint"
+        with flights.turn(key, Deadline(5)) as turn:
+            assert turn.memo is None
+
+
+def test_a_bind_mounted_file_gets_the_token_with_one_warning(kv2: World) -> None:
+    for name in ("source", "token"):
+        (kv2.home / name).write_text(jwt() * 3)
+    done = in_namespace(
+        kv2, f"mount --bind {kv2.home}/source {kv2.home}/token; klearstack get --output {kv2.home}/token"
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("rewritten in place")) == (0, "", 1)
+    assert (kv2.home / "source").read_text() == f"{kv2.endpoint.issued[1]}\n"
+    assert (kv2.home / "source").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,312 @@
+"""Whatever Vault's address or the endpoint answers, it ends in an error that says so: none is an internal one."""
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from email.message import Message
+from http.client import HTTPMessage
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from support.fakes import ACME, jwt
+
+from vault_plugin import answers
+from vault_plugin.clock import ServerClock
+from vault_plugin.errors import KlearstackVaultError, StoreError
+from vault_plugin.identity import Identity
+from vault_plugin.record import MANAGED_BY, Slot
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.source import EndpointSource, _Adapter
+from vault_plugin.store import VaultStore
+from vault_plugin.tokens import Kind, Secret, Token
+from vault_plugin.transport import Answer, Transport
+from vault_plugin.vault import VaultClient
+from vault_plugin.warm import WarmReader
+
+EXAMPLES = int(os.environ.get("ODD_ANSWERS", "60"))  # for each way of asking; more take minutes
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["", "2", "3", "kv", "kv/", "2026-11-26T00:00:00Z", "0001-01-01T00:00:00+23:59", 10**400]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "metadata", "errors", "auth", "options", "version", "client_token", "x"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+DEEP = b'{"data":' * 5_000 + b"1" + b"}" * 5_000
+TEXTS = st.text(st.characters(codec="latin-1"), max_size=12)
+HEADERS = st.dictionaries(
+    st.sampled_from(["Date", "Location", "X-Vault-Index", "Retry-After", "Content-Length", "Content-Type"]),
+    TEXTS
+    | st.sampled_from(
+        [
+            "application/json",
+            "\u00b2",
+            "9" * 5000,
+            "-1",
+            "0x1",
+            "http://[::1",
+            "Thu, 26 Nov 2026 00:00:00 GMT",
+            "a\nb",
+        ]
+    ),
+)
+STATUSES = st.sampled_from(
+    [200, 201, 204, 206, 300, 307, 400, 401, 403, 404, 405, 412, 418, 429, 451, 500, 501, 503]
+)
+TOKEN = Token.from_jwt(jwt(exp=int(time.time()) + 900, iat=int(time.time())), Kind.ACCESS)
+
+
+def mutated(true: Any) -> st.SearchStrategy[Any]:
+    """The true answer with one part of it replaced by anything, or left out."""
+    if not isinstance(true, dict) or not true:
+        return JSON
+    return JSON | st.sampled_from(sorted(true)).flatmap(
+        lambda key: (
+            st.just({name: part for name, part in true.items() if name != key})
+            | mutated(true[key]).map(lambda part: true | {key: part})
+        )
+    )
+
+
+METADATA = {
+    "version": 1,
+    "created_time": "2026-11-26T00:00:00.1Z",
+    "deletion_time": "",
+    "destroyed": False,
+    "custom_metadata": dict(MANAGED_BY),
+}
+SECRET = {
+    "access_token": TOKEN.value.reveal(),
+    "user_id": "26",
+    "company_name": "Acme",
+    "issued_at": "2026-11-26T00:00:00Z",
+    "release_version": "1",
+    "issued_by": "https://api.example",
+}
+V2 = {"data": {"metadata": METADATA, "data": SECRET}}
+V1 = {"data": SECRET}
+MOUNT = {"data": {"type": "kv", "path": "secret/", "options": {"version": "2"}}}
+LOGIN = {"auth": {"client_token": "hvs.x"}}
+WRITTEN = {"data": METADATA}
+REFUSED = {"errors": ["1 error occurred: permission denied"], "data": {"metadata": METADATA, "data": None}}
+VAULTS = st.one_of(*(mutated(one) for one in (V2, V1, MOUNT, LOGIN, WRITTEN, REFUSED)))
+BODIES = VAULTS.map(lambda answer: json.dumps(answer).encode()) | st.binary(max_size=40) | st.just(DEEP)
+
+
+def message(headers: dict[str, str]) -> HTTPMessage:
+    made = HTTPMessage()
+    for name, text in ({"Content-Type": "application/json"} | headers).items():
+        Message.__setitem__(made, name, text.replace("\n", "\n "))
+    return made
+
+
+class Scripted(Transport):
+    """A transport whose node answers what it is given, the last of it again and again."""
+
+    def __init__(self, *replies: tuple[int, dict[str, str], bytes]) -> None:
+        super().__init__(["https://vault.example"], ServerClock(), timeout=5, sleep=lambda _: None)
+        self._replies = list(replies)
+
+    def _exchange(
+        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> Answer:
+        for text in headers.values():  # as http.client does it, whose complaint is an internal error
+            assert not set("\r\n") & set(str(text).replace("\n ", ""))
+        status, found, content = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+        return Answer(status, message(found), content, time.monotonic())
+
+
+REPLY = st.tuples(STATUSES, HEADERS, BODIES)
+FOUND_MOUNT: tuple[int, dict[str, str], bytes] = (200, {}, json.dumps(MOUNT).encode())
+FOUND_V1: tuple[int, dict[str, str], bytes] = (
+    200,
+    {},
+    json.dumps({"data": {**MOUNT["data"], "options": None}}).encode(),
+)
+ENOUGH: dict[str, Any] = {
+    "user_id": "26",
+    "company_name": "Acme",
+    "url": "https://api.example",
+    "vault_addr": ("https://vault.example",),
+}
+
+
+def store(*replies: tuple[int, dict[str, str], bytes], auth: str = "token") -> VaultStore:
+    transport = Scripted(*replies)
+    made: Any = Settings(
+        **ENOUGH,
+        auth=auth,
+        auth_role="r",
+        vault_token=Secret("x"),
+        vault_jwt=Secret("j"),
+    )
+    return VaultStore(VaultClient(transport, made), ServerClock(), "secret", "p")
+
+
+def documented(call: Callable[[], object]) -> None:
+    """It returns, or raises an error of ours with a code of its own."""
+    failure: KlearstackVaultError | None = None
+    try:
+        call()
+    except KlearstackVaultError as exc:
+        failure = exc
+    assert failure is None or failure.exit_code != 70
+
+
+@FUZZ
+@given(REPLY, st.sampled_from([FOUND_MOUNT, FOUND_V1, None]))
+def test_no_answer_of_vaults_to_a_read_is_an_internal_error(
+    reply: tuple[int, dict[str, str], bytes], first: tuple[int, dict[str, str], bytes] | None
+) -> None:
+    replies = (first, reply) if first else (reply,)
+    documented(lambda: store(*replies).read(ACME, Kind.ACCESS, Deadline(0.005)))
+
+
+@FUZZ
+@given(REPLY, REPLY)
+def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
+    one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
+) -> None:
+    made = store(FOUND_MOUNT, (204, {}, b""), one, other)
+    documented(lambda: made.write(ACME, TOKEN, "1", Slot(), Deadline(0.005)))
+
+
+@FUZZ
+@given(REPLY, REPLY)
+@example((200, {}, json.dumps({"auth": {"client_token": "hvs.x\n"}}).encode()), FOUND_MOUNT)
+@example((200, {}, json.dumps({"auth": {"client_token": 5}}).encode()), FOUND_MOUNT)
+def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
+    login: tuple[int, dict[str, str], bytes], then: tuple[int, dict[str, str], bytes]
+) -> None:
+    made = store(login, then, auth="jwt")
+    documented(lambda: made.read(ACME, Kind.ACCESS, Deadline(0.005)))
+
+
+@FUZZ
+@given(REPLY, REPLY)
+def test_the_warm_reader_takes_every_answer(
+    one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
+) -> None:
+    reader = WarmReader(Scripted(one, other), Secret("x"), None, "secret", "p")
+    assert (
+        reader.read(Identity("26", "Acme"), Kind.ACCESS, Deadline(5)) is None or b"eyJ" in one[2] + other[2]
+    )
+
+
+@pytest.mark.parametrize(
+    "token", ["hvs.x\n", "hvs.x\r\nX-Evil: 1", "", 5, None, ["x"], "\u00e9", "a b"], ids=ascii
+)
+def test_a_login_token_that_is_no_header_value_is_told(token: object) -> None:
+    made = store((200, {}, json.dumps({"auth": {"client_token": token}}).encode()), auth="jwt")
+    with pytest.raises(StoreError, match="holds no token"):
+        made.read(ACME, Kind.ACCESS, Deadline(5))
+
+
+@pytest.mark.parametrize("errors", [5, "x", {"a": 1}, [5, None, ["x"]], None])
+def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
+    refused: tuple[int, dict[str, str], bytes] = (403, {}, json.dumps({"errors": errors}).encode())
+    with pytest.raises(StoreError, match="denied"):
+        store(refused).read(ACME, Kind.ACCESS, Deadline(5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": True},
+        {"version": -1},
+        {"version": "1"},
+        {"created_time": ""},
+        {"created_time": 5},
+        {"deletion_time": None},
+        {"deletion_time": "soon"},
+        {"custom_metadata": "x"},
+        {"custom_metadata": {"a": 5}},
+    ],
+    ids=str,
+)
+def test_metadata_must_have_the_shape_that_vault_gives_it(change: dict[str, Any]) -> None:
+    with pytest.raises(answers.MalformedError):
+        answers.version_metadata(METADATA | change)
+    assert answers.version_metadata(METADATA | {"custom_metadata": None})["custom_metadata"] == {}
+    body = json.dumps({"data": {"metadata": METADATA | change, "data": SECRET}}).encode()
+    with pytest.raises(StoreError, match="not one that Vault gives"):
+        store(FOUND_MOUNT, (200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
+
+
+def test_a_kv_version_that_nobody_knows_is_told() -> None:
+    body = json.dumps({"data": {**MOUNT["data"], "options": {"version": "3"}}}).encode()
+    with pytest.raises(StoreError, match="not one that Vault gives"):
+        store((200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
+
+
+# The endpoint
+
+PAIR = {
+    "access_token": TOKEN.value.reveal(),
+    "refresh_token": jwt("refresh", exp=int(time.time()) + 86400, iat=int(time.time())),
+    "release_version": "1",
+}
+PAIRS = mutated(PAIR).map(lambda answer: json.dumps(answer).encode()) | st.binary(max_size=40) | st.just(DEEP)
+CLAIMS = st.dictionaries(st.sampled_from(["exp", "iat", "jti", "user_id", "token_type"]), JSON)
+
+
+def answered(status: int, headers: dict[str, str], body: bytes) -> Callable[..., requests.Response]:
+    """What an adapter's `send` gives for that response, made by the libraries themselves."""
+
+    def send(request: requests.PreparedRequest, **_: object) -> requests.Response:
+        raw = urllib3.HTTPResponse(
+            body=io.BytesIO(body),
+            headers={name: text.replace("\n", "") for name, text in headers.items()},
+            status=status,
+            preload_content=False,
+        )
+        adapter = requests.adapters.HTTPAdapter()
+        return adapter.build_response(request, raw)
+
+    return send
+
+
+@FUZZ
+@given(STATUSES | st.just(200), HEADERS, PAIRS)
+@example(200, {"Content-Length": "\u00b2"}, json.dumps(PAIR).encode())
+@example(200, {"Content-Length": "9" * 5000}, json.dumps(PAIR).encode())
+def test_no_answer_of_the_endpoints_is_an_internal_error(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    asked(status, headers, body)
+
+
+@FUZZ
+@given(CLAIMS, CLAIMS)
+def test_no_claim_of_a_token_is_an_internal_error(one: dict[str, Any], other: dict[str, Any]) -> None:
+    pair = {"access_token": jwt(**one), "refresh_token": jwt("refresh", **other)} if one else {}
+    asked(200, {}, json.dumps(pair).encode())
+
+
+def asked(status: int, headers: dict[str, str], body: bytes) -> None:
+    source = EndpointSource("https://api.example", ServerClock(), timeout=5, sleep=lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Adapter, "send", staticmethod(answered(status, headers, body)))
+        documented(lambda: source.obtain(ACME, Deadline(5)))
