@@ -91,6 +91,15 @@ def test_no_drip_outlasts_the_deadline_and_nothing_is_left_behind() -> None:
     assert open_files() <= before[1]
 
 
+def seconds_to_start(count: int, environ: dict[str, str]) -> float:
+    """What this machine takes at the moment to start so many of our processes at once."""
+    started = time.monotonic()
+    children = [subprocess.Popen([*COMMAND, "--version"], env=environ, stdout=-1) for _ in range(count)]
+    for child in children:
+        child.communicate()
+    return time.monotonic() - started
+
+
 @pytest.mark.parametrize("where", ["header", "chunk", "100"])
 @pytest.mark.parametrize("side", ["VAULT_ADDR", "KLEARSTACK_URL"])
 def test_every_command_ends_by_the_deadline_and_gives_the_lock_back(
@@ -108,6 +117,7 @@ def test_every_command_ends_by_the_deadline_and_gives_the_lock_back(
     with dripping(where) as url:
         environ = kv2.environ | {"KLEARSTACK_DEADLINE": "1", "KLEARSTACK_TIMEOUT": "0.7", side: url}
         environ |= {"KLEARSTACK_HELPER_HOSTS": "api.example"}
+        start_up = seconds_to_start(len(commands), environ)
         started = time.monotonic()
         children = [
             subprocess.Popen([*COMMAND, *one], env=environ, stdin=-1, stdout=-1, stderr=-1, text=True)
@@ -117,7 +127,7 @@ def test_every_command_ends_by_the_deadline_and_gives_the_lock_back(
             child.communicate(stdin, timeout=PATIENCE)
             for child, stdin in zip(children, commands.values(), strict=True)
         ]
-        assert time.monotonic() - started < 1 + 5 + SLACK
+        assert time.monotonic() - started < 1 + 5 + SLACK + 5 * start_up
     # Who waits for the lock while another process drips says 75.
     assert {child.returncode for child in children} <= {69, 75, 5}
     assert not any("Traceback" in err for _, err in said)

@@ -73,7 +73,7 @@ class FakeTargets(Slots):
         found = self._outcome(identity)
         return found if found.result == "fresh" else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None) -> Outcome:
+    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
         return self._outcome(identity)
 
 

@@ -10,6 +10,7 @@ from vault_plugin.errors import (
     SourceBusyError,
     SourceError,
     SourceRefusedError,
+    SourceSettingsError,
     StoreBusyError,
     StoreError,
     StoreRefusedError,
@@ -73,7 +74,7 @@ class Gated:
     [
         (DOWN, Scope.ENDPOINT),
         (busy(), Scope.LIMIT),
-        (SourceError("certificate"), Scope.IDENTITY),
+        (SourceSettingsError("certificate"), Scope.IDENTITY),
         (SourceRefusedError("no"), Scope.IDENTITY),
         (VAULT, Scope.VAULT),
         (unknown_token(), Scope.VAULT),
