@@ -182,6 +182,12 @@ def test_a_descriptor_is_written_where_it_stands_and_not_truncated(tmp_path: Pat
         Output(form.format(999999, pid=os.getpid()))
 
 
+def test_a_descriptor_that_is_open_for_reading_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open("rb") as file, pytest.raises(OutputError, match="not open for writing"):
+        Output(f"/dev/fd/{file.fileno()}")
+
+
 def test_a_socket_has_a_descriptor_too() -> None:
     one, other = socket.socketpair()
     with one, other:
