@@ -112,7 +112,7 @@ def test_every_command_ends_by_the_deadline_and_gives_the_lock_back(
         ("exec", "--", "true"): "",
         ("helper", "git", "get"): "protocol=https\nhost=api.example\n\n",
         ("terraform",): json.dumps({"user_id": "26", "company_name": "Acme"}),
-        ("sync", str(manifest)): "",
+        ("sync", str(manifest), "--deadline", "1"): "",  # or it waits for the end of the outage
     }
     with dripping(where) as url:
         environ = kv2.environ | {"KLEARSTACK_DEADLINE": "1", "KLEARSTACK_TIMEOUT": "0.7", side: url}
