@@ -15,6 +15,7 @@ from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.simulator import Simulator
 from vault_plugin.temporary import temporary_folder
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # of which the last says that the terminal is gone
 SHORT_LIFE = 8  # seconds that the access token of the last chapter lives
 
 
@@ -31,15 +32,9 @@ class Narrator:
         arguments = ["get", "--user-id", user_id, "--company-name", "Acme", "--format", "json"]
         self._say(f"   $ klearstack-vault {shlex.join(arguments)}")
         environ = self._vault | {"KLEARSTACK_URL": endpoint.url, "KLEARSTACK_LOCK_DIR": self._lock_dir}
-        done = subprocess.run(  # noqa: S603  our own command
-            [sys.executable, "-m", "vault_plugin", *arguments],
-            env=environ,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        insist(done.returncode == 0, f"`klearstack-vault get` failed with exit code {done.returncode}")
-        answer: dict[str, Any] = json.loads(done.stdout)
+        code, said = _run([sys.executable, "-m", "vault_plugin", *arguments], environ)
+        insist(code == 0, f"`klearstack-vault get` failed with exit code {code}")
+        answer: dict[str, Any] = json.loads(said)
         shown = answer | {"access_token": answer["access_token"][:12] + "..."}
         for line in json.dumps(shown, indent=2).splitlines():
             self._say(f"   {line}")
@@ -56,9 +51,29 @@ class Narrator:
         return done.returncode == 0
 
 
+def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
+    """The command's exit code, and what it prints; it does not outlive this process's interruption."""
+    interrupted: list[int] = []
+    # An exception in the middle of the start would leave the command behind, which would make our folder once more.
+    before = {number: signal.signal(number, lambda *_: interrupted.append(1)) for number in ENDINGS}
+    try:
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with process:
+        try:
+            if interrupted:
+                raise KeyboardInterrupt
+            said, _ = process.communicate()
+        finally:
+            process.kill()  # nothing, if it has ended
+    return process.returncode, said
+
+
 def run(say: Callable[[str], object]) -> None:
     """Tell the story, a line at a time, in under 20 seconds; leave nothing behind, also on Ctrl-C, SIGTERM or SIGHUP."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # of which the second says that the terminal is gone
+    for ending in ENDINGS:
         signal.signal(ending, signal.default_int_handler)
     with (
         temporary_folder("klearstack-vault-demo-") as folder,

@@ -462,11 +462,8 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with (
-        pytest.raises(KlearstackVaultError, match="No locks available"),
-        SingleFlight(str(tmp_path / "locks")).turn("key", Deadline(5)),
-    ):
-        pytest.fail("locked")
+    with SingleFlight(str(tmp_path / "locks")).turn("key", Deadline(5)) as turn:
+        assert "No locks available" in str(turn.unlocked)  # the caller warns, or fails on KV v1
 
 
 # Past the deadline
