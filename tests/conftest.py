@@ -39,6 +39,7 @@ def pytest_configure() -> None:
     # Under nohup, or in the background of a shell, these are ignored, also in all that is started here: what waits for
     # their effect would wait for ever.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,17 +128,15 @@ def connect(
             closing.callback(source.close)
             return source
 
-        warned: list[bool] = []
+        @cache
+        def warn(reason: str) -> None:
+            _log.warning("%s Without locks, several processes of this host may mint at the same time", reason)
 
         def accept_unlocked(reason: OutputError, deadline: Deadline) -> None:
             """KV v2's check-and-set lets one of several writers win; KV v1 has nothing like it."""
             if not store().checks_and_sets(deadline.half()):
                 raise reason
-            if not warned:
-                warned.append(True)
-                _log.warning(
-                    "%s Without locks, several processes of this host may mint at the same time", reason
-                )
+            warn(str(reason))
 
         @contextmanager
         def flight(identity: Identity, deadline: Deadline) -> Iterator[_Turn]:

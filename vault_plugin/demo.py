@@ -53,9 +53,9 @@ class Narrator:
 
 def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
     """The command's exit code, and what it prints; it does not outlive this process's interruption."""
-    interrupted: list[int] = []
+    interrupted: dict[int, object] = {}
     # An exception in the middle of the start would leave the command behind, which would make our folder once more.
-    before = {number: signal.signal(number, lambda *_: interrupted.append(1)) for number in ENDINGS}
+    before = {number: signal.signal(number, interrupted.setdefault) for number in ENDINGS}
     try:
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own
     finally:
@@ -63,8 +63,7 @@ def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
             signal.signal(number, handler)
     with process:
         try:
-            if interrupted:
-                raise KeyboardInterrupt
+            list(map(signal.raise_signal, interrupted))
             said, _ = process.communicate()
         finally:
             process.kill()  # nothing, if it has ended

@@ -250,13 +250,11 @@ def test_the_command_after_a_change_knows_no_secret(kv2: World) -> None:
 
 def test_a_command_that_fails_is_told_of_and_nothing_more(kv2: World) -> None:
     file = str(kv2.home / "token")
-    for command, said in (("false", "exit code 1"), ("/no/such/command", "FileNotFoundError")):
-        Path(file).unlink(missing_ok=True)
-        with watching(kv2, users(1, file=file), "--on-change", command) as watch:
-            watch.ready()
-            code, err = watch.end()
-        assert code == 0
-        assert said in err
+    with watching(kv2, users(1, file=file), "--on-change", "false") as watch:
+        watch.ready()
+        code, err = watch.end()
+    assert code == 0
+    assert "exit code 1" in err
 
 
 def test_systemd_hears_when_it_is_ready_alive_reloading_and_ending(kv2: World) -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -395,3 +396,15 @@ def test_a_file_system_that_hangs_does_not_keep_a_signal_from_ending_us(tmp_path
     thread.join()
     temporary.discard(descriptor, name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_ends_the_process_does_so_when_the_temporary_files_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    monkeypatch.setattr(signal, "signal", lambda number, how: raised.append(-number))
+    descriptor, name = temporary.temporary_file(tmp_path / "token")
+    temporary._end(signal.SIGTERM, None)
+    assert (Path(name).exists(), raised) == (False, [-signal.SIGTERM, signal.SIGTERM])
+    temporary.discard(descriptor, name)

@@ -481,3 +481,12 @@ def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Except
     gate.end(Turn.MINT, SourceBusyError("busy"))
     run = Run(Unreadable(), gate=gate).over(3)
     assert run.sync.counts["failed"] >= 1
+
+
+@pytest.mark.parametrize(("check", "turn"), [(True, Turn.MINT), (False, Turn.CONFIRM)])
+def test_whoever_takes_no_place_at_the_gate_gives_none_back(
+    check: bool, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(check=check)
+    monkeypatch.setattr(run.sync._gate, "release", lambda _turn: pytest.fail("released"))
+    run.sync._released(turn)

@@ -1,0 +1,123 @@
+"""What a peer finds out about its server, and what happens when something cuts in while it connects."""
+
+import http.server
+import io
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.ports import own_port, require_loopback
+from support.tls import pki, serving_https
+
+from vault_plugin import blocking, network, streams
+from vault_plugin.network import Tls, within
+from vault_plugin.peer import Cause, Peer
+from vault_plugin.responses import SPEAKS_TLS
+from vault_plugin.retry import Deadline
+
+
+@contextmanager
+def _vanishing() -> Iterator[int]:
+    """The port of a server that hangs up on its first client, and takes no second one."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port: int = listener.getsockname()[1]
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            listener.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        thread.join(10)
+        listener.close()
+
+
+def test_a_closed_port_refuses_a_connection_with_tls() -> None:
+    peer = Peer.at(f"https://127.0.0.1:{own_port()}", Tls(None))
+    with within(Deadline(10)), pytest.raises(ConnectionRefusedError):
+        peer.connect()
+
+
+def test_a_server_that_hangs_up_and_is_gone_is_not_taken_for_plain_http() -> None:
+    require_loopback()
+    with _vanishing() as port, within(Deadline(10)):
+        peer = Peer.at(f"https://127.0.0.1:{port}", Tls(None))
+        with pytest.raises(OSError, match=r"(?i)eof|reset") as caught:
+            peer.connect()
+        assert peer.explain(caught.value).cause is Cause.BROKEN
+
+
+def test_the_second_closing_shows_that_a_server_with_a_trusted_certificate_speaks_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_loopback()
+    files = pki(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", files["ca"])
+    with serving_https(files, http.server.BaseHTTPRequestHandler) as url, within(Deadline(10)):
+        Peer.at(url, Tls(None)).connect().close()  # it is trusted by default, as the look at it will find
+        peer = Peer.at(url.replace("https:", "http:"), Tls(None))
+        first, second = (peer.explain(ConnectionResetError()) for _ in range(2))
+    assert first.cause is Cause.BROKEN
+    assert (second.cause, second.details) == (Cause.SCHEME, SPEAKS_TLS)
+
+
+def test_an_interrupt_while_connecting_closes_the_socket_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[socket.socket] = []
+
+    def interrupted(connection: socket.socket, _: object) -> None:
+        tried.append(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(network.Socket, "connect", interrupted)
+    with within(Deadline(10)), pytest.raises(KeyboardInterrupt):
+        network.connected("127.0.0.1", 1)
+    assert [connection.fileno() for connection in tried] == [-1]
+
+
+class _TakenByAnother(list[object]):
+    """Idle workers of which another thread takes the last one between the look and the grasp."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def test_a_call_runs_although_another_thread_takes_the_last_idle_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocking, "_idle", idle := _TakenByAnother())
+    assert blocking.call("peer test", lambda: 7, 10) == 7
+    assert len(idle) == 1
+
+
+class _Dead:
+    """A worker whose thread a fork has left behind."""
+
+    thread = threading.Thread()  # never started, so not alive
+
+
+def test_a_worker_without_a_living_thread_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = _Dead()
+    idle: list[object] = [dead]
+    monkeypatch.setattr(blocking, "_idle", idle)
+    assert blocking.call("peer test", lambda: 7, 10) == 7
+    assert len(idle) == 1
+    assert dead not in idle
+
+
+def test_the_query_ends_with_a_non_blocking_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"query")))
+    monkeypatch.setattr(os, "get_blocking", lambda _: False)
+    monkeypatch.setattr(streams, "_wait", lambda number, _: waits.append(number))
+    assert streams.read_query(100) == b"query"
+    assert waits == [0]

@@ -1,0 +1,169 @@
+"""VaultClient's rarer turns: a path that cannot be read, and logins that are refused, replaced or waited for."""
+
+import http.client
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from vault_plugin.errors import StoreError, StoreRefusedError
+from vault_plugin.retry import Deadline
+from vault_plugin.settings import Settings
+from vault_plugin.tokens import Secret
+from vault_plugin.transport import Answer, LastWordError, Transport, TransportError
+from vault_plugin.vault import YOUNG, VaultClient
+
+LOGIN = "/v1/auth/approle/login"
+DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+
+
+def answer(status: int, body: object) -> Answer:
+    headers = http.client.HTTPMessage()
+    headers["Content-Type"] = "application/json"
+    return Answer(status, headers, json.dumps(body).encode(), time.monotonic())
+
+
+class Vault:
+    """What VaultClient uses of a transport: logins succeed, and the rest is answered as scripted."""
+
+    gap = 0.0
+
+    def __init__(self, *replies: Answer, other: Answer | TransportError | None = None) -> None:
+        self.logins: list[StoreError] = []  # what the next ones fail with
+        self.before_answer: Callable[[], None] = lambda: None
+        self.asked_once: list[tuple[str, str, dict[str, str]]] = []
+        self.paths: list[str] = []
+        self.settled: list[bool] = []
+        self._replies = list(replies)
+        self._other = other
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        deadline: Deadline,
+        *,
+        is_settled: Callable[[Answer], bool],
+        **_limits: object,
+    ) -> Answer:
+        self.paths.append(path)
+        if path == LOGIN:
+            if self.logins:
+                raise self.logins.pop()
+            return answer(200, {"auth": {"client_token": "s.first"}})
+        reply = self._replies.pop(0)
+        self.before_answer()
+        if reply.status == 500:
+            self.settled.append(is_settled(reply))
+            raise LastWordError("status 500")
+        return reply
+
+    def once(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+    ) -> Answer:
+        self.asked_once.append((method, path, dict(headers)))
+        if isinstance(self._other, Answer):
+            return self._other
+        raise self._other or TransportError("no answer")
+
+
+def client_of(vault: Vault, namespace: str | None = "ns") -> VaultClient:
+    settings = Settings(
+        user_id="-",
+        company_name="-",
+        url="https://api.example",
+        vault_addr=("https://vault.example",),
+        vault_namespace=namespace,
+        auth="approle",
+        role_id=Secret("role"),
+        secret_id=Secret("secret"),
+    )
+    return VaultClient(cast(Transport, vault), settings)
+
+
+def token_of(client: VaultClient) -> str:
+    return str(cast(Any, client)._client.token)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "header"), [("ns", {"X-Vault-Namespace": "ns"}), (None, {})], ids=["namespace", "none"]
+)
+def test_another_path_is_asked_for_in_the_same_namespace(
+    namespace: str | None, header: dict[str, str]
+) -> None:
+    vault = Vault(answer(500, {"errors": ["x"]}), other=answer(404, {"errors": []}))
+    with pytest.raises(StoreError):
+        client_of(vault, namespace).read(1, "kv", "p/x", Deadline(5))
+    expected = {"X-Vault-Token": "s.first", "X-Vault-Request": "true", **header}
+    assert vault.asked_once == [("GET", "/v1/kv/p/x.none", expected)]
+    assert vault.settled == [True]
+
+
+def test_a_mount_that_gives_no_answer_for_another_path_settles_nothing() -> None:
+    vault = Vault(answer(500, {"errors": ["x"]}), other=TransportError("reset"))
+    with pytest.raises(StoreError):
+        client_of(vault).read(1, "kv", "p/x", Deadline(5))
+    assert vault.settled == [False]
+
+
+def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_are_asked_for() -> None:
+    vault = Vault(answer(500, {"errors": ["x"]}), other=answer(404, {"errors": []}))
+    with pytest.raises(StoreError, match=r"cannot read kv/p/x \(status 500\)") as caught:
+        client_of(vault).read(1, "kv", "p/x", Deadline(5))
+    assert caught.value.hint == "Delete what is left there: vault kv delete -mount=kv p/x"
+    assert caught.value.for_all is False
+    assert vault.paths == [LOGIN, "/v1/kv/p/x"]
+
+
+def test_a_refused_request_is_repeated_with_the_login_that_another_thread_made_meanwhile() -> None:
+    vault = Vault(answer(403, DENIED), answer(200, {"data": {"token": "t"}}))
+    client = client_of(vault)
+
+    def replace() -> None:
+        cast(Any, client)._client.token = "s.other"
+
+    vault.before_answer = replace
+    assert client.read(1, "kv", "p/x", Deadline(5)) is not None
+    assert vault.paths == [LOGIN, "/v1/kv/p/x", "/v1/kv/p/x"]
+    assert token_of(client) == "s.other"
+
+
+def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vault = Vault(answer(403, DENIED))
+    client = client_of(vault)
+
+    def age() -> None:
+        client._made -= 2 * YOUNG
+        vault.logins.append(StoreError("Vault is away."))
+
+    vault.before_answer = age
+    with (
+        caplog.at_level(logging.INFO, "vault_plugin.vault"),
+        pytest.raises(StoreRefusedError, match=r"denied permission to read \(403\)"),
+    ):
+        client.read(1, "kv", "p/x", Deadline(5))
+    assert caplog.messages == ["no new login to Vault after a refusal: Vault is away."]
+    assert vault.paths == [LOGIN, "/v1/kv/p/x", LOGIN]
+    assert token_of(client) == "s.first"
+
+
+def test_nobody_waits_for_the_login_of_another_thread_longer_than_the_deadline() -> None:
+    vault = Vault()
+    client = client_of(vault)
+    with client._lock, pytest.raises(StoreError, match="login was not finished before the deadline"):
+        client.read(1, "kv", "p/x", Deadline(0))
+    assert vault.paths == []
+
+
+def test_a_path_that_vault_does_not_have_is_a_refusal() -> None:
+    vault = Vault(answer(404, {"errors": []}))
+    with pytest.raises(StoreRefusedError, match=r"no path to write \(404\)") as caught:
+        client_of(vault).write_v1("kv", "p/x", {"token": "t"}, Deadline(5))
+    assert caught.value.hint == "Check --mount."
