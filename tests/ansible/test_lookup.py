@@ -142,17 +142,9 @@ def test_what_vault_says_is_never_a_template(ansible: Ansible, kv2: World) -> No
     stored["data"]["metadata"]["deletion_time"] = evil
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: path in line, 200, body=json.dumps(stored).encode(), when="before", times=9)
-        looked, _, kept, task, of_task = ansible.results(
-            kv2,
-            [
-                shown(lookup("field='vault'")),
-                {"ansible.builtin.set_fact": {"kept": f"{{{{ {lookup()} }}}}"}},
-                shown("kept.vault"),
-                token(),
-                shown("result3.vault"),
-            ],
-            env={"VAULT_ADDR": proxy.address},
+        results = ansible.results(
+            kv2, [shown(lookup("field='vault'")), token()], env={"VAULT_ADDR": proxy.address}
         )
-    said = [one["deletion_time"] for one in (looked["msg"], kept["msg"], task["vault"], of_task["msg"])]
-    assert said == [evil] * 4
+    # It is no time, and so it is not Vault's.
+    assert all(one["failed"] and "pipe" not in one["msg"] for one in results)
     assert not (ansible.folder / "evil").exists()
