@@ -89,13 +89,11 @@ def require_output() -> None:
 def read_query(limit: int) -> bytes:
     """What another program sends on standard input, up to so many bytes. Raises QueryError if it cannot be read."""
     try:
-        query = sys.stdin.buffer.read(limit) or b""
-        while (
-            not os.get_blocking(0) and len(query) < limit
-        ):  # then a read takes what is there, which may be nothing
+        query, part = sys.stdin.buffer.read(limit) or b"", None
+        # A read of what does not block takes what is there, which may be nothing yet (None).
+        while part != b"" and len(query) < limit and not os.get_blocking(0):
             _wait(0, POLLIN)
-            if (part := sys.stdin.buffer.read(limit - len(query))) == b"":
-                break
+            part = sys.stdin.buffer.read(limit - len(query))
             query += part or b""
     except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
         raise QueryError(
