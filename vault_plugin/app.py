@@ -68,15 +68,15 @@ class _Turn:
 def connect(
     settings: Settings,
     *,
-    reread: Callable[[], Settings] | None = None,
+    reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
     throttle: Throttle | None = None,
     farewell: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
-    `reread` gathers them anew when Vault ends our login, for whoever lives longer than a login; it may raise
-    SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
+    `reread` gathers them anew, until a deadline, when Vault ends our login, for whoever lives longer than a login; it
+    may raise SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
     `throttle` learns what this Vault accepts. `farewell` is the deadline for closing.
     """
     vault_clock, endpoint_clock = ServerClock(), ServerClock()
@@ -102,7 +102,7 @@ def connect(
             from vault_plugin.store import VaultStore  # noqa: PLC0415  hvac, requests
             from vault_plugin.vault import VaultClient  # noqa: PLC0415  hvac, requests
 
-            client = VaultClient(transport, settings, reread or (lambda: settings))
+            client = VaultClient(transport, settings, reread or (lambda _: settings))
             closing.callback(lambda: client.close(farewell()))
             return VaultStore(
                 client,

@@ -3,13 +3,16 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vault_plugin import blocking
 from vault_plugin.errors import SettingsError
-from vault_plugin.retry import Deadline
+from vault_plugin.retry import Deadline, full_jitter
+
+REWRITTEN = 10.0  # seconds that a credential's file may be empty or gone while another program replaces it
 
 
 class Found(NamedTuple):
@@ -32,34 +35,55 @@ def process_environment() -> Mapping[str, str]:
     }
 
 
-def look_up(names: Sequence[str], environ: Mapping[str, str], deadline: Deadline) -> Found | None:
+def look_up(
+    names: Sequence[str], environ: Mapping[str, str], deadline: Deadline, *, rewritten: bool = False
+) -> Found | None:
     """What the first of these variables says that is not empty, or the file that `<name>_FILE` names.
 
-    Raises ValueError if that file cannot be read, SettingsError if not before the deadline.
+    `rewritten`: see text_of_file. Raises ValueError if that file cannot be read, SettingsError if not before the deadline.
     """
     for name in names:
         if value := environ.get(name):
             return Found(value, "")
         if path := environ.get(f"{name}_FILE"):
-            text = text_of_file(Path(path), f"cannot be read from the file that {name}_FILE names", deadline)
+            complaint = f"cannot be read from the file that {name}_FILE names"
+            text = text_of_file(Path(path), complaint, deadline, rewritten=rewritten)
             return Found(text, f", as read from the file that {name}_FILE names,")
     return None
 
 
-def text_of_file(path: Path, complaint: str, deadline: Deadline) -> str:
+def text_of_file(
+    path: Path, complaint: str, deadline: Deadline, *, rewritten: bool = False, given: bool = True
+) -> str:
     """The file's text without its final line end. Raises ValueError with that complaint if it cannot be read.
 
+    `rewritten`: another program replaces the file from time to time. While it is empty or cannot be read, it is read again,
+    for half of what is left of the deadline, at most for REWRITTEN seconds; not if it does not exist and was not given.
     A FIFO that nobody writes to, or a network file system, may keep it back: SettingsError at the deadline.
     """
-    try:
-        return without_line_end(blocking.call(f"file {path}", path.read_bytes, deadline.left()).decode())
-    except TimeoutError:
-        raise SettingsError(
-            f"{path} could not be read before the deadline passed.",
-            hint="A FIFO needs somebody who writes to it.",
-        ) from None
-    except (OSError, UnicodeDecodeError):
-        raise ValueError(complaint) from None
+    patience = Deadline(min(REWRITTEN, deadline.left() / 2) if rewritten else 0.0)
+    for pause in full_jitter(0.05, 0.5):
+        try:
+            # A device stays as empty as it is.
+            content, may_change = blocking.call(
+                f"file {path}", lambda: (path.read_bytes(), path.is_file()), deadline.left()
+            )
+            text = without_line_end(content.decode())
+            if text.strip() or not (may_change and patience.permits(pause)):
+                return text
+        except TimeoutError:
+            raise SettingsError(
+                f"{path} could not be read before the deadline passed.",
+                hint="A FIFO needs somebody who writes to it.",
+            ) from None
+        except UnicodeDecodeError:
+            raise ValueError(complaint) from None
+        except OSError as exc:
+            missing = isinstance(exc, FileNotFoundError)
+            if not patience.permits(pause) or isinstance(exc, IsADirectoryError) or (missing and not given):
+                raise ValueError(complaint) from None
+        time.sleep(pause)
+    raise AssertionError  # pragma: no cover  the pauses never end
 
 
 def without_line_end(text: str) -> str:

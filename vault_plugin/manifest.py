@@ -50,7 +50,7 @@ class Manifest:
         shard: Shard,
         company_name: str | None,
         target_keys: tuple[str, ...],
-        settings_of: Callable[[Row | None], Settings],
+        settings_of: Callable[..., Settings],
     ) -> None:
         self._stream = stream
         self._form = form
@@ -77,7 +77,7 @@ class Manifest:
             if isinstance(item, Entry) and self._shard.holds(item.identity):
                 yield item
 
-    def _checked(self, settings_of: Callable[[Row | None], Settings]) -> Iterator[Problem | str]:
+    def _checked(self, settings_of: Callable[..., Settings]) -> Iterator[Problem | str]:
         identities: dict[int, int] = {}
         files: dict[int, int] = {}
         places: dict[int, int] = {}

@@ -207,6 +207,7 @@ class Settings:
         environ = process_environment() if environ is None else environ
         values: dict[str, Any] = {}
         wrong: list[str] = []
+        empty: dict[str, str] = {}  # credentials whose files are, and what to say of them if they are needed
         deadline = Deadline(cls.deadline)
         for one in sorted(fields(cls), key=lambda one: one.name != "deadline"):  # which counts for all others
             origin: Origin = one.metadata["origin"]
@@ -220,11 +221,13 @@ class Settings:
                     values[one.name] = value
                 elif origin.required:
                     wrong.append(f"{name} {'is missing' if text is None else _EMPTY}")
+                elif place and origin.read is Secret:
+                    empty[one.name] = f"{name} is empty"
                 if one.name == "deadline":
                     deadline = Deadline(values.get("deadline", cls.deadline))
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
                 wrong.append(f"{name} {exc}")
-        wrong += _disagreements(values, environ, deadline)
+        wrong += _disagreements(values, empty, environ, deadline)
         if wrong:
             raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
         return cls(**values), deadline
@@ -277,7 +280,7 @@ def _gather(
     # An identity or an address given as an empty text is wrong; it must not become another one from the environment.
     if flag is not None and (flag != "" or origin.required):
         return flag, ""
-    return look_up(origin.env, environ, deadline) or (None, "")
+    return look_up(origin.env, environ, deadline, rewritten=origin.read is Secret) or (None, "")
 
 
 def _read(origin: Origin, text: str) -> Any:
@@ -292,7 +295,9 @@ def _name(name: str, origin: Origin) -> str:
     return f"{flag} ({variables})" if origin.flag else variables
 
 
-def _disagreements(values: dict[str, Any], environ: Mapping[str, str], deadline: Deadline) -> list[str]:
+def _disagreements(
+    values: dict[str, Any], empty: Mapping[str, str], environ: Mapping[str, str], deadline: Deadline
+) -> list[str]:
     """What no single setting shows; fills in what another program left to log in with."""
     wrong = []
     if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
@@ -308,15 +313,18 @@ def _disagreements(values: dict[str, Any], environ: Mapping[str, str], deadline:
     if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
         wrong.append("--vault-client-cert and --vault-client-key go together")
     login = values.get("auth", "token")
-    if login == "token":
+    if login == "token" and "vault_token" not in empty:
         _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"), deadline)
-    elif login == "kubernetes":
+    elif login == "kubernetes" and "vault_jwt" not in empty:
         _fall_back(values, "vault_jwt", SERVICE_ACCOUNT, deadline)
-    return wrong + [complaint for name, complaint in _LOGINS[login].items() if name not in values]
+    missing = {name: text for name, text in _LOGINS[login].items() if name not in values}
+    return wrong + [empty.get(name, text) for name, text in missing.items()]
 
 
 def _fall_back(values: dict[str, Any], name: str, path: Path, deadline: Deadline) -> None:
     """Unless it was given, take a credential from where another program leaves it."""
     with suppress(ValueError):
-        if name not in values and (secret := credential(text_of_file(path, "", deadline))):
+        if name not in values and (
+            secret := credential(text_of_file(path, "", deadline, rewritten=True, given=False))
+        ):
             values[name] = secret

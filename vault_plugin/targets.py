@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from threading import Event
 from typing import Literal, NamedTuple
 
@@ -163,14 +164,23 @@ def _first_to_end(grants: list[Grant]) -> Grant:
     return min(grants, key=lambda grant: grant.access.token.expires_at)
 
 
+def _within(gather: Callable[..., Settings], deadline: Deadline) -> Settings:
+    return gather(deadline=f"{max(0.001, deadline.left()):.3f}")
+
+
 @contextmanager
-def connect_all(gather: Sequence[Callable[[], Settings]]) -> Iterator[Targets]:
-    """Targets over the Vaults whose settings these functions gather, at first and when a login has ended."""
+def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
+    """Targets over the Vaults whose settings these functions gather, at first and when a login has ended.
+
+    Flags that they are called with come before their own.
+    """
     farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # one for all: they are closed one after the other
     with ExitStack() as stack:
         throttles = [Throttle() for _ in gather]
         brokers = [
-            stack.enter_context(connect(one(), reread=one, bulk=True, throttle=throttle, farewell=farewell))
+            stack.enter_context(
+                connect(one(), reread=partial(_within, one), bulk=True, throttle=throttle, farewell=farewell)
+            )
             for one, throttle in zip(gather, throttles, strict=True)
         ]
         yield Targets(brokers, throttles)

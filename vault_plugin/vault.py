@@ -141,12 +141,14 @@ class VaultClient:
     """
 
     def __init__(
-        self, transport: Transport, settings: Settings, reread: Callable[[], Settings] | None = None
+        self, transport: Transport, settings: Settings, reread: Callable[[Deadline], Settings] | None = None
     ) -> None:
         self.transport = transport
         self._session = _Session(transport)
         self._settings = settings
-        self._reread = reread or (lambda: settings)  # when Vault ends our login: credentials are renewed, too
+        self._reread = reread or (
+            lambda _: settings
+        )  # when Vault ends our login: credentials are renewed, too
         self._lock = threading.Lock()
         self._logged_in = False
         self._made = self._next_login = 0.0  # when the login was made, and when a refusal may lead to another
@@ -318,7 +320,7 @@ class VaultClient:
                 return False
             self._next_login = now + LOGIN_AGAIN
             try:
-                self._log_in(self._reread(), deadline)
+                self._log_in(self._reread_in_time(deadline.half()), deadline)
             except (StoreError, SettingsError) as exc:
                 _log.info("no new login to Vault after a refusal: %s", exc)
             return bool(self._client.token != token)
@@ -350,7 +352,7 @@ class VaultClient:
         """
         for pause in full_jitter(0.1, 1.0):
             try:
-                return blocking.call("credentials", self._reread, deadline.left())
+                return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
             except (SettingsError, TimeoutError) as exc:
                 reason = f"{exc}".rstrip(".") if isinstance(exc, SettingsError) else "not before the deadline"
                 _log.info("the credentials for Vault cannot be read anew: %s", reason)

@@ -31,10 +31,10 @@ def client(world: World, address: str, **environ: str) -> VaultClient:
     if not environ:
         given["VAULT_TOKEN"] = world.vault.root_token
 
-    def gather() -> Settings:
-        return Settings.for_many(given)
+    def gather(deadline: Deadline) -> Settings:
+        return Settings.for_many(given, deadline=f"{deadline.left():.3f}")
 
-    settings = gather()
+    settings = gather(Deadline(60))
     transport = Transport(settings.vault_addr, ServerClock(), timeout=5)
     _opened.append(transport)
     return VaultClient(transport, settings, gather)

@@ -1,12 +1,15 @@
 """Logins by a JWT, as a CI server or a pod has one: a real OpenBao asks an issuer of our own whether it is good."""
 
+import os
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import World
+from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
 from support.oidc import Platform
 from support.vault import Vault
@@ -187,3 +190,40 @@ def test_a_pod_that_is_gone_is_refused_by_the_review(kv2: World, platform: Platf
     with kubernetes_mount(kv2, platform):
         assert_refused(kv2, jwt, **POD)
     assert len(platform.reviews) == 1
+
+
+@pytest.mark.parametrize("before", ["", " \n", None], ids=["empty", "blank", "missing"])
+def test_a_credential_file_that_another_program_is_rewriting_at_the_start_is_waited_for(
+    kv2: World, before: str | None
+) -> None:
+    file = kv2.home / "token"
+    if before is not None:
+        file.write_text(before)
+    environ = kv2.environ | {"VAULT_TOKEN_FILE": str(file)}
+    environ.pop("VAULT_TOKEN")
+    command = subprocess.Popen(
+        [*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(1)  # by then it has looked, or will find the file as it is from now on
+    file.write_text(kv2.vault.root_token)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, err) == (0, "")
+    assert out.strip() == kv2.endpoint.issued[1]
+
+
+@pytest.mark.parametrize("content", ["", None], ids=["empty", "missing"])
+def test_and_named_if_it_stays_so(kv2: World, content: str | None) -> None:
+    file = kv2.home / "token"
+    if content is not None:
+        file.write_text(content)
+    done = kv2.run("get", "--deadline", "2", VAULT_TOKEN=None, VAULT_TOKEN_FILE=str(file))
+    assert (done.returncode, done.stdout, kv2.endpoint.requests) == (78, "", 0)
+    assert "VAULT_TOKEN" in done.stderr
+    assert "VAULT_TOKEN_FILE" in done.stderr
+
+
+def test_a_device_is_as_empty_as_it_is(kv2: World) -> None:
+    began = time.monotonic()
+    done = kv2.run("get", "--deadline", "60", VAULT_TOKEN=None, VAULT_TOKEN_FILE=os.devnull)
+    assert (done.returncode, kv2.endpoint.requests) == (78, 0)
+    assert time.monotonic() - began < 30  # no half of the deadline was waited

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from support.fakes import Done, Run
 
-from vault_plugin import cli
+from vault_plugin import cli, environment
 
 hypothesis.settings.register_profile("unit", deadline=None)  # a slow machine is no failure
 hypothesis.settings.load_profile("unit")
@@ -40,6 +40,11 @@ def _empty_home(factory: pytest.TempPathFactory) -> Path:
     home = factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     return home
+
+
+@pytest.fixture(autouse=True)
+def _no_credential_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "REWRITTEN", 0.0)  # so that none is waited for
 
 
 @pytest.fixture

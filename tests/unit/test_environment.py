@@ -2,10 +2,13 @@
 
 import os
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from vault_plugin import environment
 from vault_plugin.environment import look_up, process_environment, text_of_file, without_line_end
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
@@ -59,3 +62,40 @@ def test_the_environment_is_utf_8_whatever_the_locale_of_the_program_that_import
         monkeypatch.setenv(name, "https://host.example")
     monkeypatch.setenv("VAULT_TOKEN", "hvs.token")
     assert Settings.from_env(user_id="26").company_name == "A\u00e7me"
+
+
+def test_a_credential_file_is_read_again_while_another_program_replaces_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "REWRITTEN", 60.0)
+    file, contents = tmp_path / "token", ["", " \n", "hvs.token\n"]
+
+    def sleep(seconds: float) -> None:
+        assert 0 <= seconds <= 0.5
+        file.write_text(contents.pop(0))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert text_of_file(file, "", Deadline(600), rewritten=True) == "hvs.token"
+    assert contents == []
+
+
+@pytest.mark.parametrize("name", ["empty", "missing", "folder", "latin-1"])
+def test_a_file_that_stays_without_text_is_told_after_a_part_of_the_deadline(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "REWRITTEN", 60.0)
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "latin-1").write_bytes(b"\xe7")
+    deadline = Deadline(0.4)
+    expected = nullcontext() if name == "empty" else pytest.raises(ValueError, match="cannot be read")
+    with expected:
+        assert text_of_file(tmp_path / name, "cannot be read", deadline, rewritten=True) == ""
+    assert deadline.left() > 0
+
+
+def test_nobody_waits_for_a_file_that_nobody_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "REWRITTEN", 60.0)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waits"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        text_of_file(tmp_path / "token", "cannot be read", Deadline(600), rewritten=True, given=False)

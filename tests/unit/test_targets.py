@@ -217,7 +217,7 @@ def test_the_keys_of_a_target_are_the_promised_ones() -> None:
 
 def test_to_connect_contacts_nobody_and_each_vault_has_a_broker(secret: str) -> None:
     rows: list[dict[str, str] | None] = [None, {"address": OTHER, "token_file": secret}]
-    with connect_all([lambda row=row: gathered(row) for row in rows]) as targets:  # type: ignore[misc]
+    with connect_all([lambda row=row: gathered(row) for row in rows]) as targets:
         assert len(targets._brokers) == 2
 
 

@@ -80,5 +80,5 @@ def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
             shard(part),
             company,
             KEYS,
-            lambda row: settings_of(row, flags),
+            lambda row, **newer: settings_of(row, {**flags, **newer}),
         )
