@@ -4,10 +4,15 @@ Nobody else may wait for these in general, since one wait for all children takes
 """
 
 import os
+import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from errno import EACCES, ENOENT
+from pathlib import Path
+from stat import S_ISREG
 
 # Held from before a child of ours starts until it is known; a signal handler that reaps may interrupt another one.
 _starting = threading.RLock()
@@ -17,6 +22,21 @@ _ours: set[int] = set()
 def is_init() -> bool:
     """Whether this process is the one to which the kernel gives processes whose parent has ended."""
     return os.getpid() == 1
+
+
+def program(name: str) -> str:
+    """The path of a program that can be run, as execve(2) sees it. Raises OSError, whose `strerror` says what is wrong."""
+    path = name if "/" in name else shutil.which(name)
+    if path is None:
+        raise FileNotFoundError(ENOENT, "it is in no folder of PATH")
+    if not S_ISREG(Path(path).stat().st_mode) or not os.access(path, os.X_OK):
+        raise PermissionError(EACCES, os.strerror(EACCES))
+    with suppress(PermissionError), Path(path).open("rb") as file:
+        # A script's first line, as much of it as Linux looks at.
+        first = re.match(rb"#![ \t]*([^ \t\n]+)", file.read(256))
+        if first and not Path(os.fsdecode(first[1])).exists():
+            raise FileNotFoundError(ENOENT, "the interpreter that its first line names does not exist")
+    return path
 
 
 def run(command: Sequence[str], environ: Mapping[str, str], timeout: float) -> int:

@@ -2,15 +2,12 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from errno import EACCES, EAGAIN
-from pathlib import Path
+from errno import EAGAIN
 from re import ASCII, fullmatch
-from stat import S_ISDIR
 from typing import NoReturn
 
 from vault_plugin import children
@@ -120,15 +117,10 @@ def _restart(plan: Mapping[str, object], command: tuple[str, ...]) -> NoReturn:
 
 
 def _found(name: str) -> str:
-    path = name if "/" in name else shutil.which(name)
-    if path is None:
-        raise NotFoundError("There is no such command to run.", hint="It is looked for in PATH.")
     try:
-        if S_ISDIR(Path(path).stat().st_mode) or not os.access(path, os.X_OK):
-            raise PermissionError(EACCES, os.strerror(EACCES))
+        return children.program(name)
     except OSError as exc:
         raise _not_run(exc) from None
-    return path
 
 
 def _become(program: str, command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:

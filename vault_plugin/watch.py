@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import shlex
-import shutil
 import subprocess
 import threading
 import time
@@ -288,10 +287,10 @@ class Hook:
             self._command = []
         if not self._command:
             raise UsageError("--on-change takes a command, quoted as for a shell.")
-        if shutil.which(self._command[0]) is None:
-            raise UsageError(
-                "--on-change names no command that can be run.", hint="Look at its path, or PATH."
-            )
+        try:
+            children.program(self._command[0])
+        except OSError as exc:
+            raise UsageError(f"--on-change names no command that can be run ({exc.strerror}).") from None
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
         self._worker = threading.Thread(target=self._work, daemon=True)
 

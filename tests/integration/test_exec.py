@@ -141,11 +141,19 @@ def test_a_signal_that_ends_the_command_is_128_and_its_number_to_a_shell(
     assert done.stdout == "137\n"
 
 
-@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("/no/such", 127), ("/etc", 126)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("no-such-command", 127), ("/no/such", 127), ("/etc", 126), ("script", 127)]
+)
 def test_a_command_that_cannot_be_run_exits_as_in_a_shell(
     kv2: World, way: tuple[str, ...], command: str, code: int
 ) -> None:
+    if command == "script":
+        script = kv2.home / command
+        script.write_text("#!/no/such/interpreter\n")
+        script.chmod(0o755)
+        command = str(script)
     done = run(kv2, *way, "--", command)
+    assert kv2.endpoint.requests == 0
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert done.stderr.startswith("klearstack-vault: ")
     assert leaked(kv2, kv2.endpoint, done.stderr) == []

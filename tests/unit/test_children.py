@@ -114,3 +114,45 @@ def test_a_command_that_takes_too_long_is_killed_and_waited_for() -> None:
 
 def test_a_command_has_no_standard_input() -> None:
     assert children.run(["sh", "-c", 'test -z "$(cat)" && exit 3'], ENVIRON, 60) == 3
+
+
+@pytest.mark.parametrize(
+    ("first_line", "runs"),
+    [
+        (b"#!/bin/sh\n", True),
+        (b"#! \t/bin/sh -e\n", True),
+        (b"#!/bin/sh", True),
+        (b"#!/no/such/sh\n", False),
+        (b"#! /no/such/sh -e\n", False),
+        (b"#!/bin/sh\r\n", False),  # written on Windows
+        (b"\x7fELF", True),  # what is in it is not looked at
+        (b"", True),
+    ],
+)
+def test_a_script_without_its_interpreter_cannot_be_run(
+    first_line: bytes, runs: bool, tmp_path: Path
+) -> None:
+    script = tmp_path / "script"
+    script.write_bytes(first_line)
+    script.chmod(0o755)
+    if runs:
+        assert children.program(str(script)) == str(script)
+    else:
+        with pytest.raises(FileNotFoundError, match="interpreter that its first line names"):
+            children.program(str(script))
+
+
+def test_a_program_may_be_unreadable_but_no_folder_or_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError
+
+    os.mkfifo(tmp_path / "pipe", 0o755)
+    for name in (tmp_path, tmp_path / "pipe", "/etc/passwd"):
+        with pytest.raises(PermissionError):
+            children.program(str(name))
+    monkeypatch.setattr(Path, "open", denied)
+    assert children.program("/bin/sh") == "/bin/sh"
+    with pytest.raises(FileNotFoundError, match="in no folder of PATH"):
+        children.program("no-such-command")
