@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shlex
 import subprocess
 import sysconfig
@@ -73,7 +74,7 @@ def prepared(binary: str, folder: Path) -> Iterator[Terraform]:
     if not (folder / _MIRROR).exists():
         yield _tool(binary, folder, real=True)
         return
-    tool, address = _tool(binary, folder, real=False), folder / f"starter-{os.getpid()}"
+    tool, address = _tool(binary, folder, real=False), folder / f"starter-{secrets.token_hex(4)}"
     # In a group of its own: a Ctrl-C is for whoever runs the tests. It ends when its standard input does.
     with subprocess.Popen(
         _starter(folder, address),
