@@ -1,16 +1,18 @@
 """What the examples are run with: our wheel as their users install it, and a Vault that is theirs alone."""
 
 import os
+import shlex
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.cli import World, kept
+from support.environments import built, environment
 from support.once import made_once
 from support.vault import Vault
+from uv import find_uv_bin
 
 from vault_plugin.embedded import binary, openbao
 from vault_plugin.simulator import Simulator
@@ -23,21 +25,29 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of this checkout and of all that it needs, so that pip needs no index."""
 
     def build(folder: Path) -> None:
-        _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", str(ROOT))
+        wheel = str(built(ROOT, folder))
+        _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", wheel)
 
     return made_once(tmp_path_factory, "wheelhouse", build)
 
 
 @pytest.fixture(scope="session")
 def machine(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a machine where pip installs from the wheelhouse; `bao` goes by the name of `vault`."""
+    """The environment of a machine where pip installs from the wheelhouse; `bao` goes by the name of `vault`.
+
+    After pip has shown that it can, jobs find uv's in its place: it does the same in a twentieth of the time.
+    """
 
     def set_up(folder: Path) -> None:
-        venv.create(folder / "venv", with_pip=True)
-        (folder / "venv/bin/vault").symlink_to(binary())
+        programs = environment(folder / "venv", "pip")
+        (programs / "vault").symlink_to(binary())
         # Before jobs that run side by side would install it at the same time into what they share here.
-        pip = str(folder / "venv/bin/pip")
-        _quietly(pip, "install", "--quiet", "klearstack-vault", env=environ(folder))
+        pip = programs / "pip"
+        _quietly(str(pip), "install", "--quiet", "klearstack-vault", env=environ(folder))
+        where = [f"--python={programs}/python", "--no-config", "--no-index", f"--find-links={wheelhouse}"]
+        pip.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(find_uv_bin())} pip "$@" {shlex.join(where)}\n', encoding="utf-8"
+        )
 
     def environ(folder: Path) -> dict[str, str]:
         return {
@@ -52,13 +62,27 @@ def machine(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return environ(made_once(tmp_path_factory, "machine", set_up))
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[World]:
-    """An endpoint, and an OpenBao with KV v2 at secret/, as the examples have it."""
-    with Simulator() as endpoint, openbao() as server:
+@pytest.fixture(scope="session")
+def server() -> Iterator[Vault]:
+    """An OpenBao for the examples' tests of this worker."""
+    with openbao() as server:
         vault = Vault(server.address, server.root_token)
-        yield World(endpoint, vault, "secret", tmp_path)
+        yield vault
         vault.close()
+
+
+@pytest.fixture
+def own(server: Vault, tmp_path: Path) -> Iterator[World]:
+    """An endpoint, and an OpenBao with nothing but an empty KV v2 at secret/, as the examples have it."""
+    system = server.admin.sys
+    for method in system.list_auth_methods()["data"].keys() - {"token/"}:
+        system.disable_auth_method(method)
+    for policy in {*system.list_policies()["data"]["policies"]} - {"default", "root"}:
+        system.delete_policy(policy)
+    system.disable_secrets_engine("secret")
+    system.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+    with Simulator() as endpoint:
+        yield World(endpoint, server, "secret", tmp_path)
 
 
 def _quietly(*command: str, env: dict[str, str] | None = None) -> None:

@@ -13,10 +13,10 @@ from support.images import python_rootfs
 from support.pods import FOLDER, cluster
 from support.runners import IDENTITIES, stored
 
-pytestmark = [pytest.mark.container, pytest.mark.xdist_group("dockerfile")]  # one image for all of them
+pytestmark = pytest.mark.container
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def docker() -> Iterator[Any]:
     """The client of an engine; skips where none answers."""
     engine = docker_engine("the Dockerfile")
@@ -24,7 +24,7 @@ def docker() -> Iterator[Any]:
     engine.client.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def image(docker: Any, wheelhouse: Path) -> Iterator[str]:
     """Built from the Dockerfile as it stands, but for a base that no registry has to give."""
     name = f"klearstack-vault-{secrets.token_hex(6)}"
@@ -47,17 +47,12 @@ def run(docker: Any, image: str, *arguments: str, **how: Any) -> str:
     return said.decode()
 
 
-def test_the_image_is_nobody_and_knows_its_command(docker: Any, image: str) -> None:
-    assert run(docker, image, "--version").startswith("klearstack-vault")
-    who = run(
-        docker, image, "-c", "import os; print(os.getuid(), os.access('/', os.W_OK))", entrypoint="python"
-    )
-    assert who == "65532 False\n"
-
-
-def test_the_pod_syncs_in_it(
+def test_the_image_is_nobody_and_the_pod_syncs_in_it(
     docker: Any, image: str, own: World, machine: Mapping[str, str], tmp_path: Path
 ) -> None:
+    assert run(docker, image, "--version").startswith("klearstack-vault")
+    ask = "import os; print(os.getuid(), os.access('/', os.W_OK))"
+    assert run(docker, image, "-c", ask, entrypoint="python") == "65532 False\n"
     spec = yaml.safe_load((FOLDER / "cronjob.yaml").read_text(encoding="utf-8"))["spec"]
     with cluster(own, machine, tmp_path) as applied:
         pod = applied.pod(spec["jobTemplate"]["spec"]["template"])

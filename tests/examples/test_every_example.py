@@ -27,7 +27,7 @@ TESTED = {
     "ci/github-actions.yml": "examples/test_github_actions.py::test_a_token_is_masked_and_handed_on_by_where_it_lies",
     "ci/gitlab-ci.yml": "examples/test_gitlab_ci.py::test_the_parallel_job_mints_each_token_once_and_leaves_none_out",
     "ci/vault-setup.sh": "examples/test_gitlab_ci.py::test_another_ref_or_project_gets_nothing",
-    "kubernetes/Dockerfile": "examples/test_dockerfile.py::test_the_pod_syncs_in_it",
+    "kubernetes/Dockerfile": "examples/test_dockerfile.py::test_the_image_is_nobody_and_the_pod_syncs_in_it",
     "kubernetes/README.md": LINKS,
     "kubernetes/config.yaml": PODS,
     "kubernetes/cronjob.yaml": "examples/test_kubernetes.py::test_the_pod_of_the_cronjob_does_all_alone_and_nothing_twice",

@@ -14,6 +14,7 @@ import pytest
 from support.cli import World, kept
 from support.leaks import leaked
 from support.runners import IDENTITIES
+from support.waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd/klearstack-vault-watch.service"
@@ -117,8 +118,7 @@ class Manager:
 
     def heard(self, wanted: str) -> None:
         """Wait until the service notifies that."""
-        while wanted not in self._socket.recv(4096).decode().splitlines():
-            pass
+        until(lambda: wanted in self._socket.recv(4096).decode().splitlines())
 
     def close(self) -> None:
         self._socket.close()
@@ -167,7 +167,7 @@ def test_its_command_writes_the_files_notifies_reloads_and_ends(own: World, mana
         assert own.endpoint.mints == 7
         service.send_signal(signal.SIGTERM)
         manager.heard("STOPPING=1")
-        assert service.wait(timeout=30) == 0
+        assert service.wait(timeout=60) == 0
     assert leaked(own, own.endpoint, manager.said.read_text()) == []
 
 

@@ -23,6 +23,13 @@ def environment(folder: Path, *requirements: str) -> Path:
     return folder / "bin"
 
 
+def built(project: Path, folder: Path) -> Path:
+    """The wheel of a project, put into the folder."""
+    _uv("build", "--wheel", f"--python={sys.executable}", f"--out-dir={folder}", str(project))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
 def _uv(*arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "uv", "--quiet", "--native-tls", *arguments],

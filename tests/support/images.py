@@ -13,7 +13,11 @@ import pip
 
 # A mirror of one's own, as far as pip knows.
 _PIP = "[global]\nno-index = true\nfind-links = /wheels\nroot-user-action = ignore\n"
-_LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "EXTERNALLY-MANAGED"}
+_LEFT_OUT = {
+    "EXTERNALLY-MANAGED", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test",
+    "tkinter", "turtledemo"
+}  # fmt: skip
+_NEEDLESS = re.compile(r"config-|(_tkinter|_curses|_test|xxlimited).*\.so$|.*\.opt-\d\.pyc$")
 
 
 def python_rootfs(wheels: Path) -> tuple[bytes, str]:
@@ -34,14 +38,15 @@ def python_rootfs(wheels: Path) -> tuple[bytes, str]:
         tar.add(stdlib, filter=_slim)
         tar.add(Path(pip.__file__).parent, f"{packages}/pip", filter=_slim)
         tar.add(wheels, "/wheels")
-        for library in _libraries([interpreter, Path("/bin/sh"), *stdlib.glob("lib-dynload/*.so")]):
+        modules = [path for path in stdlib.glob("lib-dynload/*.so") if not _NEEDLESS.match(path.name)]
+        for library in _libraries([interpreter, Path("/bin/sh"), *modules]):
             tar.add(library)
     return content.getvalue(), scripts
 
 
 def _slim(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = Path(entry.name).name
-    return None if name in _LEFT_OUT or name.startswith("config-") else entry
+    return None if name in _LEFT_OUT or _NEEDLESS.match(name) else entry
 
 
 def _libraries(programs: Iterable[Path]) -> list[str]:

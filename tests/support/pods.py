@@ -56,6 +56,20 @@ class Cluster(Platform):
         }
         self.accounts = {one["metadata"]["name"] for one in documents if one["kind"] == "ServiceAccount"}
 
+    def administer(self, world: World, machine: Mapping[str, str]) -> None:
+        """Let its service account log in to Vault."""
+        reviewer = self._folder / "reviewer-jwt"
+        reviewer.write_text(self.issue_to_pod("vault", "reviewer"))
+        administrator = {
+            "KUBERNETES_CA": str(self.ca_file),
+            "KUBERNETES_HOST": self.url,
+            "NAMESPACE": NAMESPACE,
+            "REVIEWER_JWT": str(reviewer),
+            "VAULT_ADDR": world.vault.address,
+            "VAULT_TOKEN": world.vault.root_token,
+        }
+        shell([str(FOLDER / "vault-setup.sh")], {**machine, **administrator}, self._folder, check=True)
+
     def pod(self, template: dict[str, Any]) -> Pod:
         """One made from a Job's template."""
         spec = template["spec"]
@@ -118,18 +132,7 @@ def cluster(world: World, machine: Mapping[str, str], folder: Path) -> Iterator[
     """A cluster whose service account that Vault lets in, as its administrator's script says."""
     made = Cluster(folder)
     with made.serving(folder):
-        reviewer = folder / "reviewer-jwt"
-        reviewer.write_text(made.issue_to_pod("vault", "reviewer"))
-        administrator = {
-            "KUBERNETES_CA": str(made.ca_file),
-            "KUBERNETES_HOST": made.url,
-            "NAMESPACE": NAMESPACE,
-            "REVIEWER_JWT": str(reviewer),
-            "VAULT_ADDR": world.vault.address,
-            "VAULT_TOKEN": world.vault.root_token,
-        }
-        for _ in range(2):  # it may be run again
-            shell([str(FOLDER / "vault-setup.sh")], {**machine, **administrator}, folder, check=True)
+        made.administer(world, machine)
         settings = made.config_maps["klearstack-settings"]
         settings |= {"KLEARSTACK_URL": world.endpoint.url, "VAULT_ADDR": world.vault.address}
         yield made

@@ -2,11 +2,13 @@
 
 import json
 import os
+import secrets
 import shlex
 import subprocess
 import sysconfig
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from support.cli import kept
@@ -20,6 +22,7 @@ _PROVIDERS = {
     "vault": ("~> 5.0", "5.11.0"),
 }
 _MIRROR = "mirror"  # of the stand-ins
+_STARTER = "STANDIN_STARTER"  # where the launchers call
 _DOWNLOADED_WITHIN = 300  # seconds; where no registry answers it is over at once
 
 
@@ -65,9 +68,24 @@ def prepare(binary: str, folder: Path) -> None:
     config.write_text(f"provider_installation {{\n  {mirror}\n}}\n", encoding="utf-8")
 
 
-def prepared(binary: str, folder: Path) -> Terraform:
-    """Terraform with the folder that `prepare` has filled."""
-    return _tool(binary, folder, real=not (folder / _MIRROR).exists())
+@contextmanager
+def prepared(binary: str, folder: Path) -> Iterator[Terraform]:
+    """Terraform with the folder that `prepare` has filled, for the length of a `with` block."""
+    if not (folder / _MIRROR).exists():
+        yield _tool(binary, folder, real=True)
+        return
+    tool, address = _tool(binary, folder, real=False), folder / f"starter-{secrets.token_hex(4)}"
+    # In a group of its own: a Ctrl-C is for whoever runs the tests. It ends when its standard input does.
+    with subprocess.Popen(
+        _starter(folder, address),
+        env=tool.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    ) as starter:
+        assert starter.stdout
+        assert starter.stdout.readline() == b"ready\n"
+        yield replace(tool, environ={**tool.environ, _STARTER: str(address)})
 
 
 def _config(folder: Path) -> Path:
@@ -110,17 +128,30 @@ def _downloaded(tool: Terraform, folder: Path) -> Path | None:
 
 def _stand_ins(tool: Terraform, folder: Path) -> Path:
     """Where the stand-ins are, laid out like a mirror. They run in a virtual environment of their own."""
-    mirror, python = folder / _MIRROR, str(folder / "venv/bin/python")
+    mirror = folder / _MIRROR
     environment(folder / "venv", f"--requirement={_STANDIN}/requirements.txt")
     platform = json.loads(tool.run("version", "-json", cwd=folder).stdout)["platform"]
     for name, (_, version) in _PROVIDERS.items():
         place = mirror / "registry.terraform.io/hashicorp" / name / version / platform
         place.mkdir(parents=True)
         launcher = place / f"terraform-provider-{name}_v{version}"
-        start = f"import sys; sys.path.append({str(_STANDIN.parent)!r}); "
-        start += f"from standin import server; server.serve({name!r})"
-        # -I: no package of the tests, whatever the environment says.
-        command = shlex.join([python, "-Ic", start])
-        launcher.write_text(f"#!/bin/sh\nexec {command}\n", encoding="utf-8")
+        command = shlex.join([_python(folder), "-IS", str(_STANDIN / "launcher.py")])
+        # A Ctrl-C reaches the whole group; what follows from it is Terraform's to say.
+        launcher.write_text(
+            f'#!/bin/sh\ntrap "" INT\nexec {command} "${_STARTER}" {name}\n', encoding="utf-8"
+        )
         launcher.chmod(0o755)
+    # It ends at once, and leaves its modules compiled to those that the workers start.
+    first, nothing = _starter(folder, folder / "first"), subprocess.DEVNULL
+    subprocess.run(first, stdin=nothing, stdout=nothing, check=True, timeout=60)
     return mirror
+
+
+def _python(folder: Path) -> str:
+    return str(folder / "venv/bin/python")
+
+
+def _starter(folder: Path, address: Path) -> list[str]:
+    """The program that makes stand-ins; -I: no package of the tests, whatever the environment says."""
+    start = f"import sys; sys.path.append({str(_STANDIN.parent)!r}); "
+    return [_python(folder), "-Ic", start + f"from standin import starter; starter.main({str(address)!r})"]

@@ -3,106 +3,12 @@
 import json
 import re
 import shutil
-import sys
-import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
-from support.cli import World
-from support.vault import Vault
-
-from vault_plugin.simulator import Simulator
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "terraform"
-USE = """
-module "klearstack_token" {
-  source       = "./modules/klearstack-token"
-  user_id      = "26"
-  company_name = "Acme"
-}
-
-output "access" {
-  value = module.klearstack_token.access
-}
-"""
-MANY = """
-data "external" "token" {
-  count   = 40
-  program = ["klearstack-vault", "terraform"]
-  query = {
-    user_id      = "many"
-    company_name = "Acme"
-  }
-}
-"""
-
-
-@dataclass
-class Root:
-    """A root module in a folder of its own, with an endpoint and a Vault to run against."""
-
-    terraform: Any
-    world: World
-    folder: Path
-    environ: dict[str, str]
-
-    def run(self, *arguments: str, check: bool = True, **environ: str) -> CompletedProcess[str]:
-        done: CompletedProcess[str] = self.terraform.run(
-            *arguments, cwd=self.folder, env=self.environ | environ, check=check
-        )
-        return done
-
-    def is_up_to_date(self) -> bool:
-        """Whether a plan shows no difference."""
-        done = self.run("plan", "-detailed-exitcode", check=False)
-        assert done.returncode in {0, 2}, done.stdout + done.stderr
-        return done.returncode == 0
-
-    @property
-    def mints(self) -> int:
-        return self.world.endpoint.mints
-
-
-@pytest.fixture
-def world(bao: Vault, tmp_path: Path) -> Iterator[World]:
-    (tmp_path / "home").mkdir()
-    with Simulator() as endpoint:
-        yield World(endpoint, bao, bao.mount("v2"), tmp_path / "home")
-
-
-@pytest.fixture
-def examples(world: World, tmp_path: Path, terraform: Any) -> Root:
-    """A copy of examples/terraform, as README tells a newcomer to make one."""
-    command = tmp_path / "bin" / "klearstack-vault"  # this interpreter's, wherever its scripts lie
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vault_plugin "$@"\n')
-    command.chmod(0o755)
-    copy = tmp_path / "terraform"
-    shutil.copytree(EXAMPLES, copy)
-    environ = {name: value for name, value in world.environ.items() if not name.startswith("KLEARSTACK_USER")}
-    environ |= {
-        "HOME": str(tmp_path / "home"),
-        "PATH": f"{command.parent}:{terraform.environ['PATH']}",
-        "PYTHONPATH": str(EXAMPLES.parents[1]),
-        "TF_VAR_user_id": "26",
-        "TF_VAR_company_name": "Acme",
-        "TF_VAR_klearstack_user": '{ user_id = "26", company_name = "Acme" }',
-    }
-    del environ["KLEARSTACK_COMPANY_NAME"]
-    return Root(terraform, world, copy, environ)
-
-
-@pytest.fixture
-def root(examples: Root) -> Root:
-    """The module alone, used as its README says."""
-    (examples.folder / "main.tf").write_text(USE)
-    examples.run("init")
-    return examples
+from support.roots import EXAMPLES, Root, blocks_that_ask_at_once, plans_in_a_row
+from support.waiting import until
 
 
 def in_folder(root: Root, name: str) -> Root:
@@ -169,17 +75,12 @@ def test_a_plan_an_apply_an_empty_plan_and_a_destroy_mint_once(root: Root) -> No
     assert root.mints == 1
 
 
-def test_20_plans_in_a_row_mint_nothing_and_show_no_difference(root: Root) -> None:
-    root.run("apply", "-auto-approve")
-    assert [root.is_up_to_date() for _ in range(20)] == [True] * 20
-    assert root.mints == 1
+def test_plans_in_a_row_mint_nothing_and_show_no_difference(root: Root) -> None:
+    plans_in_a_row(root, 3)  # 20 in tests/long
 
 
-def test_40_identical_blocks_in_one_plan_mint_once(examples: Root) -> None:
-    (examples.folder / "main.tf").write_text(MANY)
-    examples.run("init")
-    examples.run("plan", "-parallelism=40")
-    assert examples.mints == 1
+def test_identical_blocks_in_one_plan_mint_once(examples: Root) -> None:
+    blocks_that_ask_at_once(examples, 12)  # 40 in tests/long
 
 
 def test_a_saved_plan_is_applied_without_another_run(root: Root) -> None:
@@ -272,9 +173,10 @@ def test_with_vault_sends_a_newer_token_when_there_is_one(examples: Root) -> Non
 
 def test_a_plan_that_is_applied_after_the_token_expired_says_so(examples: Root) -> None:
     root = in_folder(examples, "with-vault")
-    root.world.endpoint.access_ttl = 14  # seconds; half of it is enough for the plan
     root.run("plan", "-out=saved.tfplan")
-    time.sleep(14)
+    vault, mount, name = root.world.vault, root.world.mount, "klearstack/Acme/26/access"
+    vault.keep_too_long(mount, name, "1s")  # as if its life had begun long ago
+    until(lambda: vault.read(mount, name) is None)
     done = root.run("apply", "saved.tfplan", check=False)
     assert done.returncode == 1
     assert "gone from Vault" in " ".join(done.stderr.replace("│", " ").split())

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from support.terraform import Terraform
 from support.vault import Vault
+from support.waiting import until
 
 CANARY = "canary"
 Errors = dict[str, dict[str, str]]  # by the address of the block
@@ -139,7 +139,7 @@ def test_external_refuses(name: str, refused: Errors) -> None:
 def test_external_kills_its_program_when_terraform_is_interrupted(
     terraform: Terraform, external: Path, tmp_path: Path
 ) -> None:
-    script = f"trap '' INT TERM; cd {tmp_path}; echo $$ >new; mv new pid; exec sleep 60"
+    script = f"trap '' INT TERM; cd {tmp_path}; echo $$ >new; mv new pid; exec sleep 120"
     ask_for(external, {"it": sh(script)})
     process = subprocess.Popen(
         [terraform.binary, "plan"],
@@ -149,12 +149,9 @@ def test_external_kills_its_program_when_terraform_is_interrupted(
         stderr=subprocess.DEVNULL,
         process_group=0,
     )
-    give_up = time.monotonic() + 20
-    while not (tmp_path / "pid").exists():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    until((tmp_path / "pid").exists)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1  # before the program would end by itself
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

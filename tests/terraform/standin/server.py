@@ -5,12 +5,14 @@ It speaks no TLS: Terraform is to be run with TF_DISABLE_PLUGIN_TLS=1.
 """
 
 import os
+import select
 import signal
 import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from socket import socket
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -18,16 +20,16 @@ import grpc
 from . import programs
 
 _AT_ONCE = 64  # calls; Terraform makes ten unless told otherwise
-_GLANCE = 1.0  # seconds between two looks whether Terraform still lives
+_GLANCE = 1.0  # seconds between two looks whether the launcher still lives
 
 
-def serve(name: str) -> None:
-    """Be the provider of this name until Terraform says goodbye, or is gone."""
+def serve(provider: ModuleType, launcher: socket) -> None:
+    """Be this provider until Terraform says goodbye, or has ended the launcher at the other end."""
     if "PLUGIN_CLIENT_CERT" in os.environ:
         sys.exit("A stand-in speaks no TLS: set TF_DISABLE_PLUGIN_TLS=1.")
     # Ctrl-C reaches the whole group; what follows from it is Terraform's to say. Programs get the default back.
     signal.signal(signal.SIGINT, lambda number, frame: None)
-    terraform, over = os.getppid(), threading.Event()
+    over = threading.Event()
 
     def shut_down(request: bytes, context: Any) -> bytes:
         over.set()
@@ -36,13 +38,13 @@ def serve(name: str) -> None:
     goodbye = {"Shutdown": grpc.unary_unary_rpc_method_handler(shut_down)}
     controller = grpc.method_handlers_generic_handler("plugin.GRPCController", goodbye)
     server = grpc.server(ThreadPoolExecutor(_AT_ONCE), handlers=(controller,))
-    import_module(f".{name}", __package__).add_to(server)
+    provider.add_to(server)
     with tempfile.TemporaryDirectory(prefix="provider-") as folder:
         server.add_insecure_port(f"unix:{folder}/socket")
         server.start()
         sys.stdout.write(f"1|6|unix|{folder}/socket|grpc|\n")
         sys.stdout.flush()
-        while not over.wait(_GLANCE) and os.getppid() == terraform:
+        while not over.wait(_GLANCE) and launcher not in select.select([launcher], [], [], 0)[0]:
             pass
         programs.stop()
         server.stop(_GLANCE).wait()
