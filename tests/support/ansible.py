@@ -1,4 +1,4 @@
-"""Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed by pip."""
+"""Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed."""
 
 import base64
 import json
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.cli import World, kept
+from support.cli import World
+from support.environments import environment, wheel
 from support.once import made_once
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ class Ansible:
     def run(
         self, program: str, *arguments: str, env: Mapping[str, str | None], cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """One of the programs that pip installed with this ansible-core."""
+        """One of the programs that came with this ansible-core."""
         return subprocess.run(
             [str(self.programs / program), *arguments],
             env={name: value for name, value in env.items() if value is not None},
@@ -127,21 +128,12 @@ def registered(done: subprocess.CompletedProcess[str]) -> list[Any]:
 def built_wheel(factory: pytest.TempPathFactory) -> Path:
     """Our wheel, built from this checkout once per run."""
 
-    def build(folder: Path) -> None:
-        _quietly(
-            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT)
-        )
-
-    (built,) = made_once(factory, "wheel", build).glob("*.whl")
+    (built,) = made_once(factory, "wheel", lambda folder: wheel(ROOT, folder)).glob("*.whl")
     return built
 
 
-def _quietly(*command: str) -> None:
-    done = subprocess.run(
-        command, env=kept() | _pip(), capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _pip() -> dict[str, str]:
-    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+def installed(core: str, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
+    """That version with our wheel, which is made once per run, and a folder for what the test writes."""
+    packages = (f"ansible-core=={core}.*", str(built_wheel(factory)))
+    venv = made_once(factory, f"ansible-core-{core}", lambda made: environment(made, *packages))
+    return Ansible(core, venv / "bin", folder)
