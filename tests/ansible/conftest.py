@@ -1,9 +1,15 @@
 """ansible-core in several versions, each installed once per run."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.ansible import CORES, Ansible, built_wheel, installed
+from support.cli import World
+from support.vault import Vault
+
+from vault_plugin.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +29,10 @@ def ansible(
 def newest(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ansible:
     """The newest version, for what does not depend on it."""
     return installed(CORES[-1], tmp_path_factory, tmp_path)
+
+
+@pytest.fixture
+def another(bao: Vault, tmp_path: Path) -> Iterator[Callable[[], World]]:
+    """As many worlds as are asked for, each with an endpoint and a mount of its own, for the scenes of one play."""
+    with ExitStack() as stack:
+        yield lambda: World(stack.enter_context(Simulator()), bao, bao.mount("v2"), tmp_path)

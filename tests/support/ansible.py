@@ -5,8 +5,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ _PYTHONS = {
 CORES = [core for core, (first, last) in _PYTHONS.items() if first <= sys.version_info[:2] <= last]
 TOKEN = "klearstack.vault.token"  # the lookup and the task
 Tasks = Sequence[Mapping[str, Any]]
+# What a test of several asks of one play: it yields its tasks, then gets what they registered, and the whole play.
+Scene = Generator[Tasks, tuple[list[Any], subprocess.CompletedProcess[str]], None]
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,39 @@ class Ansible:
         """What each of these tasks registers on localhost, failed or not."""
         return registered(self.play(world, registering(tasks), *arguments, **how))
 
+    def early(self, then: str = "") -> dict[str, str]:
+        """What makes Python import at its start what else each of many forks would import, and run more."""
+        folder = self.folder / "early"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(f"import hvac, requests\n{then}", encoding="utf-8")
+        return {"PYTHONPATH": str(folder)}
+
+    def together(
+        self,
+        world: World,
+        *scenes: Scene,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str | None] | None = None,
+        **how: Any,
+    ) -> None:
+        """One play for all these scenes, since most of its time goes by before its first task."""
+        asked = [list(next(scene)) for scene in scenes]
+        tasks = registering([task for tasks in asked for task in tasks])
+        done = self.play(world, tasks, *flags, env={**self.early(), **(env or {})}, **how)
+        results = iter(registered(done))
+        for scene, tasks in zip(scenes, asked, strict=True):
+            with suppress(StopIteration):
+                scene.send((list(islice(results, len(tasks))), done))
+
+    def assert_minted_once(self, world: World, *, forks: int) -> None:
+        """50 hosts, so many at once, ask for two identities of which nothing is stored."""
+        source = shown(lookup("field='source'"))
+        done = self.play(world, [source, token(user_id=27), token()], "--forks", str(forks), hosts=50)
+        assert world.endpoint.mints == 2
+        assert (done.stdout.count('"msg": "endpoint"'), done.stdout.count('"msg": "vault"')) == (1, 49)
+        assert len(re.findall(r"ok=3 +changed=1 ", done.stdout)) == 1
+        assert len(re.findall(r"ok=3 +changed=0 ", done.stdout)) == 49
+
     def run(
         self, program: str, *arguments: str, env: Mapping[str, str | None], cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -110,9 +147,16 @@ def token(**options: Any) -> dict[str, Any]:
     return {TOKEN: options}
 
 
+def at(world: World, tasks: Tasks, **settings: str) -> Tasks:
+    """The same tasks, led by variables to that world's endpoint and mount, and by further settings."""
+    settings = {"url": world.endpoint.url, "mount": world.mount, **settings}
+    variables = {f"ansible_klearstack_{name}": value for name, value in settings.items()}
+    return [{**task, "vars": {**variables, **task.get("vars", {})}} for task in tasks]
+
+
 def registering(tasks: Tasks) -> Tasks:
     """The same tasks, which may fail, and one that shows `registered` what they register, also what they hide."""
-    names = [f"result{number}" for number in range(len(tasks))]
+    names = [task.get("register", f"result{number}") for number, task in enumerate(tasks)]
     kept = [
         {"register": name, "ignore_errors": True, **task} for name, task in zip(names, tasks, strict=True)
     ]
