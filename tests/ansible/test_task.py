@@ -54,8 +54,8 @@ def its_typed_error_tells_until_whether_another_try_may_help(world: World) -> Sc
     with Simulator(fault="401") as refusing, Simulator(fault="503") as down:
         tasks = [
             {**trying("again"), "until": "again is succeeded"},
-            trying("refused", url=refusing.url, user_id=1, deadline=3),
-            trying("failed", url=down.url, user_id=2, deadline=3),
+            trying("refused", url=refusing.url, user_id=1, deadline=5),
+            trying("failed", url=down.url, user_id=2, deadline=5),
         ]
         (well, refused, failed), done = yield at(world, tasks)
     assert (well["changed"], well["failed"], world.endpoint.requests) == (True, False, 2)
