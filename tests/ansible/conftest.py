@@ -1,11 +1,15 @@
 """ansible-core in several versions, each installed once per run."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.ansible import CORES, Ansible, built_wheel
-from support.environments import environment
-from support.once import made_once
+from support.ansible import CORES, Ansible, built_wheel, installed
+from support.cli import World
+from support.vault import Vault
+
+from vault_plugin.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
@@ -15,19 +19,20 @@ def our_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=CORES)
 def ansible(
-    request: pytest.FixtureRequest, our_wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Ansible:
     """Each version in turn."""
-    return _installed(request.param, our_wheel, tmp_path_factory, tmp_path)
+    return installed(request.param, tmp_path_factory, tmp_path)
 
 
 @pytest.fixture
-def newest(our_wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ansible:
+def newest(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Ansible:
     """The newest version, for what does not depend on it."""
-    return _installed(CORES[-1], our_wheel, tmp_path_factory, tmp_path)
+    return installed(CORES[-1], tmp_path_factory, tmp_path)
 
 
-def _installed(core: str, wheel: Path, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
-    packages = (f"ansible-core=={core}.*", str(wheel))
-    venv = made_once(factory, f"ansible-core-{core}", lambda made: environment(made, *packages))
-    return Ansible(core, venv / "bin", folder)
+@pytest.fixture
+def another(bao: Vault, tmp_path: Path) -> Iterator[Callable[[], World]]:
+    """As many worlds as are asked for, each with an endpoint and a mount of its own, for the scenes of one play."""
+    with ExitStack() as stack:
+        yield lambda: World(stack.enter_context(Simulator()), bao, bao.mount("v2"), tmp_path)

@@ -1,14 +1,17 @@
 """What goes wrong: one line that says which side failed and what to do, in the words of the options."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
-from support.ansible import TOKEN, Ansible, lookup, registered, registering, shown, token
+from support.ansible import TOKEN, Ansible, Scene, at, lookup, registered, registering, shown, token
 from support.cli import World
 from support.fault_proxy import FaultProxy
 
 from vault_plugin.simulator import Simulator
 
 HINT = f" `ansible-doc -t lookup {TOKEN}` explains each option."
+SEALED = b'{"errors":["Vault is sealed"]}'
 NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
@@ -70,22 +73,33 @@ def both(options: dict[str, Any]) -> list[dict[str, Any]]:
     return [shown(lookup("**options"), vars={"options": options}), token(**options)]
 
 
-def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2: World) -> None:
-    with FaultProxy(kv2.vault.address) as proxy:
-        results = ansible.results(
-            kv2,
-            [
-                *(task for options, _ in INPUT for task in both(options)),
-                *(shown(lookup(arguments)) for arguments in OF_LOOKUPS),
-                token(field="access_token"),
-                {**token(), "vars": {"ansible_klearstack_company_name": False}},
-                shown(lookup("user_id=nowhere")),
-                shown(lookup("{'user_id': nowhere}")),
-                token(user_id="{{ nowhere }}"),
-            ],
-            env={"VAULT_ADDR": proxy.address},
-        )
-        assert (proxy.requests, kv2.endpoint.requests) == ([], 0)
+def test_what_goes_wrong_is_told_in_one_line(
+    ansible: Ansible, kv2: World, another: Callable[[], World]
+) -> None:
+    ansible.together(
+        kv2,
+        bad_input_is_told_and_nobody_is_asked(another()),
+        null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may_omit(another()),
+        a_name_that_is_not_nfc_is_taken_with_a_warning(another()),
+        a_side_that_fails_is_named(another()),
+        a_token_of_another_user_or_endpoint_is_refused(another()),
+        a_failed_lookup_is_ignored_or_a_warning_if_its_caller_says_so(another()),
+    )
+
+
+def bad_input_is_told_and_nobody_is_asked(world: World) -> Scene:
+    tasks = [
+        *(task for options, _ in INPUT for task in both(options)),
+        *(shown(lookup(arguments)) for arguments in OF_LOOKUPS),
+        token(field="access_token"),
+        {**token(), "vars": {"ansible_klearstack_company_name": False}},
+        shown(lookup("user_id=nowhere")),
+        shown(lookup("{'user_id': nowhere}")),
+        token(user_id="{{ nowhere }}"),
+    ]
+    with FaultProxy(world.vault.address) as proxy:
+        results, _ = yield at(world, tasks, vault_addr=proxy.address)
+        assert (proxy.requests, world.endpoint.requests) == ([], 0)
     results, (field, norway, *undefined) = results[:-5], results[-5:]
     expected = [said for _, said in INPUT for _ in range(2)] + [*OF_LOOKUPS.values()]
     for result, said in zip(results, expected, strict=True):
@@ -103,28 +117,27 @@ def test_bad_input_is_told_in_one_line_and_nobody_is_asked(ansible: Ansible, kv2
     assert ["'nowhere' is undefined" in one["msg"] for one in undefined] == [True] * 3
 
 
-def test_null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may_omit(
-    ansible: Ansible, kv2: World
-) -> None:
-    null, template, template_in_task, stronger, weaker, omit, omit_in_term, omitted = ansible.results(
-        kv2,
+def null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may_omit(world: World) -> Scene:
+    results, _ = yield at(
+        world,
         [
             shown(lookup(), vars={"ansible_klearstack_user_id": None}),
             shown(lookup(), vars={"ansible_klearstack_company_name": "{{ nothing | default(none) }}"}),
             token(user_id="{{ nothing | default(none) }}"),
             shown(
                 lookup(),
-                vars={"ansible_hashi_vault_addr": kv2.vault.address, "ansible_klearstack_vault_addr": None},
+                vars={"ansible_hashi_vault_addr": world.vault.address, "ansible_klearstack_vault_addr": None},
             ),
             shown(
                 lookup("field='source'"),
-                vars={"ansible_hashi_vault_addr": None, "ansible_klearstack_vault_addr": kv2.vault.address},
+                vars={"ansible_hashi_vault_addr": None, "ansible_klearstack_vault_addr": world.vault.address},
             ),
             shown(lookup("user_id=omit")),
             shown(lookup("{'user_id': omit}")),
             token(user_id="{{ nothing | default(omit) }}"),
         ],
     )
+    null, template, template_in_task, stronger, weaker, omit, omit_in_term, omitted = results
     for result, name in (
         (null, "user_id"), (template, "company_name"), (template_in_task, "user_id"), (stronger, "vault_addr"),
     ):  # fmt: skip
@@ -133,21 +146,20 @@ def test_null_or_omit_in_a_variable_becomes_nobody_elses_identity_and_a_task_may
         assert EMPTY in result["msg"]
     assert omit["failed"]
     assert omit_in_term["failed"]
-    assert (weaker["msg"], omitted["source"], kv2.endpoint.mints) == ("endpoint", "vault", 1)
+    assert (weaker["msg"], omitted["source"], world.endpoint.mints) == ("endpoint", "vault", 1)
     assert omitted["vault"]["path"] == "klearstack/Acme/26/access"
 
 
-def test_a_name_that_is_not_nfc_is_taken_with_a_warning(newest: Ansible, kv2: World) -> None:
-    done = newest.play(kv2, [token(company_name="A\u0308hre")])
-    assert kv2.endpoint.mints == 1
+def a_name_that_is_not_nfc_is_taken_with_a_warning(world: World) -> Scene:
+    _, done = yield at(world, [token(company_name="A\u0308hre")])
+    assert world.endpoint.mints == 1
     said = " ".join((done.stdout + done.stderr).split())
     assert "klearstack.vault: company_name (KLEARSTACK_COMPANY_NAME) is not NFC" in said
 
 
-def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
-    with FaultProxy(kv2.vault.address) as sealed, Simulator(fault="401") as refusing:
-        body = b'{"errors":["Vault is sealed"]}'
-        sealed.answer(lambda line: True, 503, body=body, when="before", times=99)
+def a_side_that_fails_is_named(world: World) -> Scene:
+    with FaultProxy(world.vault.address) as sealed, Simulator(fault="401") as refusing:
+        sealed.answer(lambda line: True, 503, body=SEALED, when="before", times=99)
         sides: list[tuple[dict[str, Any], str, str]] = [
             (
                 {"vault_token": "hvs.wrong"},
@@ -160,38 +172,35 @@ def test_a_side_that_fails_is_named(ansible: Ansible, kv2: World) -> None:
                 f"Vault at {sealed.address} gives no answer: it is sealed. Have it unsealed.",
             ),
             (
-                {"vault_addr": NOBODY, "deadline": 1},
+                {"vault_addr": NOBODY, "deadline": 4},
                 "vault_unavailable",
                 "connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there.",
             ),
             (
-                {"url": NOBODY, "deadline": "2s"},
+                {"url": NOBODY, "deadline": "4s"},
                 "endpoint_unavailable",
                 "cannot be reached: connection refused. Check url, or try again later.",
             ),
             ({"url": refusing.url}, "endpoint_refused", "The endpoint wants no login; check url."),
         ]
-        results = ansible.results(kv2, [task for options, _, _ in sides for task in both(options)])
+        results, _ = yield at(world, [task for options, _, _ in sides for task in both(options)])
     for number, (_, code, said) in enumerate(sides):
         looked, ran = results[2 * number : 2 * number + 2]
         assert (looked["msg"].endswith(said), ran["msg"].endswith(said)) == (True, True), ran
         assert "\n" not in looked["msg"] + ran["msg"]
         assert ran["error"]["code"] == code
-    assert kv2.endpoint.requests == 0
+    assert world.endpoint.requests == 0
 
 
-def test_a_token_of_another_user_or_endpoint_is_refused(ansible: Ansible, kv2: World) -> None:
-    kv2.endpoint.fault, kv2.endpoint.fault_count = "another-user", 2
-    with Simulator() as staging:
+def a_token_of_another_user_or_endpoint_is_refused(world: World) -> Scene:
+    world.endpoint.fault, world.endpoint.fault_count = "another-user", 2
+    with Simulator() as staging, Simulator(fault="another-user") as elsewhere:
         mismatch, kept = both({}), token(path_prefix="kept")
         other = both({"url": staging.url, "path_prefix": "kept"})
-        accepted = token(on_user_mismatch="warn", path_prefix="warned")
-        results = ansible.results(
-            kv2, [*mismatch, kept, *other, token(url=staging.url, path_prefix="kept", renew=True)]
-        )
-        kv2.endpoint.fault, kv2.endpoint.fault_count = "another-user", 1
-        (warned,) = ansible.results(kv2, [accepted])
-        assert staging.mints == 1
+        accepted = token(on_user_mismatch="warn", path_prefix="warned", url=elsewhere.url)
+        renewed = token(url=staging.url, path_prefix="kept", renew=True)
+        results, _ = yield at(world, [*mismatch, kept, *other, renewed, accepted])
+        assert (staging.mints, elsewhere.mints) == (1, 1)
     for looked, ran, code, option in (
         (*results[:2], "user_mismatch", "on_user_mismatch warn (KLEARSTACK_ON_USER_MISMATCH)"),
         (*results[3:5], "vault_other_endpoint", "path_prefix"),
@@ -200,29 +209,27 @@ def test_a_token_of_another_user_or_endpoint_is_refused(ansible: Ansible, kv2: W
         assert "--" not in looked["msg"]
         assert "access_token" not in ran
         assert ran["error"]["code"] == code
-    assert [result.get("source") for result in (results[2], results[5], warned)] == ["endpoint"] * 3
-    assert kv2.vault.read(kv2.mount, "klearstack/Acme/26/access") is None
+    assert [result.get("source") for result in (results[2], *results[5:])] == ["endpoint"] * 3
+    assert world.vault.read(world.mount, "klearstack/Acme/26/access") is None
 
 
-def test_a_failed_lookup_is_ignored_or_a_warning_if_its_caller_says_so(ansible: Ansible, kv2: World) -> None:
-    kv2.endpoint.fault = "401"
-    refused = "The endpoint wants no login; check url."
-    ignored, warned = lookup("errors='ignore'"), lookup("errors='warn'")
-    done = ansible.play(
-        kv2,
-        registering(
-            [
-                shown(f"({ignored} or {{}}).access_token | default('none')"),
-                shown(f"query('{TOKEN}', errors='ignore')"),
-            ]
-        ),
-    )
-    assert [one["msg"] for one in registered(done)] == ["none", []]
-    assert refused not in done.stdout + done.stderr
-    done = ansible.play(kv2, registering([shown(f"{warned} is none")]))
-    assert [str(one["msg"]) for one in registered(done)] == ["True"]
-    assert "[WARNING]" in done.stderr
-    assert refused in " ".join(done.stderr.split())
+def a_failed_lookup_is_ignored_or_a_warning_if_its_caller_says_so(world: World) -> Scene:
+    with FaultProxy(world.vault.address) as ignoring, FaultProxy(world.vault.address) as warning:
+        for proxy in (ignoring, warning):
+            proxy.answer(lambda line: True, 503, body=SEALED, when="before", times=99)
+        ignored, warned = lookup("errors='ignore'"), lookup("errors='warn'")
+        default, query = (
+            f"({ignored} or {{}}).access_token | default('none')",
+            f"query('{TOKEN}', errors='ignore')",
+        )
+        results, done = yield [
+            *at(world, [shown(default), shown(query)], vault_addr=ignoring.address),
+            *at(world, [shown(f"{warned} is none")], vault_addr=warning.address),
+        ]
+    assert [str(one["msg"]) for one in results] == ["none", "[]", "True"]
+    assert ignoring.requests
+    assert ignoring.address not in done.stdout + done.stderr
+    assert re.search(rf"\[WARNING\]:[^[]*{re.escape(warning.address)}", " ".join(done.stderr.split()))
 
 
 def test_the_package_s_warnings_are_ansible_s_and_with_v_it_says_what_it_does(

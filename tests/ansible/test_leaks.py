@@ -19,11 +19,17 @@ LOUD = {"ANSIBLE_DISPLAY_TRACEBACK": "always", "ANSIBLE_LOG_PATH": "log"}
 
 
 def told(
-    ansible: Ansible, world: World, *tasks: dict[str, Any], env: dict[str, str | None], **how: Any
+    ansible: Ansible,
+    world: World,
+    *tasks: dict[str, Any],
+    env: dict[str, str | None],
+    first: str = "",
+    **how: Any,
 ) -> str:
     """All that a play prints and logs at -vvv; its tasks, which all fail, come with `no_log` and without."""
+    env = {**LOUD, **ansible.early(first), **env}
     twice = [{"ignore_errors": True, "no_log": hidden, **task} for task in tasks for hidden in (False, True)]
-    done = ansible.play(world, twice, "-vvv", "--forks", "20", env={**LOUD, **env}, **how)
+    done = ansible.play(world, twice, "-vvv", "--forks", "20", env=env, **how)
     assert set(re.findall(r"ignored=(\d+)", done.stdout)) == {str(len(twice))}
     return done.stdout + done.stderr + (ansible.folder / "log").read_text()
 
@@ -65,13 +71,13 @@ def test_no_answer_of_either_side_makes_a_playbook_tell_a_secret(ansible: Ansibl
 
 
 def test_a_bug_shows_no_value(ansible: Ansible, kv2: World) -> None:
-    (ansible.folder / "sitecustomize.py").write_text(
+    broken = (
         "import vault_plugin.broker\n"
         "def broken(self, *_, **__):\n"
         f"    raise ValueError('{CANARY}')\n"
         "vault_plugin.broker.Broker.get = broken\n"
     )
-    text = told(ansible, kv2, shown(lookup()), token(), env={"PYTHONPATH": str(ansible.folder)})
+    text = told(ansible, kv2, shown(lookup()), token(), env={}, first=broken)
     assert "A bug of ours: ValueError at " in text
     assert CANARY not in text
     assert kv2.vault.root_token not in text

@@ -1,16 +1,15 @@
 """Where the options of the lookup and the task come from, and that they are the settings of the package."""
 
 import json
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
-from support.ansible import TOKEN, Ansible, lookup, shown, token
+from support.ansible import TOKEN, Ansible, Scene, Tasks, at, lookup, shown, token
 from support.cli import World
-from support.vault import Vault
 
 from vault_plugin.settings import Origin, Settings
-from vault_plugin.simulator import Simulator
 
 SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
 SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}
@@ -36,26 +35,116 @@ def ini(ansible: Ansible, **values: str) -> None:
     (ansible.folder / "ansible.cfg").write_text("\n".join(["[klearstack]", *lines, ""]))
 
 
-def test_a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(
-    ansible: Ansible, kv2: World
-) -> None:
+def test_where_options_come_from(ansible: Ansible, kv2: World, another: Callable[[], World]) -> None:
     ini(ansible, path_prefix="ini")
-    env = {"KLEARSTACK_VAULT_PATH_PREFIX": "environment"}
-    keyword, variable, environment, of_task, task_variable = ansible.results(
+    password = ansible.folder / "password"
+    password.write_text("pass")
+    secrets = ("--name", "secret_token", "--name", "company", kv2.vault.root_token, "Hidden")
+    encrypt = ("encrypt_string", "--vault-password-file", str(password), *secrets)
+    done = ansible.run("ansible-vault", *encrypt, env=ansible.environ(kv2))
+    (ansible.folder / "secrets.yml").write_text(done.stdout)
+    ansible.together(
         kv2,
-        [
-            shown(lookup("path_prefix='keyword', field='vault'") + ".path", vars=UNUSED),
-            shown(PATH, vars=WHERE),
-            shown(PATH),
-            {**token(path_prefix="option"), "vars": WHERE},
-            {**token(path_prefix=None), "vars": WHERE},
-        ],
-        env=env,
+        a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(another()),
+        what_community_hashi_vault_knows_from_variables_we_know_too(another()),
+        a_namespace_is_one_of_its_own(another(), "ansible_hashi_vault_namespace"),
+        a_namespace_is_one_of_its_own(another(), "ansible_klearstack_vault_namespace"),
+        secrets_that_ansible_vault_encrypts_are_decrypted(another()),
+        flags=("--vault-password-file", str(password)),
+        vars_files=["secrets.yml"],
+        env={"KLEARSTACK_VAULT_PATH_PREFIX": "environment", "VAULT_ADDR": None, "VAULT_TOKEN": None},
     )
+
+
+def with_vault(world: World, tasks: Tasks) -> Tasks:
+    return at(world, tasks, vault_addr=world.vault.address, vault_token=world.vault.root_token)
+
+
+def a_keyword_comes_before_a_variable_the_environment_and_the_ini_file(world: World) -> Scene:
+    tasks = [
+        shown(lookup("path_prefix='keyword', field='vault'") + ".path", vars=UNUSED),
+        shown(PATH, vars=WHERE),
+        shown(PATH),
+        {**token(path_prefix="option"), "vars": WHERE},
+        {**token(path_prefix=None), "vars": WHERE},
+    ]
+    (keyword, variable, environment, of_task, task_variable), _ = yield with_vault(world, tasks)
     paths = [one["msg"].partition("/Acme")[0] for one in (keyword, variable, environment)]
     assert paths == ["keyword", "red/variable", "environment"]
     paths = [one["vault"]["path"].partition("/Acme")[0] for one in (of_task, task_variable)]
     assert paths == ["option", "red/variable"]
+
+
+def what_community_hashi_vault_knows_from_variables_we_know_too(world: World) -> Scene:
+    role_id, secret_id, accessors = world.vault.approle(
+        f"""
+        path "{world.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{world.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+        mount="machines",
+    )
+    theirs = {"ansible_hashi_vault_url": world.vault.address, "ansible_hashi_vault_timeout": 5}
+    by_token = {
+        **theirs,
+        "ansible_hashi_vault_token": "{{ of_another }}",
+        "of_another": world.vault.root_token,
+    }
+    by_role = {
+        "ansible_hashi_vault_addr": world.vault.address,
+        "ansible_hashi_vault_auth_method": "approle",
+        "ansible_hashi_vault_role_id": role_id,
+        "ansible_hashi_vault_secret_id": secret_id,
+        "ansible_hashi_vault_mount_point": "machines",
+    }
+    ours = {f"ansible_klearstack_{name}": "wrong" for name in SECRETS}
+    before = accessors()
+    results, _ = yield at(
+        world,
+        [
+            shown(lookup("field='source'"), vars=by_token),
+            shown(lookup("field='source', renew=true"), vars=by_role),
+            shown(lookup("field='source'"), vars={**by_role, "ansible_hashi_vault_secret_id": "wrong"}),
+            shown(lookup("field='source'"), vars={**by_role, **ours}),  # ours are stronger
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_ca_cert": "/no/such"}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_timeout": 0}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "ldap"}),
+        ],
+    )
+    assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
+    assert accessors() == before
+    for one, said in zip(
+        results[2:],
+        [
+            "auth_mount and auth_role.",
+            "auth_mount and auth_role.",
+            "vault_cacert names a file that cannot be read",
+            "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
+            "The option auth has a value that it cannot take",
+        ],
+        strict=True,
+    ):
+        assert said in one["msg"]
+
+
+def a_namespace_is_one_of_its_own(world: World, variable: str) -> Scene:
+    inside = World(world.endpoint, world.vault, "kv", world.home)  # which is mounted in the namespace alone
+    source, namespace = lookup("field='source'"), {variable: world.vault.namespace()}
+    (found, outside), _ = yield with_vault(inside, [shown(source, vars=namespace), shown(lookup())])
+    assert found["msg"] == "endpoint"
+    assert outside["failed"]
+
+
+def secrets_that_ansible_vault_encrypts_are_decrypted(world: World) -> Scene:
+    of_variable = {"ansible_hashi_vault_token": "{{ secret_token }}"}
+    tasks = [
+        shown(lookup("vault_token=secret_token, company_name=company")),
+        shown(lookup("{'company_name': company}"), vars=of_variable),
+        token(vault_token="{{ secret_token }}", company_name="{{ company }}"),
+    ]
+    results, _ = yield at(world, tasks, vault_addr=world.vault.address)
+    answers = [one.get("msg", one) for one in results]
+    assert [one["vault"]["path"] for one in answers] == ["environment/Hidden/26/access"] * 3
+    assert world.endpoint.mints == 1
 
 
 def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
@@ -80,92 +169,6 @@ def test_the_ini_file_comes_before_vault_s_own_variables_and_these_come_last(
     }
     (of_file,) = newest.results(kv2, [shown(PATH)], env=environ)
     assert of_file["msg"] == "by/file/Other/27/access"
-
-
-def test_what_community_hashi_vault_knows_from_variables_we_know_too(ansible: Ansible, kv2: World) -> None:
-    role_id, secret_id, accessors = kv2.vault.approle(
-        f"""
-        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
-        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
-        """,
-        mount="machines",
-    )
-    theirs = {"ansible_hashi_vault_url": kv2.vault.address, "ansible_hashi_vault_timeout": 5}
-    by_token = {**theirs, "ansible_hashi_vault_token": "{{ of_another }}", "of_another": kv2.vault.root_token}
-    by_role = {
-        "ansible_hashi_vault_addr": kv2.vault.address,
-        "ansible_hashi_vault_auth_method": "approle",
-        "ansible_hashi_vault_role_id": role_id,
-        "ansible_hashi_vault_secret_id": secret_id,
-        "ansible_hashi_vault_mount_point": "machines",
-    }
-    ours = {f"ansible_klearstack_{name}": "wrong" for name in SECRETS}
-    before = accessors()
-    results = ansible.results(
-        kv2,
-        [
-            shown(lookup("field='source'"), vars=by_token),
-            shown(lookup("field='source', renew=true"), vars=by_role),
-            shown(lookup("field='source'"), vars={**by_role, "ansible_hashi_vault_secret_id": "wrong"}),
-            shown(lookup("field='source'"), vars={**by_role, **ours}),  # ours are stronger
-            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_ca_cert": "/no/such"}),
-            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_timeout": 0}),
-            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "ldap"}),
-        ],
-        env={"VAULT_ADDR": None, "VAULT_TOKEN": None},
-    )
-    assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
-    assert accessors() == before
-    for one, said in zip(
-        results[2:],
-        [
-            "auth_mount and auth_role.",
-            "auth_mount and auth_role.",
-            "vault_cacert names a file that cannot be read",
-            "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
-            "The option auth has a value that it cannot take",
-        ],
-        strict=True,
-    ):
-        assert said in one["msg"]
-
-
-@pytest.mark.parametrize("variable", ["ansible_hashi_vault_namespace", "ansible_klearstack_vault_namespace"])
-def test_a_namespace_is_one_of_its_own(
-    newest: Ansible, bao: Vault, variable: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with Simulator() as endpoint:
-        world = World(endpoint, bao, "kv", newest.folder)  # which is mounted in the namespace alone
-        inside, outside = newest.results(
-            world, [shown(lookup("field='source'"), vars={variable: bao.namespace()}), shown(lookup())]
-        )
-    assert inside["msg"] == "endpoint"
-    assert outside["failed"]
-
-
-def test_secrets_that_ansible_vault_encrypts_are_decrypted(ansible: Ansible, kv2: World) -> None:
-    password = ansible.folder / "password"
-    password.write_text("pass")
-    secrets = ("--name", "secret_token", "--name", "company", kv2.vault.root_token, "Hidden")
-    encrypt = ("encrypt_string", "--vault-password-file", str(password), *secrets)
-    done = ansible.run("ansible-vault", *encrypt, env=ansible.environ(kv2))
-    (ansible.folder / "secrets.yml").write_text(done.stdout)
-    results = ansible.results(
-        kv2,
-        [
-            shown(lookup("vault_token=secret_token, company_name=company")),
-            shown(
-                lookup("{'company_name': company}"), vars={"ansible_hashi_vault_token": "{{ secret_token }}"}
-            ),
-            token(vault_token="{{ secret_token }}", company_name="{{ company }}"),
-        ],
-        *("--vault-password-file", str(password)),
-        vars_files=["secrets.yml"],
-        env={"VAULT_TOKEN": None},
-    )
-    answers = [one.get("msg", one) for one in results]
-    assert [one["vault"]["path"] for one in answers] == ["klearstack/Hidden/26/access"] * 3
-    assert kv2.endpoint.mints == 1
 
 
 @pytest.mark.parametrize("kind", ["lookup", "module"])

@@ -2,33 +2,38 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from support.ansible import TOKEN, Ansible, registered, registering, shown, token
+from support.ansible import TOKEN, Ansible, Scene, at, shown, token
 from support.cli import World
 
 from vault_plugin.simulator import Simulator
 
 
-def test_it_has_changed_something_only_where_it_minted_and_what_it_registers_is_whole(
-    ansible: Ansible, kv2: World
-) -> None:
+def test_the_task_says_what_it_did(ansible: Ansible, kv2: World, another: Callable[[], World]) -> None:
+    ansible.together(
+        kv2,
+        it_has_changed_something_only_where_it_minted_and_what_it_registers_is_whole(another()),
+        its_typed_error_tells_until_whether_another_try_may_help(another()),
+    )
+
+
+def it_has_changed_something_only_where_it_minted_and_what_it_registers_is_whole(world: World) -> Scene:
     by_group = {"module_defaults": {"group/klearstack.vault.vault": {"user_id": 27, "kind": "refresh"}}}
     by_name = {"module_defaults": {TOKEN: {"user_id": 28}}}
     looped = {**token(user_id="{{ item }}", company_name="Loop"), "loop": [1, 1, 2]}
-    minted, read, used, renewed, group, name, loop = ansible.results(
-        kv2,
-        [
-            token(),
-            token(),
-            shown("[result0.access_token, result0.expires_in]"),
-            token(renew=True, kind="both"),
-            {**token(), **by_group},
-            {**token(kind="both"), **by_name},
-            looped,
-        ],
-    )
-    issued = kv2.endpoint.issued
+    tasks = [
+        {**token(), "register": "first"},
+        token(),
+        shown("[first.access_token, first.expires_in]"),
+        token(renew=True, kind="both"),
+        {**token(), **by_group},
+        {**token(kind="both"), **by_name},
+        looped,
+    ]
+    (minted, read, used, renewed, group, name, loop), _ = yield at(world, tasks)
+    issued = world.endpoint.issued
     assert (minted["changed"], minted["source"], minted["access_token"]) == (True, "endpoint", issued[1])
     assert (read["changed"], read["source"], read["access_token"]) == (False, "vault", issued[1])
     assert used["msg"] == [issued[1], minted["expires_in"]]
@@ -37,7 +42,27 @@ def test_it_has_changed_something_only_where_it_minted_and_what_it_registers_is_
     assert name["vault"]["path"] == "klearstack/Acme/28/access"
     assert [one["changed"] for one in loop["results"]] == [True, False, True]
     assert loop["results"][2]["access_token"] == issued[-1]
-    assert kv2.endpoint.mints == 6
+    assert world.endpoint.mints == 6
+
+
+def its_typed_error_tells_until_whether_another_try_may_help(world: World) -> Scene:
+    def trying(name: str, **options: Any) -> dict[str, Any]:
+        until = f"{name} is succeeded or not {name}.error.retryable"
+        return {**token(**options), "register": name, "until": until, "retries": 1, "delay": 0}
+
+    world.endpoint.fault, world.endpoint.fault_count = "401", 1
+    with Simulator(fault="401") as refusing, Simulator(fault="503") as down:
+        tasks = [
+            {**trying("again"), "until": "again is succeeded"},
+            trying("refused", url=refusing.url, user_id=1, deadline=5),
+            trying("failed", url=down.url, user_id=2, deadline=5),
+        ]
+        (well, refused, failed), done = yield at(world, tasks)
+    assert (well["changed"], well["failed"], world.endpoint.requests) == (True, False, 2)
+    assert [one["error"]["code"] for one in (refused, failed)] == ["endpoint_refused", "endpoint_unavailable"]
+    assert done.stdout.count("RETRYING") == 2  # the first one and the last one
+    for one in (refused, failed):
+        assert one["msg"] == f"{one['error']['message']} {one['error']['hint']}"
 
 
 def test_it_runs_on_the_controller_once_per_host_and_with_run_once_for_all(
@@ -68,24 +93,6 @@ def test_it_runs_by_the_free_strategy_too(newest: Ansible, kv2: World) -> None:
     done = newest.play(kv2, [token(), token()], hosts=3, strategy="free")
     assert Counter(re.findall(r"^(ok|changed): \[host", done.stdout, re.MULTILINE)) == {"changed": 1, "ok": 5}
     assert kv2.endpoint.mints == 1
-
-
-def test_its_typed_error_tells_until_whether_another_try_may_help(newest: Ansible, kv2: World) -> None:
-    def trying(url: str, number: int) -> dict[str, Any]:
-        until = f"result{number} is succeeded or not result{number}.error.retryable"
-        return {**token(url=url, user_id=number, deadline=3), "until": until, "retries": 1, "delay": 0}
-
-    kv2.endpoint.fault, kv2.endpoint.fault_count = "401", 1
-    with Simulator(fault="401") as refusing, Simulator(fault="503") as down:
-        again = {"until": "result0 is succeeded", "retries": 1, "delay": 0}
-        tasks = [{**token(), **again}, trying(refusing.url, 1), trying(down.url, 2)]
-        done = newest.play(kv2, registering(tasks))
-    well, refused, failed = registered(done)
-    assert (well["changed"], well["failed"], kv2.endpoint.requests) == (True, False, 2)
-    assert [one["error"]["code"] for one in (refused, failed)] == ["endpoint_refused", "endpoint_unavailable"]
-    assert done.stdout.count("RETRYING") == 2  # the first one and the last one
-    for one in (refused, failed):
-        assert one["msg"] == f"{one['error']['message']} {one['error']['hint']}"
 
 
 def test_what_it_shows_is_censored_however_loudly_it_is_asked(ansible: Ansible, kv2: World) -> None:

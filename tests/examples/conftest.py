@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import World, kept
-from support.environments import built, environment
+from support.environments import environment, wheel
 from support.once import made_once
 from support.vault import Vault
 from uv import find_uv_bin
@@ -25,8 +25,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels of this checkout and of all that it needs, so that pip needs no index."""
 
     def build(folder: Path) -> None:
-        wheel = str(built(ROOT, folder))
-        _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", wheel)
+        ours = str(wheel(ROOT, folder))
+        _quietly(sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}", ours)
 
     return made_once(tmp_path_factory, "wheelhouse", build)
 

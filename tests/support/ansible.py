@@ -1,18 +1,20 @@
-"""Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed by pip."""
+"""Real ansible-core, each version in a virtual environment of its own, into which our wheel was installed."""
 
 import base64
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.cli import World, kept
+from support.cli import World
+from support.environments import environment, wheel
 from support.once import made_once
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +28,8 @@ _PYTHONS = {
 CORES = [core for core, (first, last) in _PYTHONS.items() if first <= sys.version_info[:2] <= last]
 TOKEN = "klearstack.vault.token"  # the lookup and the task
 Tasks = Sequence[Mapping[str, Any]]
+# What a test of several asks of one play: it yields its tasks, then gets what they registered, and the whole play.
+Scene = Generator[Tasks, tuple[list[Any], subprocess.CompletedProcess[str]], None]
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,57 @@ class Ansible:
         """What each of these tasks registers on localhost, failed or not."""
         return registered(self.play(world, registering(tasks), *arguments, **how))
 
+    def early(self, then: str = "") -> dict[str, str]:
+        """What makes Python import at its start what else each of many forks would import, and run more."""
+        folder = self.folder / "early"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(f"import hvac, requests\n{then}", encoding="utf-8")
+        return {"PYTHONPATH": str(folder)}
+
+    def together(
+        self,
+        world: World,
+        *scenes: Scene,
+        flags: Sequence[str] = (),
+        env: Mapping[str, str | None] | None = None,
+        **how: Any,
+    ) -> None:
+        """One play for all these scenes, since most of its time goes by before its first task."""
+        asked = [list(next(scene)) for scene in scenes]
+        tasks = registering([task for tasks in asked for task in tasks])
+        done = self.play(world, tasks, *flags, env={**self.early(), **(env or {})}, **how)
+        results = iter(registered(done))
+        for scene, tasks in zip(scenes, asked, strict=True):
+            with pytest.raises(StopIteration):  # after its asserts
+                scene.send((list(islice(results, len(tasks))), done))
+
+    def assert_minted_once(self, world: World, *, forks: int) -> None:
+        """50 hosts, so many at once, ask for two identities of which nothing is stored."""
+        source = shown(lookup("field='source'"))
+        done = self.play(world, [source, token(user_id=27), token()], "--forks", str(forks), hosts=50)
+        assert world.endpoint.mints == 2
+        assert (done.stdout.count('"msg": "endpoint"'), done.stdout.count('"msg": "vault"')) == (1, 49)
+        assert len(re.findall(r"ok=3 +changed=1 ", done.stdout)) == 1
+        assert len(re.findall(r"ok=3 +changed=0 ", done.stdout)) == 49
+
+    def assert_examples_run(self, world: World, *, turned: bool = False) -> None:
+        """The examples one after the other, where nothing is stored: the first one mints, the second one reads."""
+        examples = ROOT / "examples/ansible"
+        plays = sorted(str(play) for play in examples.glob("with-*.yml"))
+        assert len(plays) == 2
+        turn = -1 if turned != (self.core == "2.18") else 1  # each is the first one on some version
+        arguments = ("-i", str(examples / "inventory.yml"), "-v", *plays[::turn])
+        done = self.run("ansible-playbook", *arguments, env=self.environ(world), cwd=examples)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert world.endpoint.mints == 1
+        assert done.stdout.count("unreachable=0    failed=0") == 2 * 3
+        assert world.endpoint.requests == 1 + 2 * 3  # the mint, and each host's call in both plays
+        assert not [jwt for jwt in world.endpoint.issued if jwt in done.stdout + done.stderr]
+
     def run(
         self, program: str, *arguments: str, env: Mapping[str, str | None], cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """One of the programs that pip installed with this ansible-core."""
+        """One of the programs that came with this ansible-core."""
         return subprocess.run(
             [str(self.programs / program), *arguments],
             env={name: value for name, value in env.items() if value is not None},
@@ -109,9 +160,16 @@ def token(**options: Any) -> dict[str, Any]:
     return {TOKEN: options}
 
 
+def at(world: World, tasks: Tasks, **settings: str) -> Tasks:
+    """The same tasks, led by variables to that world's endpoint and mount, and by further settings."""
+    settings = {"url": world.endpoint.url, "mount": world.mount, **settings}
+    variables = {f"ansible_klearstack_{name}": value for name, value in settings.items()}
+    return [{**task, "vars": {**variables, **task.get("vars", {})}} for task in tasks]
+
+
 def registering(tasks: Tasks) -> Tasks:
     """The same tasks, which may fail, and one that shows `registered` what they register, also what they hide."""
-    names = [f"result{number}" for number in range(len(tasks))]
+    names = [task.get("register", f"result{number}") for number, task in enumerate(tasks)]
     kept = [
         {"register": name, "ignore_errors": True, **task} for name, task in zip(names, tasks, strict=True)
     ]
@@ -127,21 +185,12 @@ def registered(done: subprocess.CompletedProcess[str]) -> list[Any]:
 def built_wheel(factory: pytest.TempPathFactory) -> Path:
     """Our wheel, built from this checkout once per run."""
 
-    def build(folder: Path) -> None:
-        _quietly(
-            sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT)
-        )
-
-    (built,) = made_once(factory, "wheel", build).glob("*.whl")
+    (built,) = made_once(factory, "wheel", lambda folder: wheel(ROOT, folder)).glob("*.whl")
     return built
 
 
-def _quietly(*command: str) -> None:
-    done = subprocess.run(
-        command, env=kept() | _pip(), capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _pip() -> dict[str, str]:
-    return {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+def installed(core: str, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
+    """That version with our wheel, which is made once per run, and a folder for what the test writes."""
+    packages = (f"ansible-core=={core}.*", str(built_wheel(factory)))
+    venv = made_once(factory, f"ansible-core-{core}", lambda made: environment(made, *packages))
+    return Ansible(core, venv / "bin", folder)

@@ -6,6 +6,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from uv import find_uv_bin
+
 _INDEX = "global.index-url"  # of pip's configuration
 # Read at import, before a fixture cleans the environment: the way to the package index may lead through these.
 _OUTWARD = {
@@ -17,17 +19,42 @@ _OWN = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.enviro
 
 
 def environment(folder: Path, *requirements: str) -> Path:
-    """Make the folder a virtual environment with pip and what else is required; returns where its programs are."""
-    _uv("venv", "--clear", "--seed", f"--python={sys.executable}", str(folder))
+    """Make the folder a virtual environment with these packages; returns where its programs are.
+
+    Its pip installs by uv, and does nothing else, unless pip is one of the requirements.
+    """
+    _uv("venv", "--clear", f"--python={sys.executable}", str(folder))
     _uv("pip", "install", f"--python={folder}/bin/python", *requirements)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    if not (packages / "pip").exists():
+        lent_pip(packages)
     return folder / "bin"
 
 
-def built(project: Path, folder: Path) -> Path:
-    """The wheel of a project, put into the folder."""
-    _uv("build", "--wheel", f"--python={sys.executable}", f"--out-dir={folder}", str(project))
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+def wheel(source: Path, folder: Path) -> Path:
+    """Build the wheel of the project there; returns where it is."""
+    _uv("build", "--wheel", f"--python={sys.executable}", f"--out-dir={folder}", str(source))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+_PIP = """\
+import os, sys
+arguments = [one for one in sys.argv[1:] if one != "--disable-pip-version-check"]
+if arguments[0] == "install":
+    os.execv({uv!r}, [{uv!r}, "pip", "install", "--quiet", "--native-tls", "--python", sys.executable, *arguments[1:]])
+if arguments[0] != "uninstall":  # of pip, which nobody misses
+    sys.exit(f"There is no pip here, only what installs by uv: {{arguments}}")
+"""
+
+
+def lent_pip(packages: Path) -> Path:
+    """A package `pip` in that folder, for what would run pip's own: it installs by uv."""
+    folder = packages / "pip"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "__main__.py").write_text(_PIP.format(uv=find_uv_bin()), encoding="utf-8")
+    return folder
 
 
 def _uv(*arguments: str) -> None:
