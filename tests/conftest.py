@@ -31,6 +31,7 @@ _FOREIGN = (
     "SSL_CERT_",
     "NETRC",
 )
+_MEASURING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
 
@@ -57,6 +58,28 @@ def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measuring() -> Iterator[dict[str, str]]:
+    """What has coverage measure a process that is started: only those of tests marked `measured` get it.
+
+    In each of the others it would take longer than the process itself.
+    """
+    found = {name: os.environ[name] for name in _MEASURING if name in os.environ}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in found:
+            patch.delenv(name)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _measured(
+    request: pytest.FixtureRequest, _measuring: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.get_closest_marker("measured"):
+        for name, text in _measuring.items():
+            monkeypatch.setenv(name, text)
 
 
 @pytest.fixture(scope="session")

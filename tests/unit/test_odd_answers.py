@@ -15,6 +15,7 @@ import urllib3
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.fakes import ACME, jwt
+from support.texts import CHARACTERS
 
 from vault_plugin import answers
 from vault_plugin.clock import ServerClock
@@ -38,7 +39,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats()
-    | st.text(max_size=8)
+    | st.text(CHARACTERS, max_size=8)
     | st.sampled_from(
         ["", "2", "3", "kv", "kv/", "2026-11-26T00:00:00Z", "0001-01-01T00:00:00+23:59", 10**400]
     ),
@@ -55,7 +56,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 DEEP = b'{"data":' * 5_000 + b"1" + b"}" * 5_000
-TEXTS = st.text(st.characters(codec="latin-1"), max_size=12)
+TEXTS = st.text(st.characters(max_codepoint=255), max_size=12)
 HEADERS = st.dictionaries(
     st.sampled_from(["Date", "Location", "X-Vault-Index", "Retry-After", "Content-Length", "Content-Type"]),
     TEXTS

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import jwt
+from support.texts import TEXTS
 
 from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
@@ -99,12 +100,12 @@ def test_a_bad_duration_is_a_setting_gone_wrong() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    st.none() | st.booleans() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.sampled_from([*REQUIRED, *OPTIONAL]) | st.text(), JSON) | JSON)
+@given(st.dictionaries(st.sampled_from([*REQUIRED, *OPTIONAL]) | TEXTS, JSON) | JSON)
 def test_no_query_gives_anything_but_a_complaint_in_one_ascii_line(query: Any) -> None:
     complaint(query)
