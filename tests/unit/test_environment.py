@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vault_plugin.environment import look_up, process_environment, text_of_file, without_line_end
+from vault_plugin.errors import SettingsError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 
@@ -59,3 +60,10 @@ def test_the_environment_is_utf_8_whatever_the_locale_of_the_program_that_import
         monkeypatch.setenv(name, "https://host.example")
     monkeypatch.setenv("VAULT_TOKEN", "hvs.token")
     assert Settings.from_env(user_id="26").company_name == "A\u00e7me"
+
+
+def test_a_file_that_keeps_its_text_back_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SettingsError, match="could not be read before the deadline passed"):
+        text_of_file(tmp_path / "fifo", "", Deadline(0.05))
+    os.close(os.open(tmp_path / "fifo", os.O_WRONLY))  # whoever still reads it ends

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from errno import EBADF
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.devices import device
@@ -103,6 +105,7 @@ def script(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.measured
 def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -115,6 +118,7 @@ def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
         assert counter.communicate(timeout=60)[0] == b"300001\n"
 
 
+@pytest.mark.measured
 def test_a_query_on_a_non_blocking_pipe_is_read_to_its_end() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -156,3 +160,31 @@ def test_what_a_full_disk_says_is_told(tmp_path: Path) -> None:
         pytest.raises(WriteError, match="No space left on device"),
     ):
         streams._Output(full.fileno()).write(b"x")
+
+
+def test_standard_error_takes_what_it_can_and_complains_of_nothing(tmp_path: Path) -> None:
+    with device(tmp_path, "full").open("wb") as full, (tmp_path / "file").open("wb") as file:
+        assert streams._Messages(full.fileno()).write(b"x") == 1
+        assert streams._Messages(file.fileno()).write(b"x") == 1
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.measured
+def test_a_closed_standard_output_is_told_by_a_process_of_its_own() -> None:
+    code = "streams.require_output()"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", INSTALLED + code],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"WriteError: Standard output cannot be written (it is closed).\n")
+
+
+def test_a_standard_output_that_is_gone_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fcntl(*_: object) -> NoReturn:
+        raise OSError(EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("vault_plugin.streams.fcntl.fcntl", fcntl)
+    with pytest.raises(WriteError, match="it is closed"):
+        streams.require_output()
