@@ -31,6 +31,7 @@ _FOREIGN = (
     "SSL_CERT_",
     "NETRC",
 )
+_MEASURING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
 
@@ -44,9 +45,16 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """The number of workers: twice that of the cores, since the tests wait more than they compute."""
-    return 2 * len(os.sched_getaffinity(0))
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The number of workers: twice that of the cores, since the tests wait more than they compute.
+
+    Those of tests/unit only compute, and each worker that is started has to load all of them first.
+    """
+    unit = config.rootpath / "tests" / "unit"
+    only_unit = all(
+        (config.invocation_params.dir / arg.split("::")[0]).is_relative_to(unit) for arg in config.args
+    )
+    return len(os.sched_getaffinity(0)) * (1 if only_unit else 2)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +65,28 @@ def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measuring() -> Iterator[dict[str, str]]:
+    """What has coverage measure a process that is started: only those of tests marked `measured` get it.
+
+    It would cost each of the more than 1,000 others 0.2 s of computing.
+    """
+    found = {name: os.environ[name] for name in _MEASURING if name in os.environ}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in found:
+            patch.delenv(name)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _measured(
+    request: pytest.FixtureRequest, _measuring: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.get_closest_marker("measured"):
+        for name, text in _measuring.items():
+            monkeypatch.setenv(name, text)
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,7 @@ def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes)
         assert len(proxy.requests) == 5
 
 
+@pytest.mark.measured
 def test_a_value_that_vault_cannot_read_is_written_over_if_it_is_ours(kv2: World) -> None:
     kv2.get()
     with FaultProxy(kv2.vault.address) as proxy:

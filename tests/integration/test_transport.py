@@ -1,6 +1,7 @@
 """How Vault is reached: TLS, sockets, several nodes, redirects, and what is waited for."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -57,6 +58,23 @@ def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 
 def test_tls_is_verified_against_the_named_ca(asker: Asker, doors: Doors, files: dict[str, str]) -> None:
     assert asker.ask(doors["tls"], tls={"ca_file": files["ca"]}).status == 200
+
+
+def test_a_connection_with_tls_is_used_again(
+    asker: Asker, doors: Doors, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+
+    def counted(context: object, socket: object, **how: Any) -> object:
+        made.append(socket)
+        return wrap(context, socket, **how)
+
+    wrap: Any = ssl.SSLContext.wrap_socket
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", counted)
+    transport = asker.transport(doors["tls"], ca_file=files["ca"])
+    for _ in range(3):
+        answer = transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5))
+        assert (answer.status, len(made)) == (200, 1)
 
 
 @pytest.mark.parametrize("ca", ["other", None])

@@ -14,6 +14,8 @@ from vault_plugin.errors import BusyError, Failure, SourceError
 from vault_plugin.failures import error_of
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
+from vault_plugin.transport import Transport
+from vault_plugin.warm import WarmReader
 
 
 def clock(ahead: float) -> ServerClock:
@@ -96,3 +98,24 @@ def test_to_connect_contacts_nobody() -> None:
     )
     with connect(settings) as broker:  # conftest.py would fail this test
         assert isinstance(broker, Broker)
+
+
+def test_the_next_holder_of_the_lock_reads_no_older_state_of_vault(tmp_path: Path) -> None:
+    settings = Settings.from_env(
+        {"VAULT_TOKEN": "hvs.x", "KLEARSTACK_LOCK_DIR": str(tmp_path / "locks")},
+        user_id="26",
+        company_name="Acme",
+        url="https://api.example",
+        vault_addr="https://vault.example",
+    )
+    with connect(settings) as broker, broker._flight(ACME, Deadline(5)):
+        index_of(broker).index = "newest"
+    with connect(settings) as broker:
+        assert index_of(broker).index is None
+        with broker._flight(ACME, Deadline(5)):
+            assert index_of(broker).index == "newest"
+
+
+def index_of(broker: Broker) -> Transport:
+    assert isinstance(broker._reader, WarmReader)
+    return broker._reader._transport

@@ -1,5 +1,6 @@
 """The command line: what it takes, what it prints where, and the codes it exits by."""
 
+import errno
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ from vault_plugin.errors import (
     StoreBusyError,
     TokenError,
 )
+from vault_plugin.faults import FAULTS
 from vault_plugin.identity import Identity
 from vault_plugin.record import VaultRef
 from vault_plugin.settings import Settings
@@ -502,6 +504,7 @@ def process(*argv: str, stdin: str = "", **environ: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.measured
 def test_the_command_is_a_real_one_whose_exit_code_and_streams_others_see() -> None:
     done = process(
         "-m",
@@ -541,3 +544,29 @@ def test_this_room_has_no_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, text)
     with pytest.raises(pytest.fail.Exception, match="asked for the network"):
         cli.main(["get"])
+
+
+def test_in_github_the_masks_are_printed_and_the_reference_is_handed_on(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
+    done = run("get", "--format", "github")
+    assert (done.code, "::add-mask::" in done.out) == (0, True)
+    assert broker.settings[0].on_vault_error == "fail"
+    assert "secret/p/access#1" in (tmp_path / "output").read_text()
+
+
+def test_simulate_lists_its_faults_and_tells_of_a_port_that_is_taken(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = run("simulate", "--fault", "list")
+    assert (listed.code, listed.err) == (0, "")
+    assert [line.split()[0] for line in listed.out.splitlines()] == sorted(FAULTS)
+
+    def taken(**_: object) -> None:
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr("vault_plugin.simulator.Simulator", taken)
+    done = run("simulate", "--port", "9")
+    assert (done.code, done.out) == (73, "")
+    assert "Port 9 cannot be listened on (Address already in use)." in done.err

@@ -5,15 +5,17 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
-from support.fakes import NOW, jwt, token
+from support.fakes import NOW, Run, jwt, token
 
 from vault_plugin import exec as runner
 from vault_plugin import token_files
@@ -352,3 +354,45 @@ def test_a_program_that_is_no_program_exits_126_below_the_waiting_parent(tmp_pat
     path.chmod(0o700)
     with pytest.raises(NotRunError, match="Exec format error"):
         supervised(str(path))
+
+
+def test_a_signal_that_a_process_sends_is_passed_on_and_one_of_the_terminal_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    came = iter([(0, signal.SIGUSR1), (128, signal.SIGINT), (128, signal.SIGHUP)])
+    sent: list[tuple[int, int]] = []
+
+    def sigtimedwait(_numbers: object, _seconds: float) -> SimpleNamespace | None:
+        time.sleep(0.01)
+        return next((SimpleNamespace(si_code=code, si_signo=number) for code, number in came), None)
+
+    monkeypatch.setattr(signal, "sigtimedwait", sigtimedwait)
+    monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
+    monkeypatch.setattr(runner, "LOOK", 0.01)
+    assert sh("sleep 0.3; exit 3") == 3
+    assert [number for _, number in sent] == [signal.SIGUSR1, signal.SIGHUP]
+
+
+def test_on_the_command_line_nothing_is_asked_for_a_command_that_is_not_there(
+    on_the_command_line: Run,
+) -> None:
+    for argv, code in (
+        (("exec", "no-such-command"), 127),
+        (("exec", "--user-id", "-", "true"), 64),
+        (("supervise", "999", "true"), 64),
+    ):
+        assert on_the_command_line(*argv).code == code
+    assert events == []
+
+
+@pytest.fixture
+def on_the_command_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    for name, text in (
+        ("KLEARSTACK_USER_ID", "26"),
+        ("KLEARSTACK_COMPANY_NAME", "Acme"),
+        ("KLEARSTACK_URL", "https://api.example"),
+        ("VAULT_ADDR", "https://vault.example"),
+        ("VAULT_TOKEN", "hvs.x"),
+    ):
+        monkeypatch.setenv(name, text)
+    return run

@@ -408,3 +408,8 @@ def test_a_signal_that_ends_the_process_does_so_when_the_temporary_files_are_gon
     temporary._end(signal.SIGTERM, None)
     assert (Path(name).exists(), raised) == (False, [-signal.SIGTERM, signal.SIGTERM])
     temporary.discard(descriptor, name)
+
+
+def test_what_is_mounted_is_found_by_its_path() -> None:
+    assert files._is_mounted(Path("/proc"))
+    assert not files._is_mounted(Path("/proc/self"))

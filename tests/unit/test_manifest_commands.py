@@ -23,7 +23,7 @@ from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
-from vault_plugin.errors import SourceRefusedError, WriteError
+from vault_plugin.errors import SourceError, SourceRefusedError, WriteError
 from vault_plugin.files import Rights
 from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
@@ -60,6 +60,8 @@ class FakeTargets(Slots):
         self.asked.append(identity.user_id)
         self.meanwhile()
         result: Any = self.results.get(identity.user_id, "minted")
+        if result == "down":
+            raise SourceError("The endpoint does not answer.", hint="Wait.")
         if result == "failed":
             raise SourceRefusedError("The endpoint says no.", hint="Ask.")
         held = {Kind.ACCESS: Held(token(), VaultRef("secret", "p", 1))}
@@ -238,6 +240,13 @@ def test_too_many_failures_in_a_row_leave_the_rest(run: Run, targets: FakeTarget
     targets.results = dict.fromkeys("012", "failed")
     done = run("sync", "--stop-after", "2", "--concurrency", "1", manifest)
     assert (done.code, done.out) == (5, "3 identities: 2 failed, 1 not tried (2 in a row failed)\n")
+
+
+def test_an_outage_that_lasts_is_told_once(run: Run, targets: FakeTargets, manifest: str) -> None:
+    targets.results = dict.fromkeys("012", "down")
+    done = run("sync", "--stop-after", "1", "--concurrency", "1", manifest)
+    assert done.code == 5
+    assert done.err.count("failed: The endpoint does not answer. Wait.") == 1
 
 
 @pytest.mark.parametrize(

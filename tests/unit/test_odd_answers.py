@@ -15,10 +15,11 @@ import urllib3
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.fakes import ACME, jwt
+from support.texts import CHARACTERS
 
 from vault_plugin import answers
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import KlearstackVaultError, StoreError
+from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.record import MANAGED_BY, Slot
 from vault_plugin.retry import Deadline
@@ -38,7 +39,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats()
-    | st.text(max_size=8)
+    | st.text(CHARACTERS, max_size=8)
     | st.sampled_from(
         ["", "2", "3", "kv", "kv/", "2026-11-26T00:00:00Z", "0001-01-01T00:00:00+23:59", 10**400]
     ),
@@ -55,7 +56,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=8,
 )
 DEEP = b'{"data":' * 5_000 + b"1" + b"}" * 5_000
-TEXTS = st.text(st.characters(codec="latin-1"), max_size=12)
+TEXTS = st.text(st.characters(max_codepoint=255), max_size=12)
 HEADERS = st.dictionaries(
     st.sampled_from(["Date", "Location", "X-Vault-Index", "Retry-After", "Content-Length", "Content-Type"]),
     TEXTS
@@ -224,6 +225,12 @@ def test_a_login_token_that_is_no_header_value_is_told(token: object) -> None:
         made.read(ACME, Kind.ACCESS, Deadline(5))
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", DEEP], ids=["empty", "HTML", "no UTF-8", "deep"])
+def test_what_is_no_json_is_malformed(body: bytes) -> None:
+    with pytest.raises(answers.MalformedError):
+        answers.parsed(body)
+
+
 @pytest.mark.parametrize("errors", [5, "x", {"a": 1}, [5, None, ["x"]], None])
 def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
     refused: tuple[int, dict[str, str], bytes] = (403, {}, json.dumps({"errors": errors}).encode())
@@ -310,3 +317,14 @@ def asked(status: int, headers: dict[str, str], body: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Adapter, "send", staticmethod(answered(status, headers, body)))
         documented(lambda: source.obtain(ACME, Deadline(5)))
+
+
+def test_whoever_asks_for_all_identities_is_told_at_once_that_the_endpoint_is_busy() -> None:
+    def sleep(_: float) -> None:
+        pytest.fail("it waited")
+
+    one = EndpointSource("https://api.example", ServerClock(), timeout=5, sleep=sleep, waits_when_busy=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Adapter, "send", staticmethod(answered(429, {"Retry-After": "0"}, b"")))
+        with pytest.raises(SourceBusyError):
+            one.obtain(ACME, Deadline(5))

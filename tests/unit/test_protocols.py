@@ -4,17 +4,19 @@ ExecCredential: the reference of client.authentication.k8s.io; Bazel: EngFlow's 
 git: git-credential(1). No schema of them can be installed, so what they demand is written down here.
 """
 
+import io
 import json
 import re
+import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, jwt
+from support.fakes import NOW, Done, Run, jwt
 
 from vault_plugin import protocols
 from vault_plugin.broker import Grant, Held
@@ -362,3 +364,52 @@ def test_a_host_whose_clock_is_behind_is_told_an_earlier_end() -> None:
     assert until(token, NOW, NOW - 600) == NOW - 600 + 870
     assert until(token, NOW, NOW + 600) == NOW + 870
     assert until(token, NOW, NOW + 5000) == NOW + 5001
+
+
+# On the command line
+
+
+@pytest.fixture
+def helper(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """`helper` with these arguments, whose caller sends this query."""
+    for name, text in (
+        ("KLEARSTACK_USER_ID", "26"),
+        ("KLEARSTACK_COMPANY_NAME", "Acme"),
+        ("KLEARSTACK_URL", "https://api.example/base"),
+        ("VAULT_ADDR", "https://vault.example"),
+        ("VAULT_TOKEN", "hvs.x"),
+        ("KUBERNETES_EXEC_INFO", info(VERSIONS[0])),
+    ):
+        monkeypatch.setenv(name, text)
+
+    def call(*argv: str, query: str = "") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(query.encode())))
+        return run("helper", *argv)
+
+    return call
+
+
+def test_each_protocol_is_answered_on_standard_output(helper: Callable[..., Done]) -> None:
+    done = helper("bazel", "get", query='{"uri": "https://api.example/x"}')
+    assert json.loads(done.out)["headers"] == {"Authorization": [f"Bearer {JWT}"]}
+    done = helper("git", "get", query="protocol=https\nhost=api.example\n\n")
+    assert JWT in done.out
+    done = helper("exec-credential")
+    assert json.loads(done.out)["status"]["token"] == JWT
+
+
+def test_git_is_told_what_we_can_do_and_we_keep_nothing(helper: Callable[..., Done]) -> None:
+    assert helper("git", "capability") == (0, protocols.GIT_CAPABILITY, "")
+    for operation in ("store", "erase"):
+        assert helper("git", operation, query="password=CANARY\n") == (0, "", "")
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [("bazel",), ("bazel", "store"), ("exec-credential", "get"), ("bazel", "get", "--user-id", "-")],
+    ids=" ".join,
+)
+def test_no_other_operation_is_answered(helper: Callable[..., Done], argv: Collection[str]) -> None:
+    done = helper(*argv)
+    assert (done.code, done.out, asked) == (64, "", [])

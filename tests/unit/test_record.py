@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import ACME, NOW, is_name, jwt
+from support.fakes import ACME, NOW, jwt
+from support.texts import NAMES, TEXTS
 
 from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import ForeignSecretError
@@ -23,7 +24,6 @@ from vault_plugin.record import (
 )
 from vault_plugin.tokens import Kind, Token
 
-NAMES = st.text(min_size=1).filter(is_name)
 DATES = st.integers(0, 4_102_444_800)
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_date_of_issue_is_written_as_no_text() -> None:
     assert to_data(read(iat=None), ACME, "")["issued_at"] == ""
 
 
-@given(NAMES, NAMES, st.sampled_from(Kind), DATES, st.none() | DATES, st.text(), st.text())
+@given(NAMES, NAMES, st.sampled_from(Kind), DATES, st.none() | DATES, TEXTS, TEXTS)
 def test_what_was_written_is_read_back(
     user: str,
     company: str,

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from errno import EBADF
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from support.cli import COMMAND
 from support.devices import device
+from support.series import series
 
 from vault_plugin import streams
 from vault_plugin.errors import QueryError, WriteError
@@ -29,102 +31,72 @@ TALKERS = [
 ]
 
 
-def shell(redirection: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
-    """`klearstack-vault` with standard streams that a shell has redirected."""
-    return subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirection}', "sh", *COMMAND, *arguments],
-        env=os.environ | environ,
-        input=b"{}",
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+CLOSED = b"klearstack-vault: Standard output cannot be written (it is closed).\n"
 
 
-@pytest.mark.parametrize("arguments", TALKERS, ids=" ".join)
-def test_a_closed_standard_output_is_74_where_the_result_goes_there(arguments: tuple[str, ...]) -> None:
-    done = shell(">&-", *arguments)
-    assert (done.returncode, done.stderr) == (
-        74,
-        b"klearstack-vault: Standard output cannot be written (it is closed).\n",
-    )
+def test_a_closed_standard_output_is_74_where_the_result_goes_there(tmp_path: Path) -> None:
+    for arguments, done in zip(TALKERS, series(tmp_path, TALKERS, ">&-"), strict=True):
+        assert done == (74, b"", CLOSED), arguments
 
 
-def test_one_that_is_open_for_reading_only_is_closed_for_us() -> None:
-    assert shell("1<&0", "get").returncode == 74
+def test_one_that_is_open_for_reading_only_is_closed_for_us(tmp_path: Path) -> None:
+    (done,) = series(tmp_path, [("get",)], "1<&0")
+    assert done == (74, b"", CLOSED)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("helper", "git", "store"), ("get", "--output", "x"), ("exec", "true")]
-)
-def test_it_may_be_closed_where_nothing_goes_there(arguments: tuple[str, ...]) -> None:
-    assert shell(">&-", *arguments).returncode == (0 if arguments[0] == "helper" else 78)
+def test_it_may_be_closed_where_nothing_goes_there_and_the_first_failure_tells_the_exit_code(
+    tmp_path: Path,
+) -> None:
+    commands = [
+        ("helper", "git", "store"),
+        ("get", "--output", "x"),
+        ("exec", "true"),
+        ("get", "--format", "json", "--output", "x"),
+    ]
+    assert [done.code for done in series(tmp_path, commands, ">&-")] == [0, 78, 78, 78]
 
 
-def test_the_first_failure_tells_the_exit_code() -> None:
-    assert shell(">&-", "get", "--format", "json", "--output", "x").returncode == 78
-
-
-@pytest.mark.parametrize("arguments", [("terraform",), ("helper", "bazel", "get"), ("helper", "git", "get")])
 @pytest.mark.parametrize("redirection", ["<&-", "0>/dev/null"], ids=["closed", "write-only"])
-def test_a_closed_standard_input_is_76_where_a_query_is_read(
-    arguments: tuple[str, ...], redirection: str
-) -> None:
-    done = shell(redirection, *arguments)
-    assert (done.returncode, done.stdout) == (76, b"")
-    assert done.stderr.startswith(b"klearstack-vault: Standard input cannot be read (")
+def test_a_closed_standard_input_is_76_where_a_query_is_read(redirection: str, tmp_path: Path) -> None:
+    commands = [("terraform",), ("helper", "bazel", "get"), ("helper", "git", "get")]
+    for arguments, done in zip(commands, series(tmp_path, commands, redirection), strict=True):
+        assert (done.code, done.out) == (76, b""), arguments
+        assert done.err.startswith(b"klearstack-vault: Standard input cannot be read ("), arguments
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("get",), 78),
-        (("gte",), 64),
-        ((), 64),
-        (("sync", "no.yaml"), 78),
-        (("watch", "no.yaml"), 78),
-        (("--version",), 0),
-    ],
-    ids=str,
-)
+EXIT_CODES: dict[tuple[str, ...], int] = {
+    ("get",): 78,
+    ("gte",): 64,
+    (): 64,
+    ("sync", "no.yaml"): 78,
+    ("watch", "no.yaml"): 78,
+    ("--version",): 0,
+}
+
+
 @pytest.mark.parametrize("kind", ["full", "closed", "broken"])
-def test_a_standard_error_that_takes_nothing_changes_no_exit_code(
-    arguments: tuple[str, ...], code: int, kind: str, tmp_path: Path
-) -> None:
+def test_a_standard_error_that_takes_nothing_changes_no_exit_code(kind: str, tmp_path: Path) -> None:
     if kind == "full":
-        redirection = f"2>{device(tmp_path, 'full')}"
-    else:
-        redirection = "2>&-" if kind == "closed" else "2>&1 | true"
-    done = shell(redirection, *arguments) if kind != "broken" else broken(*arguments)
-    assert done.returncode == code
+        ended = series(tmp_path, [*EXIT_CODES], f"2>{device(tmp_path, 'full')}")
+    elif kind == "closed":
+        ended = series(tmp_path, [*EXIT_CODES], "2>&-")
+    else:  # a pipe without a reader
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            ended = series(tmp_path, [*EXIT_CODES], stderr=writing)
+        finally:
+            os.close(writing)
+    assert dict(zip(EXIT_CODES, (done.code for done in ended), strict=True)) == EXIT_CODES
 
 
-def broken(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """With a standard error that is a pipe without a reader."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=writing,
-            check=False,
-        )
-    finally:
-        os.close(writing)
-
-
-@pytest.mark.parametrize("arguments", PRINTERS[1:3], ids=" ".join)
-def test_the_encoding_of_python_changes_nothing_that_is_printed(arguments: tuple[str, ...]) -> None:
-    plain = shell("", *arguments)
-    assert plain.stdout
+def test_the_encoding_of_python_changes_nothing_that_is_printed_or_told_of_errors(tmp_path: Path) -> None:
+    commands = [*PRINTERS[1:3], ("get",)]
+    plain = series(tmp_path, commands)
+    assert [bool(done.out) for done in plain] == [True, True, False]
+    assert [bool(done.err) for done in plain] == [False, False, True]
     for encoding in ("utf-16", "ascii:strict"):
-        assert shell("", *arguments, PYTHONIOENCODING=encoding).stdout == plain.stdout
-
-
-def test_nor_what_is_told_of_errors() -> None:
-    assert shell("", "get", PYTHONIOENCODING="utf-16").stderr == shell("", "get").stderr
+        assert series(tmp_path, commands, PYTHONIOENCODING=encoding) == plain
 
 
 def script(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
@@ -133,6 +105,7 @@ def script(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+@pytest.mark.measured
 def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -145,6 +118,7 @@ def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
         assert counter.communicate(timeout=60)[0] == b"300001\n"
 
 
+@pytest.mark.measured
 def test_a_query_on_a_non_blocking_pipe_is_read_to_its_end() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -186,3 +160,31 @@ def test_what_a_full_disk_says_is_told(tmp_path: Path) -> None:
         pytest.raises(WriteError, match="No space left on device"),
     ):
         streams._Output(full.fileno()).write(b"x")
+
+
+def test_standard_error_takes_what_it_can_and_complains_of_nothing(tmp_path: Path) -> None:
+    with device(tmp_path, "full").open("wb") as full, (tmp_path / "file").open("wb") as file:
+        assert streams._Messages(full.fileno()).write(b"x") == 1
+        assert streams._Messages(file.fileno()).write(b"x") == 1
+    assert (tmp_path / "file").read_bytes() == b"x"
+
+
+@pytest.mark.measured
+def test_a_closed_standard_output_is_told_by_a_process_of_its_own() -> None:
+    code = "streams.require_output()"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", INSTALLED + code],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"WriteError: Standard output cannot be written (it is closed).\n")
+
+
+def test_a_standard_output_that_is_gone_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fcntl(*_: object) -> NoReturn:
+        raise OSError(EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("vault_plugin.streams.fcntl.fcntl", fcntl)
+    with pytest.raises(WriteError, match="it is closed"):
+        streams.require_output()

@@ -483,6 +483,22 @@ def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Except
     assert run.sync.counts["failed"] >= 1
 
 
+def test_a_token_that_needs_no_mint_is_found_while_mints_pause() -> None:
+    gate = Gate(2)
+    assert gate.begin() is Turn.MINT
+    gate.end(Turn.MINT, SourceBusyError("busy"))
+    targets = FakeTargets()
+    targets.fresh = {0, 1, 2}
+    run = Run(targets, gate=gate).over(3)
+    assert run.sync.counts["fresh"] >= 1
+
+
+def test_while_all_wait_none_is_chosen() -> None:
+    left = entries(1)
+    assert Run().sync._chosen(left, Turn.WAIT) is None
+    assert next(left) == entry(0)
+
+
 @pytest.mark.parametrize(("check", "turn"), [(True, Turn.MINT), (False, Turn.CONFIRM)])
 def test_whoever_takes_no_place_at_the_gate_gives_none_back(
     check: bool, turn: Turn, monkeypatch: pytest.MonkeyPatch

@@ -1,15 +1,25 @@
 """What the program for Terraform takes as a query, and what it calls wrong with one."""
 
+import io
 import json
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import jwt
+from support.fakes import NOW, Run, jwt, token
+from support.texts import TEXTS
 
+from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import QueryError, SettingsError
+from vault_plugin.identity import Identity
+from vault_plugin.record import VaultRef
+from vault_plugin.settings import Settings
 from vault_plugin.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
+from vault_plugin.tokens import Kind
 
 GOOD = {"user_id": "26", "company_name": "Acme"}
 
@@ -99,12 +109,61 @@ def test_a_bad_duration_is_a_setting_gone_wrong() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    st.none() | st.booleans() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.sampled_from([*REQUIRED, *OPTIONAL]) | st.text(), JSON) | JSON)
+@given(st.dictionaries(st.sampled_from([*REQUIRED, *OPTIONAL]) | TEXTS, JSON) | JSON)
 def test_no_query_gives_anything_but_a_complaint_in_one_ascii_line(query: Any) -> None:
     complaint(query)
+
+
+class FakeBroker:
+    """What `connect` gives; Vault's KV has this version."""
+
+    def __init__(self, kv: int) -> None:
+        self.kv = kv
+        self.renewed: list[bool] = []
+
+    @contextmanager
+    def connect(self, settings: Settings) -> Iterator["FakeBroker"]:
+        assert (settings.on_vault_error, settings.min_ttl) == ("fail", 120)
+        yield self
+
+    def get(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
+        self.renewed.append(renew)
+        version = 7 if self.kv == 2 else None
+        held = {kind: Held(token(kind), VaultRef("kv", identity.path("p", kind), version)) for kind in kinds}
+        return Grant(held, "vault", stale=False, now=NOW)
+
+
+@pytest.mark.parametrize(("kv", "version"), [(2, "7"), (1, "")])
+@pytest.mark.parametrize("with_tokens", [False, True])
+def test_the_answer_refers_to_both_tokens_and_holds_them_only_if_it_shall(
+    kv: int, version: str, with_tokens: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = FakeBroker(kv)
+    monkeypatch.setattr("vault_plugin.terraform.connect", broker.connect)
+    for name, text in (
+        ("KLEARSTACK_URL", "https://api.example"),
+        ("VAULT_ADDR", "https://vault.example"),
+        ("VAULT_TOKEN", "hvs.x"),
+    ):
+        monkeypatch.setenv(name, text)
+    query = json.dumps(GOOD | {"renew": "true"}).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(query)))
+    done = run("terraform", *(["--with-tokens"] if with_tokens else []))
+    tokens = {"access_token": jwt(), "refresh_token": token(Kind.REFRESH).value.reveal()}
+    assert (done.code, done.err, broker.renewed) == (0, "", [True])
+    assert json.loads(done.out) == {
+        "mount": "kv",
+        "kv_version": str(kv),
+        "access_name": "p/Acme/26/access",
+        "access_version": version,
+        "access_expires_at": "2026-09-21T14:28:20Z",
+        "refresh_name": "p/Acme/26/refresh",
+        "refresh_version": version,
+        "refresh_expires_at": "2026-09-21T14:28:20Z",
+    } | (tokens if with_tokens else {})

@@ -14,6 +14,7 @@ import pytest
 from vault_plugin import files as private_files
 from vault_plugin import token_files
 from vault_plugin.errors import OutputError, WriteError
+from vault_plugin.temporary import temporary_folder
 from vault_plugin.token_files import TokenFiles
 
 PATIENCE = 30
@@ -149,3 +150,12 @@ def test_a_folder_that_vanishes_is_made_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(tempfile, "mkdtemp", vanish)
     with TokenFiles({"TOKEN": "CANARY"}):
         assert len(made) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="No temporary folder can be made") as caught,
+        temporary_folder("x", str(tmp_path / "missing")),
+    ):
+        pass
+    assert "TMPDIR" in caught.value.hint

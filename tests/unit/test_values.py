@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.texts import ANY_TEXT
 
 from vault_plugin.values import (
     ENDPOINT_PATH,
@@ -16,8 +17,6 @@ from vault_plugin.values import (
     vault_addresses,
     vault_path,
 )
-
-ANY_TEXT = st.text(st.characters(exclude_categories=()))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vault_plugin.vault import YOUNG, VaultClient
 
 LOGIN = "/v1/auth/approle/login"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+UNKNOWN = {"errors": ["permission denied"]}  # the token, that is
 
 
 def answer(status: int, body: object) -> Answer:
@@ -120,8 +121,11 @@ def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_are_asked_for()
     assert vault.paths == [LOGIN, "/v1/kv/p/x"]
 
 
-def test_a_refused_request_is_repeated_with_the_login_that_another_thread_made_meanwhile() -> None:
-    vault = Vault(answer(403, DENIED), answer(200, {"data": {"token": "t"}}))
+@pytest.mark.parametrize("refusal", [DENIED, UNKNOWN], ids=["by a policy", "as unknown"])
+def test_a_refused_request_is_repeated_with_the_login_that_another_thread_made_meanwhile(
+    refusal: object,
+) -> None:
+    vault = Vault(answer(403, refusal), answer(200, {"data": {"token": "t"}}))
     client = client_of(vault)
 
     def replace() -> None:
