@@ -12,6 +12,7 @@ from support.cli import COMMAND, World
 from support.fakes import token
 from support.raft import Cluster, insist, raft_cluster
 from support.vault import Vault
+from support.waiting import until
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.identity import Identity
@@ -114,8 +115,7 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
     stores = [store_on(cluster, *cluster.addresses) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(one, range(count))
-        while len(done) < count / 3:
-            time.sleep(0.01)
+        until(lambda: len(done) >= count / 3)
         leader.kill()
         stored = list(results)
     for _, transport in stores:

@@ -6,15 +6,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from support.cli import COMMAND, World, run
 from support.devices import device
 from support.fault_proxy import FaultProxy
 from support.vault import Vault
+from support.waiting import until
 
 from vault_plugin.clock import parse_rfc3339
 from vault_plugin.simulator import Simulator
+
+# A try and a call take as long as a loaded machine needs.
+PATIENT = {"KLEARSTACK_TIMEOUT": "60", "KLEARSTACK_DEADLINE": "60"}
 
 
 def claims(jwt: str) -> dict[str, int]:
@@ -24,15 +29,17 @@ def claims(jwt: str) -> dict[str, int]:
 
 
 def test_the_second_get_reads_what_the_first_one_minted(world: World) -> None:
-    first, second = world.get(), world.get()
-    assert (first["source"], second["source"], world.endpoint.mints) == ("endpoint", "vault", 1)
-    assert first["access_token"] == second["access_token"] == world.endpoint.issued[1]
-    for answer in (first, second):
+    for source in ("endpoint", "vault"):
+        before = time.time()
+        answer = world.get()
+        after = time.time()
+        assert (answer["source"], answer["access_token"]) == (source, world.endpoint.issued[1])
         exp = claims(answer["access_token"])["exp"]
         assert parse_rfc3339(answer["expires_at"]) == pytest.approx(exp, abs=0.001)
-        assert exp - time.time() - 5 < answer["expires_in"] <= exp - time.time() + 1
+        assert exp - after - 2 < answer["expires_in"] <= exp - before + 1
         assert answer["stale"] is False
         assert answer["token_type"] == "Bearer"
+    assert world.endpoint.mints == 1
 
 
 def test_the_same_on_a_vault_in_a_container(vault_server: Vault, tmp_path: Path) -> None:
@@ -92,12 +99,16 @@ def test_min_ttl_decides_whether_the_stored_one_is_good_enough(world: World) -> 
 
 
 def test_a_short_lived_token_vanishes_from_vault_and_is_minted_again(kv2: World) -> None:
-    kv2.endpoint.access_ttl = 4
+    kv2.endpoint.access_ttl = 6
     first = kv2.get()
-    end = claims(first["access_token"])["exp"]
-    while kv2.vault.read(kv2.mount, first["vault"]["path"]) is not None:
-        assert time.time() < end
-        time.sleep(0.05)
+    looked: list[float] = []
+
+    def is_gone() -> bool:
+        looked.append(time.time())
+        return kv2.vault.read(kv2.mount, first["vault"]["path"]) is None
+
+    until(is_gone)
+    assert len(looked) == 1 or looked[-2] < claims(first["access_token"])["exp"]  # the last time it was there
     second = kv2.get()
     assert (second["source"], second["vault"]["version"], kv2.endpoint.mints) == ("endpoint", 2, 2)
 
@@ -118,15 +129,18 @@ def test_50_processes_at_once_on_a_cold_identity_mint_once(kv2: World) -> None:
 
 
 def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path: Path) -> None:
-    kv2.endpoint.latency = 5.0  # within which the second one is at it, too
+    second_turn = Barrier(2)
+
+    def both_ask() -> bool:
+        if second_turn.wait(60):
+            time.sleep(1.1)  # so that this one's token is the newer one
+        return True
+
+    kv2.answer_when(both_ask)
     processes = []
-    for requests, host in enumerate(("one", "two"), start=1):  # that don't share a lock folder
-        time.sleep(requests - 1)  # so that the second token is the newer one
-        environ = kv2.environ | {"KLEARSTACK_LOCK_DIR": str(tmp_path / host)}
+    for host in ("one", "two"):  # that don't share a lock folder
+        environ = kv2.environ | {"KLEARSTACK_LOCK_DIR": str(tmp_path / host), **PATIENT}
         processes.append(subprocess.Popen([*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, text=True))
-        while kv2.endpoint.requests < requests:
-            time.sleep(0.02)
-    assert kv2.endpoint.mints == 0
     answers = {process.communicate(timeout=60)[0] for process in processes}
     assert kv2.endpoint.mints == 2
     assert len(answers) == 1
@@ -136,8 +150,7 @@ def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path
 def test_a_killed_holder_of_the_lock_holds_nobody_up(kv2: World) -> None:
     kv2.endpoint.fault, kv2.endpoint.fault_count = "hang", 1
     first = subprocess.Popen([*COMMAND, "get"], env=kv2.environ, stdout=subprocess.PIPE)
-    while not kv2.endpoint.requests:
-        time.sleep(0.02)
+    until(lambda: kv2.endpoint.requests)
     first.kill()
     first.communicate()
     assert kv2.get()["source"] == "endpoint"
@@ -147,7 +160,7 @@ def test_with_the_endpoint_down_the_stored_token_is_used_and_called_stale(world:
     world.endpoint.access_ttl = 100
     token = world.get()["access_token"]
     world.endpoint.fault = "503"
-    done = world.run("get", "--format", "json", "--renew", "--deadline", "4")
+    done = world.run("get", "--format", "json", "--renew", **PATIENT)
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["stale"], answer["source"]) == (0, True, "vault")
     assert answer["access_token"] == token

@@ -8,10 +8,9 @@ from support.buckets import limited
 from support.cli import World
 from support.fault_proxy import FaultProxy
 from support.vault import Vault
+from support.waiting import until
 
 from vault_plugin.simulator import Simulator
-
-PATIENCE = 60  # seconds that a real wait may take before the test has failed
 
 
 def manifest(world: World, count: int) -> str:
@@ -38,10 +37,7 @@ class Syncing:
 
 
 def reached(endpoint: Simulator, mints: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while endpoint.mints < mints:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: endpoint.mints >= mints)
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from support.cli import COMMAND, World, run
+from support.waiting import until
 
 QUERY = {"user_id": "26", "company_name": "Acme"}
 REFERENCE = {
@@ -104,7 +105,7 @@ def test_tokens_come_only_with_the_option_that_says_so(world: World) -> None:
 def test_with_the_endpoint_down_a_token_that_lives_is_referred_to_in_silence(world: World) -> None:
     result = answer(world)
     world.endpoint.fault = "503"
-    assert answer(world, query={"renew": "true", "deadline": "3"}) == result
+    assert answer(world, query={"renew": "true"}) == result
 
 
 def test_no_setting_makes_it_refer_to_a_token_that_is_not_in_vault(world: World) -> None:
@@ -160,7 +161,7 @@ def test_40_at_once_mint_once(kv2: World) -> None:
 
 
 def test_an_interrupt_is_said_on_stderr(kv2: World) -> None:
-    kv2.endpoint.latency = 30
+    kv2.endpoint.latency = 60
     with subprocess.Popen(
         [*COMMAND, "terraform"],
         env=kv2.environ,
@@ -173,12 +174,9 @@ def test_an_interrupt_is_said_on_stderr(kv2: World) -> None:
         process.stdin.write(json.dumps(QUERY))
         process.stdin.close()
         process.stdin = None
-        give_up = time.monotonic() + 30
-        while not kv2.endpoint.requests:
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
+        until(lambda: kv2.endpoint.requests)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == ("", "klearstack-vault: Interrupted.\n")
+        assert process.communicate(timeout=60) == ("", "klearstack-vault: Interrupted.\n")
     assert process.returncode == 130
 
 
