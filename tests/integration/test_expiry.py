@@ -210,7 +210,7 @@ def sync(world: World, *arguments: str) -> str:
 def test_get_corrects_a_late_version_without_a_mint_and_in_silence(
     kv2: World, how: Callable[[World], None]
 ) -> None:
-    kv2.get()
+    kv2.store()
     how(kv2)
     answer = kv2.get()
     assert answer["vault"]["deletion_time"] <= answer["expires_at"]
@@ -220,7 +220,7 @@ def test_get_corrects_a_late_version_without_a_mint_and_in_silence(
 
 @pytest.mark.parametrize("arguments", [[], ["--rate", "100"]], ids=["plain", "paced"])
 def test_sync_corrects_a_late_version_without_a_mint(kv2: World, arguments: list[str]) -> None:
-    kv2.get()
+    kv2.store()
     keep_too_long(kv2)
     assert sync(kv2, *arguments) == "fresh"
     newest = kv2.vault.newest(kv2.mount, ACCESS)
@@ -230,7 +230,7 @@ def test_sync_corrects_a_late_version_without_a_mint(kv2: World, arguments: list
 
 
 def test_check_only_reports_a_late_version(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     keep_too_long(kv2)
     manifest = kv2.home / "manifest.jsonl"
     manifest.write_text('{"user_id": "26", "company_name": "Acme"}\n')
@@ -261,7 +261,7 @@ def test_each_of_several_vaults_is_corrected(kv2: World) -> None:
 
 
 def test_whoever_may_only_read_gets_the_token_of_a_late_version_with_a_warning(kv2: World) -> None:
-    token = kv2.get()["access_token"]
+    token = kv2.store()
     keep_too_long(kv2)
     reader = kv2.vault.policy_token(f'path "{kv2.mount}/data/*" {{ capabilities = ["read"] }}')
     done = kv2.run("get", VAULT_TOKEN=reader)
@@ -272,7 +272,7 @@ def test_whoever_may_only_read_gets_the_token_of_a_late_version_with_a_warning(k
 
 
 def test_with_vault_failing_meanwhile_the_token_of_a_late_version_is_returned(kv2: World) -> None:
-    token = kv2.get()["access_token"]
+    token = kv2.store()
     keep_too_long(kv2)
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: line.startswith("POST"), 501, when="before", times=99)
@@ -302,7 +302,7 @@ def test_a_late_version_whose_token_has_expired_is_overwritten_though_nothing_ca
 
 
 def test_a_late_refresh_token_is_corrected_where_it_is_asked_for(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     kv2.vault.keep_too_long(kv2.mount, REFRESH, "10000h")
     answer = kv2.get("--token", "both")
     assert answer["refresh_vault"]["deletion_time"] <= answer["refresh_expires_at"]

@@ -65,7 +65,7 @@ def test_what_cannot_be_written_costs_no_request(world: World) -> None:
 
 
 def test_a_fifo_without_a_reader_ends_by_the_deadline(world: World) -> None:
-    world.get()
+    world.store()
     os.mkfifo(world.home / "fifo")
     done = world.run("get", "--deadline", "1", "--output", str(world.home / "fifo"))
     assert (done.returncode, done.stdout) == (74, "")

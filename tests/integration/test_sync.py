@@ -3,18 +3,26 @@
 import json
 import os
 import pty
-import re
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.bulk import (
+    Report,
+    assert_a_second_run_only_reads,
+    assert_connections_are_kept,
+    ends,
+    manifest,
+    peak_memory,
+    read,
+    results,
+    sync,
+)
 from support.cli import COMMAND, World, run
 from support.devices import device
 from support.fault_proxy import FaultProxy
@@ -22,95 +30,18 @@ from support.leaks import leaked
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.clock import parse_rfc3339
 from vault_plugin.embedded import openbao
 from vault_plugin.simulator import Simulator
 
-Report = list[dict[str, Any]]
-
-
-def manifest(world: World, users: range | list[int], head: str = "") -> str:
-    """A manifest of these users of Acme; its path."""
-    path = world.home / "manifest.yaml"
-    rows = "".join(f"- user_id: {user}\n" for user in users)
-    path.write_text(f"defaults: {{company_name: Acme}}\n{head}identities:\n{rows or '  []'}")
-    return str(path)
-
-
-def sync(world: World, path: str, *options: str, **environ: str | None) -> tuple[int, str, str, Report]:
-    """Exit code, both streams and the report."""
-    report = world.home / "report.jsonl"
-    done = world.run("sync", path, "--report", str(report), *options, **environ)
-    return done.returncode, done.stdout, done.stderr, read(report)
-
-
-def read(report: Path) -> Report:
-    return [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
-
-
-def results(report: Report) -> dict[str, int]:
-    return dict(Counter(row["result"] for row in report))
-
-
-def ends(vault: Vault, mount: str, user: object) -> tuple[float, float]:
-    """When the access token in Vault expires, and when Vault drops it (Unix seconds)."""
-    secret = vault.admin.secrets.kv.v2.read_secret_version(
-        f"klearstack/Acme/{user}/access", mount_point=mount, raise_on_deleted_version=True
-    )["data"]
-    dates = secret["data"]["expires_at"], secret["metadata"]["deletion_time"]
-    expires_at, deletion_time = (parse_rfc3339(date) for date in dates)
-    assert expires_at is not None
-    assert deletion_time is not None
-    return expires_at, deletion_time
-
-
-def peak_memory(process: subprocess.Popen[Any]) -> float:
-    """The most that it has in memory until it ends (MB). getrusage would also count what we had when we forked."""
-    peaks = [0]
-
-    def is_over() -> bool:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        peaks.extend(map(int, re.findall(r"VmHWM:\s+(\d+) kB", status)))
-        return process.poll() is not None
-
-    until(is_over, 120)
-    return max(peaks) / 1024
+# tests/long has 400 and 500.
 
 
 def test_all_are_minted_and_gone_in_time_and_a_second_run_only_reads(kv2: World) -> None:
-    path = manifest(kv2, range(400))
-    code, out, err, report = sync(kv2, path)
-    assert (code, out, err) == (0, "400 identities: 400 minted\n", "")
-    assert sorted(int(row["user_id"]) for row in report) == list(range(400))
-    assert kv2.endpoint.mints == 400
-    for row in report:
-        expires_at, deletion_time = ends(kv2.vault, kv2.mount, row["user_id"])
-        assert row["expires_at"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires_at))
-        assert expires_at - 3 <= deletion_time <= expires_at
-    with FaultProxy(kv2.vault.address) as proxy:
-        code, out, _, report = sync(kv2, path, VAULT_ADDR=proxy.address)
-    assert (code, out, results(report)) == (0, "400 identities: 400 fresh\n", {"fresh": 400})
-    assert kv2.endpoint.requests == 400
-    assert Counter(line.split()[0] for line in proxy.requests) == {"GET": 400 + mount_looks(proxy)}
-
-
-def mount_looks(proxy: FaultProxy) -> int:
-    """Requests that ask about the mount: one, or as many as began at the same time."""
-    looks = sum("/sys/internal/ui/mounts/" in line for line in proxy.requests)
-    assert 1 <= looks <= 16
-    return looks
+    assert_a_second_run_only_reads(kv2, 100)
 
 
 def test_connections_are_kept_and_memory_stays_flat(kv2: World) -> None:
-    path = manifest(kv2, range(500))
-    with FaultProxy(kv2.endpoint.url) as endpoint, FaultProxy(kv2.vault.address) as vault:
-        environ = kv2.environ | {"KLEARSTACK_URL": endpoint.address, "VAULT_ADDR": vault.address}
-        with subprocess.Popen([*COMMAND, "sync", path, "--concurrency", "4"], env=environ) as process:
-            peak = peak_memory(process)
-        assert process.returncode == 0
-        assert (endpoint.connections(), vault.connections()) == (4, 4)
-        assert len(vault.requests) == 500 * 6 + mount_looks(vault)  # 2 reads, 2 x 2 writes
-    assert 10 < peak < 150
+    assert_connections_are_kept(kv2, 150)
 
 
 def test_a_hundred_thousand_identities_stream(kv2: World) -> None:

@@ -1,0 +1,12 @@
+"""What tests/integration shows of 100 identities or so, of 400 and 500."""
+
+from support.bulk import assert_a_second_run_only_reads, assert_connections_are_kept
+from support.cli import World
+
+
+def test_all_are_minted_and_gone_in_time_and_a_second_run_only_reads(kv2: World) -> None:
+    assert_a_second_run_only_reads(kv2, 400)
+
+
+def test_connections_are_kept_and_memory_stays_flat(kv2: World) -> None:
+    assert_connections_are_kept(kv2, 500)
