@@ -89,14 +89,14 @@ def test_renew_mints_a_newer_one_and_keeps_it(world: World) -> None:
     assert world.endpoint.mints == 2
 
 
-def test_min_ttl_decides_whether_the_stored_one_is_good_enough(world: World) -> None:
-    world.store()
-    assert world.get("--min-ttl", "7m")["source"] == "vault"
-    world.endpoint.access_ttl = 10_000  # of which half is more than what is left of the first one
-    world.get("--renew")
-    assert world.get("--min-ttl", "1h")["source"] == "vault"
-    assert world.get("--min-ttl", "1h23m")["source"] == "vault"
-    assert world.get("--min-ttl", "3h")["source"] == "vault"  # clamped to half of its life
+def test_min_ttl_decides_whether_the_stored_one_is_good_enough(kv2: World) -> None:
+    kv2.store()
+    assert kv2.get("--min-ttl", "7m")["source"] == "vault"
+    kv2.endpoint.access_ttl = 10_000  # of which half is more than what is left of the first one
+    kv2.get("--renew")
+    assert kv2.get("--min-ttl", "1h")["source"] == "vault"
+    assert kv2.get("--min-ttl", "1h23m")["source"] == "vault"
+    assert kv2.get("--min-ttl", "3h")["source"] == "vault"  # clamped to half of its life
 
 
 def test_a_short_lived_token_vanishes_from_vault_and_is_minted_again(kv2: World) -> None:
@@ -179,10 +179,10 @@ def test_a_sealed_vault_is_named_and_not_waited_for(kv2: World) -> None:
     assert "sealed" in done.stderr
 
 
-def test_credentials_come_from_files_as_well(world: World, tmp_path: Path) -> None:
-    for name, value in {"token": world.vault.root_token, "user": "26", "company": "Acme"}.items():
+def test_credentials_come_from_files_as_well(kv2: World, tmp_path: Path) -> None:
+    for name, value in {"token": kv2.vault.root_token, "user": "26", "company": "Acme"}.items():
         (tmp_path / name).write_text(value + "\n")
-    answer = world.get(
+    answer = kv2.get(
         VAULT_TOKEN=None,
         VAULT_TOKEN_FILE=str(tmp_path / "token"),
         KLEARSTACK_USER_ID=None,
@@ -193,46 +193,46 @@ def test_credentials_come_from_files_as_well(world: World, tmp_path: Path) -> No
     assert answer["vault"]["path"] == "klearstack/Acme/26/access"
 
 
-def test_the_identity_comes_from_standard_input_and_the_vault_token_from_home(world: World) -> None:
-    (world.home / ".vault-token").write_text(world.vault.root_token + "\n")
+def test_the_identity_comes_from_standard_input_and_the_vault_token_from_home(kv2: World) -> None:
+    (kv2.home / ".vault-token").write_text(kv2.vault.root_token + "\n")
     arguments = ("get", "--user-id", "-", "--company-name", "-", "--format", "json")
-    done = run(*arguments, environ=world.environ | {"VAULT_TOKEN": None}, stdin="26\nAcme\n")
+    done = run(*arguments, environ=kv2.environ | {"VAULT_TOKEN": None}, stdin="26\nAcme\n")
     assert json.loads(done.stdout)["vault"]["path"] == "klearstack/Acme/26/access"
 
 
-def test_bao_variables_come_before_vault_variables(world: World) -> None:
-    answer = world.get(
-        BAO_ADDR=world.vault.address, VAULT_ADDR="http://127.0.0.1:9", BAO_TOKEN=world.vault.root_token
+def test_bao_variables_come_before_vault_variables(kv2: World) -> None:
+    answer = kv2.get(
+        BAO_ADDR=kv2.vault.address, VAULT_ADDR="http://127.0.0.1:9", BAO_TOKEN=kv2.vault.root_token
     )
     assert answer["source"] == "endpoint"
 
 
-def test_output_goes_into_a_private_file_and_nowhere_else(world: World, tmp_path: Path) -> None:
+def test_output_goes_into_a_private_file_and_nowhere_else(kv2: World, tmp_path: Path) -> None:
     file = tmp_path / "token"
-    done = world.run("get", "--output", str(file))
+    done = kv2.run("get", "--output", str(file))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert file.read_text().strip() == world.endpoint.issued[1]
+    assert file.read_text().strip() == kv2.endpoint.issued[1]
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_output_that_cannot_be_made_costs_no_request_and_one_that_is_full_no_token(world: World) -> None:
-    done = world.run("get", "--output", str(world.home / "missing" / "token"))
-    assert (done.returncode, done.stdout, world.endpoint.requests) == (73, "", 0)
-    done = world.run("get", "--output", str(device(world.home, "full")))
+def test_an_output_that_cannot_be_made_costs_no_request_and_one_that_is_full_no_token(kv2: World) -> None:
+    done = kv2.run("get", "--output", str(kv2.home / "missing" / "token"))
+    assert (done.returncode, done.stdout, kv2.endpoint.requests) == (73, "", 0)
+    done = kv2.run("get", "--output", str(device(kv2.home, "full")))
     assert (done.returncode, done.stdout) == (74, "")
-    assert world.get()["source"] == "vault"
+    assert kv2.get()["source"] == "vault"
 
 
-def test_curl_takes_the_token_from_standard_input(world: World) -> None:
-    config = world.run("get", "--format", "curl").stdout
+def test_curl_takes_the_token_from_standard_input(kv2: World) -> None:
+    config = kv2.run("get", "--format", "curl").stdout
     shown = subprocess.run(
-        ["curl", "-sS", "-K", "-", "-v", world.endpoint.url],
+        ["curl", "-sS", "-K", "-", "-v", kv2.endpoint.url],
         input=config,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert f"Authorization: Bearer {world.endpoint.issued[1]}" in shown.stderr
+    assert f"Authorization: Bearer {kv2.endpoint.issued[1]}" in shown.stderr
 
 
 def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> None:
@@ -279,14 +279,14 @@ def test_the_module_runs_as_the_command_does() -> None:
     assert done.stdout.startswith("klearstack-vault ")
 
 
-def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(world: World, tmp_path: Path) -> None:
+def test_a_standard_output_that_is_full_is_no_bug_and_loses_no_token(kv2: World, tmp_path: Path) -> None:
     with device(tmp_path, "full").open("w") as full:
         done = subprocess.run(
-            [*COMMAND, "get"], env=world.environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [*COMMAND, "get"], env=kv2.environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 74
     assert "Standard output" in done.stderr
-    assert world.get()["source"] == "vault"
+    assert kv2.get()["source"] == "vault"
 
 
 def test_a_revoked_vault_token_is_said_to_be_one(kv2: World) -> None:

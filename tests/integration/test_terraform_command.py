@@ -97,10 +97,10 @@ def test_mount_and_folder_come_from_the_query_first(kv2: World) -> None:
     )  # "" is as good as left out
 
 
-def test_tokens_come_only_with_the_option_that_says_so(world: World) -> None:
-    result = answer(world, "--with-tokens")
+def test_tokens_come_only_with_the_option_that_says_so(kv2: World) -> None:
+    result = answer(kv2, "--with-tokens")
     assert set(result) == REFERENCE | {"access_token", "refresh_token"}
-    assert [result["refresh_token"], result["access_token"]] == world.endpoint.issued
+    assert [result["refresh_token"], result["access_token"]] == kv2.endpoint.issued
 
 
 def test_with_the_endpoint_down_a_token_that_lives_is_referred_to_in_silence(world: World) -> None:
@@ -109,9 +109,9 @@ def test_with_the_endpoint_down_a_token_that_lives_is_referred_to_in_silence(wor
     assert answer(world, query={"renew": "true"}) == result
 
 
-def test_no_setting_makes_it_refer_to_a_token_that_is_not_in_vault(world: World) -> None:
-    done = ask(world, VAULT_ADDR="http://127.0.0.1:9", KLEARSTACK_ON_VAULT_ERROR="bypass")
-    assert (done.returncode, done.stdout, world.endpoint.mints) == (69, "", 0)
+def test_no_setting_makes_it_refer_to_a_token_that_is_not_in_vault(kv2: World) -> None:
+    done = ask(kv2, VAULT_ADDR="http://127.0.0.1:9", KLEARSTACK_ON_VAULT_ERROR="bypass")
+    assert (done.returncode, done.stdout, kv2.endpoint.mints) == (69, "", 0)
 
 
 @pytest.mark.parametrize(

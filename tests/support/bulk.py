@@ -106,3 +106,18 @@ def assert_connections_are_kept(world: World, count: int) -> None:
         assert count * 2 <= asked["POST", "data"] <= count * 2.1
         assert len(vault.requests) == asked.total() + mount_looks(vault)
     assert 10 < peak < 150
+
+
+def assert_a_manifest_streams(world: World, count: int) -> None:
+    """It is checked to its end, whatever its length, in the same memory."""
+    path = Path(manifest(world, range(count)))
+    with path.open("a") as file:
+        file.write("- {}\n")
+    with subprocess.Popen(
+        [*COMMAND, "sync", str(path)], env=world.environ, stderr=subprocess.PIPE, text=True
+    ) as process:
+        peak = peak_memory(process)
+        _, said = process.communicate()
+    assert (process.returncode, world.endpoint.requests) == (78, 0)
+    assert f"line {count + 3}: `user_id` is missing" in said
+    assert 10 < peak < 150
