@@ -1,6 +1,5 @@
 """A cluster of three: standbys that answer from an older state, and a leader that dies in the middle of a sync."""
 
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.cli import COMMAND, World
+from support.cli import World
+from support.crowd import assert_one_mint
 from support.fakes import token
 from support.raft import Cluster, insist, raft_cluster
 from support.vault import Vault
+from support.waiting import until
 
 from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.identity import Identity
@@ -84,14 +85,7 @@ def test_a_kv_engine_that_a_standby_is_still_setting_up_is_waited_for(cluster: C
 def test_processes_that_talk_to_a_standby_mint_once(cluster: Cluster, tmp_path: Path) -> None:
     with Simulator() as endpoint, closing(Vault(standby(cluster), cluster.root_token)) as vault:
         world = World(endpoint, vault, "secret", tmp_path)
-        for number in range(3):
-            environ = world.environ | {"KLEARSTACK_USER_ID": f"standby{number}"}
-            processes = [
-                subprocess.Popen([*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, text=True)
-                for _ in range(6)
-            ]
-            assert len({process.communicate(timeout=60)[0] for process in processes}) == 1
-        assert endpoint.mints == 3
+        assert_one_mint(world, 6, "get")  # tests/long does it three times
 
 
 def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Cluster) -> None:
@@ -114,8 +108,7 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
     stores = [store_on(cluster, *cluster.addresses) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(one, range(count))
-        while len(done) < count / 3:
-            time.sleep(0.01)
+        until(lambda: len(done) >= count / 3)
         leader.kill()
         stored = list(results)
     for _, transport in stores:

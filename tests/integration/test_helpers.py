@@ -15,10 +15,14 @@ from typing import ClassVar
 import pytest
 from support.cli import COMMAND, World, run
 from support.devices import device
+from support.fakes import ACME
+from support.fakes import token as made_token
 from support.leaks import leaked, watched_processes
 from support.tls import pki, serving_https
 
 from vault_plugin.clock import parse_rfc3339
+from vault_plugin.record import to_data
+from vault_plugin.tokens import Kind
 
 SCRIPTS = Path(sys.executable).parent
 BAZEL, GIT = "klearstack-vault-credential-helper", "git-credential-klearstack-vault"
@@ -180,12 +184,15 @@ def test_a_failure_is_one_line_without_a_secret(
 
 
 def test_a_stale_token_is_handed_over_in_silence(kv2: World) -> None:
-    kv2.endpoint.access_ttl = 8
-    token = kv2.get()["access_token"]
+    kv2.store()
     kv2.endpoint.fault = "503"
-    while exp(token) - time.time() > 3.9:  # past half of its life, so that a new one is wanted
-        time.sleep(0.1)
-    done = kv2.run("helper", "--deadline", "1", "exec-credential")
+    now, path = int(time.time()), ACME.path("klearstack", Kind.ACCESS)
+    # Past half of its life, so that a new one is wanted.
+    stored = made_token(at=now - 100, exp=now + 90, by=kv2.endpoint.url)
+    token = stored.value.reveal()
+    kv2.vault.set_life(kv2.mount, path, "88s")
+    kv2.vault.write(kv2.mount, path, to_data(stored, ACME, "7.8.9"))
+    done = kv2.run("helper", "exec-credential", KLEARSTACK_MIN_TTL="1h")
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)["status"]
     assert status["token"] == token

@@ -109,7 +109,7 @@ def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes)
 
 @pytest.mark.measured
 def test_a_value_that_vault_cannot_read_is_written_over_if_it_is_ours(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=99)
         begun = time.monotonic()

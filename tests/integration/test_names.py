@@ -74,28 +74,22 @@ def by_watch(world: World, name: str) -> subprocess.CompletedProcess[str]:
     return world.run("watch", str(world.home / "m.yaml"))
 
 
+FACES = [
+    *(by_flag, by_user_id, by_stdin, by_file, by_exec, by_exec_credential, by_bazel, by_git, by_terraform),
+    *(by_sync, by_sync_flag, by_watch),
+]
+
+
+# Each invisible one is tried by two faces, and all of them by `get` below.
 @pytest.mark.parametrize(
-    "face",
-    [
-        *(
-            by_flag,
-            by_user_id,
-            by_stdin,
-            by_file,
-            by_exec,
-            by_exec_credential,
-            by_bazel,
-            by_git,
-            by_terraform,
-        ),
-        *(by_sync, by_sync_flag, by_watch),
-    ],
-    ids=lambda face: face.__name__[3:],
+    ("face", "invisible"),
+    list(zip(FACES, INVISIBLE * 2, strict=True)),
+    ids=[face.__name__[3:] for face in FACES],
 )
-def test_a_null_empty_or_invisible_name_gets_no_token(kv2: World, face: Face) -> None:
+def test_a_null_empty_or_invisible_name_gets_no_token(kv2: World, face: Face, invisible: str) -> None:
     assert kv2.environ["KLEARSTACK_COMPANY_NAME"] == "Acme"  # what it must not become
     assert kv2.environ["KLEARSTACK_USER_ID"] == "26"
-    for name in ("", INVISIBLE[2], INVISIBLE[3]):
+    for name in ("", invisible):
         done = face(kv2, name)
         assert (done.returncode, done.stdout) == (76 if face is by_terraform else 78, ""), ascii(name)
         assert "company_name" in done.stderr.replace("-", "_") or face is by_user_id

@@ -1,62 +1,23 @@
 """`sync` while the endpoint or Vault fails for a while, for good, or for some identities alone."""
 
-import threading
-import time
-
 import pytest
 from support.buckets import limited
 from support.cli import World
 from support.fault_proxy import FaultProxy
+from support.outages import (
+    Syncing,
+    assert_a_mount_that_vanishes_wastes_little,
+    assert_a_read_only_policy_wastes_little,
+    assert_a_revoked_token_wastes_little,
+    assert_nobody_is_left_out,
+    limited_token,
+)
 from support.vault import Vault
-
-from vault_plugin.simulator import Simulator
-
-PATIENCE = 60  # seconds that a real wait may take before the test has failed
-
-
-def manifest(world: World, count: int) -> str:
-    path = world.home / "manifest.csv"
-    path.write_text("user_id\n" + "".join(f"{user}\n" for user in range(count)))
-    return str(path)
-
-
-class Syncing:
-    """A sync in the background; `wait` gives its exit code and streams."""
-
-    def __init__(self, world: World, count: int, *options: str, **environ: str | None) -> None:
-        self._thread = threading.Thread(target=self._run, args=(world, count, options, environ))
-        self._thread.start()
-
-    def _run(
-        self, world: World, count: int, options: tuple[str, ...], environ: dict[str, str | None]
-    ) -> None:
-        self.done = world.run("sync", manifest(world, count), *options, **environ)
-
-    def wait(self) -> tuple[int, str, str]:
-        self._thread.join(90)
-        return self.done.returncode, self.done.stdout, self.done.stderr
-
-
-def reached(endpoint: Simulator, mints: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while endpoint.mints < mints:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("fault", ["503", "reset"])
 def test_six_seconds_of_failures_in_the_middle_leave_nobody_out(kv2: World, fault: str) -> None:
-    kv2.endpoint.latency = 0.02
-    running = Syncing(kv2, 500)
-    reached(kv2.endpoint, 150)
-    kv2.endpoint.fault = fault
-    time.sleep(6)
-    requests = kv2.endpoint.requests - kv2.endpoint.mints
-    kv2.endpoint.fault = ""
-    assert running.wait() == (0, "500 identities: 500 minted\n", "")
-    assert kv2.endpoint.mints == 500
-    # What was in flight with its tries, and a few probes.
-    assert requests <= 16 * 4 + 5 * 4
+    assert_nobody_is_left_out(kv2, fault, 200)  # tests/long has 500
 
 
 def test_a_lasting_outage_is_told_once_with_a_count(kv2: World) -> None:
@@ -95,56 +56,19 @@ def test_a_rate_limit_pauses_the_whole_run(kv2: World, retry_after: int | None) 
     assert len(bucket.refused) <= 3 * 16
 
 
-def limited_token(world: World, *, policy: str | None = None) -> str:
-    rule = policy or f'path "{world.mount}/*" {{ capabilities = ["create", "read", "update"] }}'
-    world.vault.admin.sys.create_or_update_policy(world.mount, rule)
-    made = world.vault.admin.auth.token.create(policies=[world.mount])
-    return str(made["auth"]["client_token"])
-
-
-def stored(world: World, count: int) -> int:
-    """How many identities have an access token in Vault."""
-    return sum(
-        world.vault.read(world.mount, f"klearstack/Acme/{user}/access") is not None for user in range(count)
-    )
+# tests/long has 500 for each of these.
 
 
 def test_a_token_that_is_revoked_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
-    token = limited_token(kv2)
-    kv2.endpoint.latency = 0.05
-    running = Syncing(kv2, 500, "--stop-after", "2", VAULT_TOKEN=token)
-    reached(kv2.endpoint, 100)
-    kv2.vault.admin.auth.token.revoke(token)
-    code, _, err = running.wait()
-    assert code == 5
-    assert kv2.endpoint.mints - stored(kv2, 500) <= 16
-    (line,) = err.splitlines()
-    assert "Vault does not know the Vault token" in line
+    assert_a_revoked_token_wastes_little(kv2, 150)
 
 
 def test_a_policy_that_becomes_read_only_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
-    token = limited_token(kv2)
-    kv2.endpoint.latency = 0.05
-    running = Syncing(kv2, 500, VAULT_TOKEN=token)
-    reached(kv2.endpoint, 100)
-    limited_token(kv2, policy=f'path "{kv2.mount}/*" {{ capabilities = ["read"] }}')
-    code, _, err = running.wait()
-    assert code == 5
-    assert kv2.endpoint.mints - stored(kv2, 500) <= 16
-    assert "Its policy lacks a capability here" in err
+    assert_a_read_only_policy_wastes_little(kv2, 150)
 
 
 def test_a_mount_that_vanishes_is_named_and_wastes_no_more_mints_than_are_in_flight(kv2: World) -> None:
-    kv2.endpoint.latency = 0.05
-    running = Syncing(kv2, 500, "--stop-after", "2")
-    reached(kv2.endpoint, 100)
-    kv2.vault.admin.sys.disable_secrets_engine(kv2.mount)
-    before = kv2.endpoint.mints
-    code, _, err = running.wait()
-    assert code == 5
-    assert kv2.endpoint.mints - before <= 16
-    (line,) = err.splitlines()
-    assert f"No KV secrets engine is mounted at {kv2.mount}" in line
+    assert_a_mount_that_vanishes_wastes_little(kv2, 150)
 
 
 def test_a_policy_that_denies_some_paths_costs_the_others_nothing(kv2: World, bao: Vault) -> None:

@@ -37,39 +37,39 @@ def in_namespace(world: World, script: str, **environ: str) -> subprocess.Comple
     )
 
 
-def test_a_device_is_written_to_and_stays_a_device(world: World) -> None:
-    null = device(world.home, "null")
+def test_a_device_is_written_to_and_stays_a_device(kv2: World) -> None:
+    null = device(kv2.home, "null")
     for command in (("get", "--output", str(null)), ("get", "--format", "env", "--output", str(null))):
-        done = world.run(*command)
+        done = kv2.run(*command)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert stat.S_ISCHR(null.lstat().st_mode)
-    full = device(world.home, "full")
-    assert world.run("get", "--output", str(full)).returncode == 74
+    full = device(kv2.home, "full")
+    assert kv2.run("get", "--output", str(full)).returncode == 74
     assert stat.S_ISCHR(full.lstat().st_mode)
 
 
-def test_what_cannot_be_written_costs_no_request(world: World) -> None:
-    (world.home / "folder").mkdir()
-    os.mknod(world.home / "socket", stat.S_IFSOCK | 0o600)
-    with FaultProxy(world.vault.address) as proxy:
+def test_what_cannot_be_written_costs_no_request(kv2: World) -> None:
+    (kv2.home / "folder").mkdir()
+    os.mknod(kv2.home / "socket", stat.S_IFSOCK | 0o600)
+    with FaultProxy(kv2.vault.address) as proxy:
         for name in ("folder", "socket", "missing/token", "folder/" + "x" * 256):
-            done = world.run("get", "--output", str(world.home / name), VAULT_ADDR=proxy.address)
+            done = kv2.run("get", "--output", str(kv2.home / name), VAULT_ADDR=proxy.address)
             assert (done.returncode, done.stdout) == (73, ""), name
-            done = world.run(
-                "get", "--format", "github", VAULT_ADDR=proxy.address, GITHUB_OUTPUT=str(world.home / name)
+            done = kv2.run(
+                "get", "--format", "github", VAULT_ADDR=proxy.address, GITHUB_OUTPUT=str(kv2.home / name)
             )
             assert (done.returncode, done.stdout) == (73, ""), name
         assert proxy.requests == []
-    assert world.endpoint.requests == 0
-    assert stat.S_ISSOCK((world.home / "socket").lstat().st_mode)
+    assert kv2.endpoint.requests == 0
+    assert stat.S_ISSOCK((kv2.home / "socket").lstat().st_mode)
 
 
-def test_a_fifo_without_a_reader_ends_by_the_deadline(world: World) -> None:
-    world.get()
-    os.mkfifo(world.home / "fifo")
-    done = world.run("get", "--deadline", "1", "--output", str(world.home / "fifo"))
+def test_a_fifo_without_a_reader_ends_by_the_deadline(kv2: World) -> None:
+    kv2.store()
+    os.mkfifo(kv2.home / "fifo")
+    done = kv2.run("get", "--deadline", "1", "--output", str(kv2.home / "fifo"))
     assert (done.returncode, done.stdout) == (74, "")
-    assert stat.S_ISFIFO((world.home / "fifo").lstat().st_mode)
+    assert stat.S_ISFIFO((kv2.home / "fifo").lstat().st_mode)
 
 
 def test_a_lock_folder_alone_is_enough_where_nothing_else_can_be_written(kv2: World) -> None:

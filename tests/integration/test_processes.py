@@ -4,21 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import notes
 from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
-
-
-def wait_for(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+from support.waiting import until
 
 
 def as_pid_1() -> list[str]:
@@ -91,9 +83,9 @@ def test_watch_as_pid_1_waits_for_them_and_has_its_hooks_exit_code(kv2: World) -
         text=True,
     ) as process:
         try:
-            wait_for(log.exists)
+            until(log.exists)
             (init,) = children_of(process.pid)
-            wait_for(lambda: children_of(int(init)) == [])
+            until(lambda: children_of(int(init)) == [])
         finally:
             os.kill(int(children_of(process.pid)[0]), signal.SIGTERM)
         _, err = process.communicate(timeout=30)

@@ -208,14 +208,14 @@ def test_watch_stores_and_writes_none_and_asks_once(kv2: World) -> None:
 
 
 def test_python_raises_it_instead_of_returning_the_token_that_is_still_valid(kv2: World) -> None:
-    first = kv2.get()
+    first = kv2.store()
     kv2.endpoint.fault = "another-user"
     ours = settings(kv2, KLEARSTACK_MIN_TTL="1h")
     with connect(ours) as broker:
-        assert broker.get(ours.identity()).access.token.value.reveal() == first["access_token"]
+        assert broker.get(ours.identity()).access.token.value.reveal() == first
         with pytest.raises(UserMismatchError):
             broker.get(ours.identity(), renew=True)
-        assert broker.get(ours.identity()).access.token.value.reveal() == first["access_token"]
+        assert broker.get(ours.identity()).access.token.value.reveal() == first
 
 
 def test_a_stored_token_that_names_another_user_is_replaced(world: World) -> None:
@@ -240,7 +240,7 @@ def test_whole_numbers_are_the_same_user_on_paths_of_their_own(kv2: World) -> No
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_token_of_another_endpoint_is_refused(kv2: World, face: str) -> None:
-    kv2.get()
+    kv2.store()
     with Simulator() as production:
         done = ask(kv2, face, KLEARSTACK_URL=production.url)
         assert production.requests == 0
@@ -252,7 +252,7 @@ def test_a_token_of_another_endpoint_is_refused(kv2: World, face: str) -> None:
 
 
 def test_in_bulk_and_in_python_it_is_refused_too(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     with Simulator() as production:
         for options in ([], ["--check"]):
             done = kv2.run("sync", manifest(kv2, 26, 27), *options, KLEARSTACK_URL=production.url)
@@ -265,7 +265,7 @@ def test_in_bulk_and_in_python_it_is_refused_too(kv2: World) -> None:
 
 
 def test_renew_replaces_it_and_then_the_first_endpoint_is_the_other_one(world: World) -> None:
-    first = world.get()
+    first = world.store()
     with Simulator() as production:
         there = {"KLEARSTACK_URL": production.url}
         second = world.get("--renew", "--token", "both", **there)
@@ -276,12 +276,12 @@ def test_renew_replaces_it_and_then_the_first_endpoint_is_the_other_one(world: W
             assert secret is not None
             assert secret["issued_by"] == production.url
         assert world.run("get").returncode == 78
-    assert second["access_token"] != first["access_token"]
+    assert second["access_token"] != first
     assert world.endpoint.mints == 1
 
 
 def test_with_a_path_prefix_of_its_own_each_endpoint_is_served(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     with Simulator() as production:
         for source in ("endpoint", "vault"):
             answer = kv2.get("--path-prefix", "production", KLEARSTACK_URL=production.url)
@@ -290,7 +290,7 @@ def test_with_a_path_prefix_of_its_own_each_endpoint_is_served(kv2: World) -> No
 
 
 def test_another_spelling_of_the_url_is_the_same_endpoint(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     port = kv2.endpoint.url.rpartition(":")[2]
     for url in (
         f"HTTP://127.0.0.1:{port}/",
@@ -300,14 +300,14 @@ def test_another_spelling_of_the_url_is_the_same_endpoint(kv2: World) -> None:
 
 
 def test_the_issuer_is_seen_by_the_one_read_of_a_hit(kv2: World) -> None:
-    kv2.get()
+    kv2.store()
     with FaultProxy(kv2.vault.address) as proxy:
         assert kv2.get(VAULT_ADDR=proxy.address)["source"] == "vault"
         assert [line.split(" ")[0] for line in proxy.requests] == ["GET"]
 
 
 def test_what_version_010_stored_is_served_and_gets_its_issuer_with_the_next_mint(world: World) -> None:
-    first = world.get("--token", "both")
+    first = world.store()
     for kind in Kind:
         secret = stored(world, kind)
         assert secret is not None
@@ -317,7 +317,7 @@ def test_what_version_010_stored_is_served_and_gets_its_issuer_with_the_next_min
         there = {"KLEARSTACK_URL": production.url}
         for environ in ({}, there):
             answer = world.get(**environ)
-            assert (answer["source"], answer["access_token"]) == ("vault", first["access_token"])
+            assert (answer["source"], answer["access_token"]) == ("vault", first)
         world.get("--renew", **there)
         secret = stored(world, Kind.REFRESH)
         assert secret is not None

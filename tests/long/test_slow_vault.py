@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
+from support.waiting import until
 
 from vault_plugin.clock import parse_rfc3339
 
@@ -95,8 +96,7 @@ def test_a_write_held_for_8_seconds_whose_process_was_killed_is_corrected_by_the
             time.sleep(8)
             process.kill()
             process.communicate()
-        while not kv2.vault.metadata(kv2.mount, path)["current_version"]:
-            time.sleep(0.05)
+        until(lambda: kv2.vault.metadata(kv2.mount, path)["current_version"])
     assert early(kv2, path) < 0
     kv2.get()
     for one in (ACCESS, REFRESH):

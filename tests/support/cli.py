@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from support.vault import Vault
+from support.waiting import until
+from vault_plugin.app import connect
+from vault_plugin.faults import Fault
+from vault_plugin.settings import Settings
 from vault_plugin.simulator import Simulator
 
 COMMAND = [sys.executable, "-m", "vault_plugin"]
@@ -49,6 +53,22 @@ class World:
         assert (done.returncode, done.stderr) == (0, "")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+    def store(self) -> str:
+        """Have both tokens stored as a `get` stores them, but without a process; the access token."""
+        settings = Settings.from_env(self.environ)
+        with connect(settings) as broker:
+            return broker.get(settings.identity()).access.token.value.reveal()
+
+    def answer_when(self, condition: Callable[[], object]) -> None:
+        """Have the endpoint answer nobody until this is so."""
+        go_on = self.endpoint.next_fault
+
+        def held() -> Fault:
+            until(condition)
+            return go_on()
+
+        self.endpoint.next_fault = held  # type: ignore[method-assign]
 
 
 def kept() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Handles on real Vaults: what a test does to them as their administrator."""
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,8 @@ from typing import Any, cast
 
 import hvac
 from hvac.exceptions import InvalidPath, InvalidRequest
+
+from support.waiting import until
 
 
 class Vault:
@@ -22,16 +23,18 @@ class Vault:
         """Mount a fresh KV engine, `v1` or `v2`; its name. `config` is that of KV v2."""
         name = f"kv-{uuid.uuid4().hex[:8]}"
         self.admin.sys.enable_secrets_engine("kv", path=name, options={"version": version.removeprefix("v")})
-        while version == "v2":
-            try:
-                self.admin.write_data(f"{name}/config", data=config)
-            except InvalidRequest as failure:  # HashiCorp's Vault prepares a new mount for a moment
-                if "pgrading" not in str(failure):
-                    raise
-                time.sleep(0.05)
-            else:
-                break
+        if version == "v2":
+            until(lambda: self._configured(name, config))
         return name
+
+    def _configured(self, mount: str, config: dict[str, str]) -> bool:
+        try:
+            self.admin.write_data(f"{mount}/config", data=config)
+        except InvalidRequest as failure:  # HashiCorp's Vault prepares a new mount for a moment
+            if "pgrading" not in str(failure):
+                raise
+            return False
+        return True
 
     def namespace(self) -> str:
         """Make a namespace with a KV v2 at `kv`; its name."""

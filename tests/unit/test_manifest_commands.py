@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.devices import device
 from support.fakes import NOW, Run, Slots, jwt, token
+from support.waiting import until
 
 from vault_plugin import cli, service
 from vault_plugin.broker import Grant, Held
@@ -285,7 +286,7 @@ def test_a_signal_stops_it_exits_by_it_and_leaves_the_rest(
         if len(targets.asked) == 3:
             os.kill(os.getpid(), number)
         if len(targets.asked) >= 3:
-            wait_until(lambda: signal.getsignal(number) == signal.SIG_DFL)
+            until(lambda: signal.getsignal(number) == signal.SIG_DFL)
 
     targets.meanwhile = stopped
     done = run(
@@ -297,18 +298,13 @@ def test_a_signal_stops_it_exits_by_it_and_leaves_the_rest(
     assert signal.getsignal(number) == before
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    while not true():
-        pass
-
-
 def test_a_signal_that_comes_when_all_is_done_changes_nothing(
     run: Run, targets: FakeTargets, manifest: str
 ) -> None:
     def last() -> None:
         if len(targets.asked) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            wait_until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+            until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
 
     targets.meanwhile = last
     done = run("sync", "--concurrency", "1", manifest)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import NOW, OpenGate, Slots, jwt, token
+from support.waiting import until
 
 from vault_plugin import children, watch
 from vault_plugin.broker import Grant, Held
@@ -173,8 +174,12 @@ def test_all_are_looked_at_when_it_begins_and_again_when_they_are_due() -> None:
         assert {user for _, user, _ in targets.looked(5)} == {"0", "1", "2", "3", "4"}
         assert one.tried.wait(PATIENCE)
         seen: set[str] = set()
-        while len(seen) < 5:
-            seen |= {user for _, user, _ in targets.looked(1)}
+
+        def all_were_looked_at() -> bool:
+            seen.update(user for _, user, _ in targets.looked(1))
+            return len(seen) == 5
+
+        until(all_were_looked_at)
 
 
 def test_what_is_not_due_is_left_alone() -> None:
@@ -234,10 +239,7 @@ def test_an_outage_and_a_wait_for_the_rate_are_no_hanging(monkeypatch: pytest.Mo
     targets = FakeTargets()
     with watcher(targets, entry(1), entry(2), rate=0.001) as one:
         targets.looked(3)  # a check and a mint, and a check before the wait for the other mint
-        deadline = time.monotonic() + PATIENCE
-        while one.hangs and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert not one.hangs
+        until(lambda: not one.hangs)
 
 
 def test_a_file_system_that_hangs_is_a_worker_that_hangs(
