@@ -207,7 +207,7 @@ def test_open_descriptors_masks_and_ignored_signals_are_as_we_got_them(
 @pytest.mark.usefixtures("stored")
 def test_signals_reach_the_command_which_decides(kv2: World, way: tuple[str, ...]) -> None:
     traps = "; ".join(f"trap 'echo {name}' {name}" for name in SIGNALS)
-    last = """trap 'echo TERM; trap "exit 7" TERM' TERM"""
+    last = """trap 'trap "exit 7" TERM; echo TERM' TERM"""
     with running(kv2, f"{traps}; {last}; echo ready; while :; do sleep 0.01; done", *way) as process:
         assert line(process) == "ready\n"
         for name in SIGNALS:
