@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import COMMAND, World
+from support.cli import run as command
 from support.leaks import leaked, watched_processes
 from support.waiting import until
 
@@ -44,15 +45,7 @@ def environ(world: World, **more: str) -> dict[str, str]:
 
 
 def run(world: World, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "exec", *arguments],
-        env=environ(world, **more),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return command("exec", *arguments, environ=environ(world, **more), stdin=stdin)
 
 
 @contextmanager

@@ -91,14 +91,15 @@ def mount_looks(proxy: FaultProxy) -> int:
 
 
 def assert_connections_are_kept(world: World, count: int) -> None:
-    """As many as there are workers are made, and memory stays flat."""
+    """No more are made than there are workers, and memory stays flat."""
     path = manifest(world, range(count))
     with FaultProxy(world.endpoint.url) as endpoint, FaultProxy(world.vault.address) as vault:
         environ = world.environ | {"KLEARSTACK_URL": endpoint.address, "VAULT_ADDR": vault.address}
         with subprocess.Popen([*COMMAND, "sync", path, "--concurrency", "4"], env=environ) as process:
             peak = peak_memory(process)
         assert process.returncode == 0
-        assert (endpoint.connections(), vault.connections()) == (4, 4)
+        made = endpoint.connections(), vault.connections()
+        assert 1 <= min(made) <= max(made) <= 4, made
         asked = Counter(re.findall(r"(?m)^(\w+) /v1/[^/]+/(data|metadata)/", "\n".join(vault.requests)))
         assert asked["GET", "data"] == count * 2
         # On a loaded machine a life is now and then set again, since so much of it has passed.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import preloaded
 from support.vault import Vault
 from support.waiting import until
 from vault_plugin.app import connect
@@ -18,6 +19,7 @@ from vault_plugin.simulator import Simulator
 
 COMMAND = [sys.executable, "-m", "vault_plugin"]
 # What measures coverage in subprocesses, and what a fresh interpreter itself needs.
+_OURS = ("KLEARSTACK_", "VAULT_", "BAO_")
 _KEPT = ("PATH", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE", "PYTHONPATH")
 
 
@@ -80,9 +82,16 @@ def run(
     *arguments: str, environ: Mapping[str, str | None], stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """`klearstack-vault` with these arguments in this environment."""
+    given = {name: value for name, value in environ.items() if value is not None}
+    others = {name for name in given if not name.startswith(_OURS)}
+    if (
+        others <= {"HOME", "TMPDIR", *preloaded.environment()}
+        and preloaded.environment().items() <= given.items()
+    ):
+        return preloaded.run([*COMMAND, *arguments], given, stdin, 90)
     return subprocess.run(
         [*COMMAND, *arguments],
-        env={name: value for name, value in environ.items() if value is not None},
+        env=given,
         input=stdin,
         capture_output=True,
         text=True,
