@@ -85,7 +85,7 @@ def run(
     given = {name: value for name, value in environ.items() if value is not None}
     others = {name for name in given if not name.startswith(_OURS)}
     if (
-        others <= {"HOME", "TMPDIR", *preloaded.environment()}
+        others <= {"HOME", "TMPDIR", "COVERAGE_FILE", *preloaded.environment()}
         and preloaded.environment().items() <= given.items()
     ):
         return preloaded.run([*COMMAND, *arguments], given, stdin, 90)
