@@ -204,6 +204,22 @@ def test_an_empty_file_is_an_error(variable: str, content: bytes, tmp_path: Path
     )
 
 
+@pytest.mark.parametrize("auth", ["token", "approle", "kubernetes", "jwt"])
+def test_an_empty_file_of_a_credential_is_an_error_if_the_login_needs_it(auth: str, tmp_path: Path) -> None:
+    empty = file_with(tmp_path, b" \n")
+    names = ("VAULT_TOKEN", "VAULT_ROLE_ID", "VAULT_SECRET_ID", "VAULT_JWT")
+    own = {"KLEARSTACK_VAULT_AUTH": auth, "KLEARSTACK_VAULT_AUTH_ROLE": "ci"}
+    environ = home_with(tmp_path, b"hvs.another") | own | {f"{name}_FILE": empty for name in names}
+    needed = {"token": names[:1], "approle": names[1:3], "jwt": names[3:], "kubernetes": names[3:]}[auth]
+    assert complaint(environ) == (
+        "; ".join(
+            f"{name} or BAO{name[5:]}, as read from the file that {name}_FILE names, is empty"
+            for name in needed
+        )
+        + "."
+    )
+
+
 def test_all_that_is_missing_is_named_in_one_error() -> None:
     assert complaint({}) == (
         "--user-id (KLEARSTACK_USER_ID) is missing; --company-name (KLEARSTACK_COMPANY_NAME) is missing; "

@@ -1,13 +1,15 @@
 """One identity in several Vaults: whose credentials go where, and what one mint does for all."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeSource, FakeStore, pair, token
 
+from vault_plugin import targets
 from vault_plugin.broker import Broker
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
 from vault_plugin.record import Slot
@@ -213,6 +215,23 @@ def test_the_keys_of_a_target_are_the_promised_ones() -> None:
         *("address", "namespace", "cacert", "client_cert", "client_key", "auth", "auth_mount", "auth_role"),
         *("mount", "path_prefix", "token_file", "role_id_file", "secret_id_file", "jwt_file"),
     )
+
+
+def test_settings_are_gathered_anew_within_what_is_left_of_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again: list[Callable[[Deadline], Settings]] = []
+
+    @contextmanager
+    def connect(*_: object, reread: Callable[[Deadline], Settings], **_more: object) -> Iterator[None]:
+        again.append(reread)
+        yield
+
+    monkeypatch.setattr(targets, "connect", connect)
+    flags = {"deadline": "60"}
+    with connect_all([lambda **newer: settings_of(None, {**flags, **newer}, ENVIRON)]):
+        assert 1 < again[0](Deadline(2)).deadline <= 2
+        assert 0 < again[0](Deadline(0)).deadline < 0.1
 
 
 def test_to_connect_contacts_nobody_and_each_vault_has_a_broker(secret: str) -> None:
