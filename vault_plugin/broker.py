@@ -11,7 +11,7 @@ from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, St
 from vault_plugin.identity import Identity
 from vault_plugin.record import Slot, Stored, VaultRef, of_another_endpoint
 from vault_plugin.retry import Deadline
-from vault_plugin.tokens import Kind, Token, TokenPair
+from vault_plugin.tokens import Kind, Secret, Token, TokenPair
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class TokenReader(Protocol):
 class TokenStore(Protocol):
     """The truth about what is stored; `write` returns what is stored at the end, which may be another's token.
 
-    `repair` corrects what Vault would delete only after its JWT has expired.
+    `repair` corrects what Vault would delete only after its JWT has expired. `reject` removes the access token in the slot.
 
     A new pair of tokens is minted and written within `mint`, which waits until that can be done soon. `try_writing`
     finds out beforehand whether it can be stored.
@@ -46,6 +46,7 @@ class TokenStore(Protocol):
         age: float = 0.0,
     ) -> Stored: ...
     def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot: ...
+    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None: ...
 
 
 class TokenSource(Protocol):
@@ -300,6 +301,18 @@ class Broker:
                     identity, theirs.token, theirs.release_version, slot, deadline, age
                 )
                 self._refuse_others([landed])
+
+    def reject(self, identity: Identity, value: Secret) -> None:
+        """Have the next call mint, if this is the stored access token: a server has rejected it.
+
+        Each minute one rejection counts, and no other token is lost. Raises StoreError and its branches; BusyError and
+        OutputError as `get` does.
+        """
+        deadline = Deadline(self.deadline)
+        with self._flight(identity, deadline.part(LOCK_SHARE)):
+            slot = self._store().read(identity, Kind.ACCESS, deadline.half())
+            if slot.stored and slot.stored.token.value == value:
+                self._store().reject(identity, slot, deadline)
 
     def _on_time(
         self,

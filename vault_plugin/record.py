@@ -12,6 +12,10 @@ from vault_plugin.tokens import Kind, Token
 
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
 ISSUED_BY = "issued-by"  # custom_metadata: the endpoint whose token is below, where it is known
+REJECTED_AT = (
+    "rejected_at"  # in the data: when the token before this one was removed, since a server had rejected it
+)
+REJECTED_EVERY = 60.0  # seconds from one rejection that counts to the next
 MAX_MARK = 512  # bytes; the longest value that custom_metadata takes
 
 
@@ -67,8 +71,8 @@ class Stored(NamedTuple):
 
 class Slot(NamedTuple):
     """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
-    gave to that version, the token in it, if there still is one, the issuer that its custom_metadata names, and how long
-    Vault took to tell (seconds).
+    gave to that version, the token in it, if there still is one, the issuer that its custom_metadata names, how long
+    Vault took to tell (seconds), and when a token was rejected here (RFC 3339; empty if none was).
     """
 
     version: int = 0
@@ -76,11 +80,19 @@ class Slot(NamedTuple):
     stored: Stored | None = None
     issued_by: str = ""
     took: float = 0.0
+    rejected_at: str = ""
+
+    def newly_rejected(self, now: float) -> bool:
+        """Whether another rejection does not count yet, at `now` (Unix seconds by Vault's clock)."""
+        at = parse_rfc3339(self.rejected_at)
+        return at is not None and abs(now - at) < REJECTED_EVERY
 
 
-def to_data(token: Token, identity: Identity, release_version: str) -> dict[str, str]:
+def to_data(
+    token: Token, identity: Identity, release_version: str, *, rejected_at: str = ""
+) -> dict[str, str]:
     """The secret's data. Dates are RFC 3339, UTC."""
-    return {
+    data = {
         f"{token.kind}_token": token.value.reveal(),
         "token_type": "Bearer",
         "expires_at": format_rfc3339(token.expires_at),
@@ -91,6 +103,12 @@ def to_data(token: Token, identity: Identity, release_version: str) -> dict[str,
         "release_version": release_version,
         "issued_by": token.issued_by,
     }
+    return data | ({REJECTED_AT: rejected_at} if rejected_at else {})
+
+
+def rejected_at(data: Mapping[str, Any] | None) -> str:
+    """When a token was rejected at the path that holds this data (RFC 3339); empty if none was."""
+    return _text((data or {}).get(REJECTED_AT))
 
 
 def without_token(data: Mapping[str, str], kind: Kind) -> dict[str, str]:

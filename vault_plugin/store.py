@@ -7,18 +7,19 @@ reader goes by `expires_at`.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import floor, inf
+from math import ceil, floor, inf
 from typing import Any
 
-from vault_plugin.clock import ServerClock, parse_rfc3339
+from vault_plugin.clock import ServerClock, format_rfc3339, parse_rfc3339
 from vault_plugin.errors import StoreError, TokenError
 from vault_plugin.identity import Identity
 from vault_plugin.lifetime import Landing, ResponseTimes, fits, landing, plan
 from vault_plugin.record import (
     ISSUED_BY,
+    REJECTED_EVERY,
     Slot,
     Stored,
     VaultRef,
@@ -27,6 +28,7 @@ from vault_plugin.record import (
     marked_issuer,
     marks,
     marks_of,
+    rejected_at,
     stored_at,
     to_data,
     without_token,
@@ -112,12 +114,13 @@ class VaultStore:
         if answer is None:
             return Slot(took=took)
         if version == 1:
-            return Slot(stored=self._stored_at(ref, answer, identity, kind))
+            stored = self._stored_at(ref, answer, identity, kind)
+            return Slot(stored=stored, rejected_at=rejected_at(answer))
         metadata, data = answer["metadata"], answer["data"]
         if not is_ours(metadata):
             raise foreign()
         stored = self._stored_at(ref.of_version(metadata), data, identity, kind) if data else None
-        return _slot(metadata, stored)._replace(took=took)
+        return _slot(metadata, data, stored)._replace(took=took)
 
     def write(
         self,
@@ -159,6 +162,24 @@ class VaultStore:
         _log.info("Vault: %s/%s: deleted too late by %.1f s", task.ref.mount, task.ref.path, stored.overdue)
         return self._settled(task, slot._replace(life=None))
 
+    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None:
+        """Remove the access token that was read into `slot`, by a version without one, which says when that was.
+
+        Nothing is done within REJECTED_EVERY seconds after the last time, or if another token came first. Raises StoreError
+        and its branches.
+        """
+        now = self._clock.now()
+        if slot.stored is None or slot.newly_rejected(now):
+            return
+        token, ref = slot.stored.token, slot.stored.ref
+        data = to_data(token, identity, slot.stored.release_version, rejected_at=format_rfc3339(ceil(now)))
+        data = without_token(data, token.kind)
+        if self._kv_version(deadline) == 2:
+            with suppress(CasMismatchError):
+                self._client.write(ref.mount, ref.path, data, slot.version, deadline)
+        elif self.read(identity, token.kind, deadline).stored == slot.stored:
+            self._client.write_v1(ref.mount, ref.path, data | {"ttl": f"{REJECTED_EVERY:.0f}s"}, deadline)
+
     def _task(
         self,
         identity: Identity,
@@ -168,12 +189,14 @@ class VaultStore:
         deadline: Deadline,
         age: float,
     ) -> _Task:
+        now = self._clock.now()
+        rejected = slot.rejected_at if slot.newly_rejected(now) else ""
         return _Task(
             identity,
             token,
             VaultRef(self._mount, identity.path(self._prefix, token.kind)),
-            to_data(token, identity, release_version),
-            min(token.expires_at, self._clock.now() + token.life - age),
+            to_data(token, identity, release_version, rejected_at=rejected),
+            min(token.expires_at, now + token.life - age),
             ResponseTimes(slot.took),
             deadline,
         )
@@ -259,7 +282,8 @@ class VaultStore:
         except CasMismatchError:
             return self.read(task.identity, task.token.kind, task.deadline)
         self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
-        return _slot(metadata, Stored(task.token, ref.of_version(metadata), task.data["release_version"]))
+        stored = Stored(task.token, ref.of_version(metadata), task.data["release_version"])
+        return _slot(metadata, task.data, stored)
 
     def _given_up(self, task: _Task, slot: Slot) -> Slot:
         """What lies there when the token is too old to be written; if Vault would keep it too long, it is overwritten."""
@@ -323,11 +347,12 @@ def _landing(task: _Task, stored: Stored, life: int | None) -> Landing:
     return landing(parse_rfc3339(stored.ref.deletion_time), life, task.end, task.times)
 
 
-def _slot(metadata: dict[str, Any], stored: Stored | None) -> Slot:
-    """What KV v2's version metadata tells."""
+def _slot(metadata: dict[str, Any], data: Mapping[str, Any] | None, stored: Stored | None) -> Slot:
+    """What KV v2's version metadata and data tell."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
     life = round(deletion - created) if deletion and created else None
-    return Slot(metadata["version"], life, stored, marked_issuer(metadata))
+    issuer = marked_issuer(metadata)
+    return Slot(metadata["version"], life, stored, issuer, rejected_at=rejected_at(data))
 
 
 def _warn_of_limit(given: int | None) -> None:

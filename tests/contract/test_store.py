@@ -13,7 +13,7 @@ from vault_plugin.broker import TokenReader, TokenStore
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored, VaultRef, to_data
+from vault_plugin.record import Slot, Stored, VaultRef, to_data
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.store import VaultStore
@@ -356,3 +356,45 @@ def test_a_try_to_write_changes_nothing_that_is_stored(room: Room, stored: bool)
     newer = token(at=int(time.time()) + 1, jti="newer")
     landed = room.store.write(ACME, newer, "7.8.9", slot, deadline())
     assert landed.token.value == newer.value
+
+
+# A token that a server has rejected
+
+
+def access(room: Room) -> Slot:
+    return room.store.read(ACME, Kind.ACCESS, deadline())
+
+
+def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(room: Room) -> None:
+    room.put(token(at=now()))
+    refresh = room.put(token(Kind.REFRESH, at=now(), life=86400)).token
+    room.store.reject(ACME, access(room), deadline())
+    assert room.read() is None
+    assert room.read(Kind.REFRESH) == refresh
+    if room.warm:
+        assert room.warm.read(ACME, Kind.ACCESS, deadline()) is None
+    new = token(at=now(), jti="2")
+    assert room.put(new).token == new
+    room.store.reject(ACME, access(room), deadline())
+    assert room.read() == new
+    renewed = token(at=now() + 1, jti="3")  # nor the one after that
+    room.put(renewed)
+    room.store.reject(ACME, access(room), deadline())
+    assert room.read() == renewed
+
+
+def test_a_rejection_removes_no_token_that_came_in_between(room: Room) -> None:
+    room.put(token(at=now()))
+    slot = access(room)
+    newer = token(at=now() + 1, jti="newer")
+    room.put(newer)
+    room.store.reject(ACME, slot, deadline())
+    assert room.read() == newer
+
+
+def test_where_there_is_no_token_there_is_none_to_reject(room: Room) -> None:
+    room.put(token(at=now()))
+    room.store.reject(ACME, access(room), deadline())
+    slot = access(room)
+    room.store.reject(ACME, slot, deadline())
+    assert access(room).version == slot.version

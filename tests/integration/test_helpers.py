@@ -29,6 +29,7 @@ BAZEL, GIT = "klearstack-vault-credential-helper", "git-credential-klearstack-va
 HOSTS = {"KLEARSTACK_HELPER_HOSTS": "cache.example git.example:8443"}
 QUERY = "protocol=https\nhost=git.example:8443\n\n"
 EXEC_INFO = '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","spec":{}}'
+KUBERNETES = ("--any-cluster", "exec-credential")
 
 
 def script(
@@ -135,6 +136,19 @@ def test_git_may_store_and_erase_as_it_likes(kv2: World, operation: str) -> None
     assert (done.returncode, done.stdout, done.stderr, kv2.endpoint.requests) == (0, "", "", 0)
 
 
+@pytest.mark.parametrize("capable", [True, False], ids=["authtype", "password"])
+def test_what_git_itself_rejects_is_minted_again_at_most_once_a_minute(kv2: World, capable: bool) -> None:
+    query = f"capability[]=authtype\n{QUERY}" if capable else QUERY
+    tokens = []
+    for _ in range(3):
+        filled = git(kv2, "fill", query).stdout
+        tokens.append(next(part for part in kv2.endpoint.issued if part in filled))
+        done = git(kv2, "reject", f"{filled}\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert kv2.endpoint.mints == 2
+    assert (tokens[0] != tokens[1], tokens[1] == tokens[2]) == (True, True)
+
+
 @pytest.mark.parametrize("operation", ["store", "erase", "capability", "something-new"])
 def test_what_needs_no_token_needs_no_setting_either(kv2: World, operation: str) -> None:
     done = script(kv2, GIT, operation, stdin=QUERY, VAULT_ADDR="", KLEARSTACK_URL="")
@@ -152,7 +166,7 @@ def test_a_git_that_can_gets_a_bearer_token(kv2: World) -> None:
 
 @pytest.mark.parametrize("asked", ["", EXEC_INFO])
 def test_kubernetes_gets_its_credential(kv2: World, asked: str) -> None:
-    done = kv2.run("helper", "exec-credential", KUBERNETES_EXEC_INFO=asked)
+    done = kv2.run("helper", *KUBERNETES, KUBERNETES_EXEC_INFO=asked)
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
     assert answer["apiVersion"] == f"client.authentication.k8s.io/v1{'beta1' if asked else ''}"
@@ -166,7 +180,7 @@ def test_kubernetes_is_refused_in_one_line(kv2: World) -> None:
 
 
 ASKING = [
-    (("exec-credential",), ""),
+    (KUBERNETES, ""),
     (("bazel", "get"), '{"uri": "https://cache.example"}'),
     (("git", "get"), QUERY),
 ]
@@ -192,7 +206,7 @@ def test_a_stale_token_is_handed_over_in_silence(kv2: World) -> None:
     token = stored.value.reveal()
     kv2.vault.set_life(kv2.mount, path, "88s")
     kv2.vault.write(kv2.mount, path, to_data(stored, ACME, "7.8.9"))
-    done = kv2.run("helper", "exec-credential", KLEARSTACK_MIN_TTL="1h")
+    done = kv2.run("helper", *KUBERNETES, KLEARSTACK_MIN_TTL="1h")
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)["status"]
     assert status["token"] == token

@@ -38,7 +38,7 @@ def by_exec(world: World, name: str) -> subprocess.CompletedProcess[str]:
 
 
 def by_exec_credential(world: World, name: str) -> subprocess.CompletedProcess[str]:
-    return world.run("helper", "--company-name", name, "exec-credential")
+    return world.run("helper", "--any-cluster", "--company-name", name, "exec-credential")
 
 
 def by_bazel(world: World, name: str) -> subprocess.CompletedProcess[str]:

@@ -6,15 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from math import inf
+from math import ceil, inf
 from threading import Event
 from typing import Any, NamedTuple
 
+from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked
 from vault_plugin.outage import Gate, Scope
-from vault_plugin.record import Slot, Stored, VaultRef, foreign, stored_at, to_data
+from vault_plugin.record import (
+    REJECTED_AT,
+    Slot,
+    Stored,
+    VaultRef,
+    foreign,
+    rejected_at,
+    stored_at,
+    to_data,
+    without_token,
+)
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Token, TokenPair
 
@@ -128,8 +139,8 @@ class FakeStore:
         ref = _ref(identity.path("p", kind), version, deletion)
         if deletion <= self.now():
             return Slot(version)
-        accept = self.accept_other_users
-        return Slot(version, None, stored_at(ref, data, identity, kind, accept_other_users=accept))
+        stored = stored_at(ref, data, identity, kind, accept_other_users=self.accept_other_users)
+        return Slot(version, None, stored, rejected_at=rejected_at(data))
 
     def write(
         self,
@@ -152,7 +163,7 @@ class FakeStore:
             good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
             if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
-        return self._put(identity, token, release_version, newest.version + 1)
+        return self._put(identity, token, release_version, slot._replace(version=newest.version))
 
     def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
         """Like VaultStore: the same token in a new version, or none if it has expired."""
@@ -160,20 +171,31 @@ class FakeStore:
         if self.repair_error:
             raise self.repair_error
         assert slot.stored
-        stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot.version + 1)
+        stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot)
         alive = stored.token.expires_at > self.now()
         return Slot(slot.version + 1, None, stored if alive else None)
+
+    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None:
+        if self.read_only:
+            raise self.read_only
+        path = identity.path("p", Kind.ACCESS)
+        version, data, deletion = self.data[path]
+        if version == slot.version and not slot.newly_rejected(self.now()):
+            mark = {REJECTED_AT: format_rfc3339(ceil(self.now()))}
+            self.data[path] = version + 1, without_token(data, Kind.ACCESS) | mark, deletion
 
     def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
         """Have what is stored deleted so many seconds after its token expires."""
         version, data, deletion = self.data[identity.path("p", kind)]
         self.data[identity.path("p", kind)] = version, data, deletion + seconds
 
-    def _put(self, identity: Identity, token: Token, release_version: str, version: int) -> Stored:
+    def _put(self, identity: Identity, token: Token, release_version: str, slot: Slot) -> Stored:
+        """In the version after the slot's."""
         path = identity.path("p", token.kind)
-        data = to_data(token, identity, release_version) | {"managed": "yes"}
-        self.data[path] = version, data, token.expires_at
-        return Stored(token, _ref(path, version, token.expires_at), release_version)
+        rejected = slot.rejected_at if slot.newly_rejected(self.now()) else ""
+        data = to_data(token, identity, release_version, rejected_at=rejected) | {"managed": "yes"}
+        self.data[path] = slot.version + 1, data, token.expires_at
+        return Stored(token, _ref(path, slot.version + 1, token.expires_at), release_version)
 
     def _is_newer(self, theirs: Token, ours: Token) -> bool:
         valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)

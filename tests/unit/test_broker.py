@@ -35,7 +35,7 @@ from vault_plugin.errors import (
 )
 from vault_plugin.record import Slot, Stored, VaultRef
 from vault_plugin.retry import Deadline
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens import Kind, Secret
 
 DEADLINE = Deadline(10)
 URL = "https://api.example"
@@ -893,3 +893,47 @@ class TestALockThatStaysTaken:
         world.keep()
         self.taken(world)
         assert world.get(renew=True).stale
+
+
+# A token that a server has rejected
+
+
+def test_after_its_token_was_rejected_the_next_call_mints_at_most_once_a_minute() -> None:
+    world = World(pair(jti="1"), pair(jti="2"), pair(at=NOW + 60, jti="3"))
+    first = world.get().access.token
+    world.broker.reject(ACME, first.value)
+    assert world.source.mints == 1  # nothing is minted for a caller who may not come back
+    second = world.get().access.token
+    assert (second.jti, world.source.mints) == ("2", 2)
+    world.broker.reject(ACME, second.value)
+    assert (world.get().access.token, world.source.mints) == (second, 2)
+    world.clock.time += 61
+    world.broker.reject(ACME, second.value)
+    assert (world.get().access.token.jti, world.source.mints) == ("3", 3)
+
+
+def test_another_token_than_the_stored_one_changes_nothing() -> None:
+    world = World()
+    world.broker.reject(ACME, token().value)
+    assert world.store.data == {}
+    world.keep(jti="new")
+    before = dict(world.store.data)
+    for value in (token(jti="old").value, Secret(""), token(Kind.REFRESH, jti="new").value):
+        world.broker.reject(ACME, value)
+    assert world.store.data == before
+
+
+def test_a_rejection_that_vault_does_not_take_is_told() -> None:
+    world = World()
+    held = world.get().access.token
+    world.store.read_only = StoreRefusedError("no")
+    with pytest.raises(StoreRefusedError):
+        world.broker.reject(ACME, held.value)
+
+
+def test_a_date_of_rejection_far_from_now_does_not_keep_others_from_counting() -> None:
+    for ahead in (-3600, 3600):
+        slot = Slot(rejected_at=format_rfc3339(NOW + ahead))
+        assert not slot.newly_rejected(NOW)
+    for odd in ("", "yesterday", "2026-09-21"):
+        assert not Slot(rejected_at=odd).newly_rejected(NOW)

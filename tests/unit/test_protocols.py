@@ -23,14 +23,26 @@ from vault_plugin.broker import Grant, Held
 from vault_plugin.clock import parse_rfc3339
 from vault_plugin.errors import QueryError, UsageError
 from vault_plugin.identity import Identity
-from vault_plugin.protocols import MAX_QUERY, SAFETY, VERSIONS, bazel, exec_credential, git, until
+from vault_plugin.protocols import (
+    MAX_EXEC_INFO,
+    MAX_QUERY,
+    SAFETY,
+    VERSIONS,
+    bazel,
+    exec_credential,
+    git,
+    git_erase,
+    until,
+)
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Kind, Token
+from vault_plugin.tokens import Kind, Secret, Token
 
 SETTINGS = Settings(
     user_id="26", company_name="Acme", url="https://api.example/base", vault_addr=("https://v",)
 )
 asked: list[Identity] = []
+rejected: list[tuple[Identity, Secret]] = []
+OURS = {"server": "https://api.example"}  # as a cluster
 START = int(time.time()) - 100
 LIFE = 86400  # seconds: longer than a run of all tests, whose collection this is
 JWT = jwt(iat=START, exp=START + LIFE)
@@ -42,6 +54,9 @@ class FakeBroker:
         held = {Kind.ACCESS: Held(Token.from_jwt(JWT, Kind.ACCESS), None)}
         return Grant(held, "vault", stale=False, now=time.time())
 
+    def reject(self, identity: Identity, value: Secret) -> None:
+        rejected.append((identity, value))
+
 
 @contextmanager
 def connect(settings: Settings) -> Iterator[FakeBroker]:
@@ -51,13 +66,13 @@ def connect(settings: Settings) -> Iterator[FakeBroker]:
 @pytest.fixture(autouse=True)
 def _a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
+    rejected.clear()
     monkeypatch.setattr(protocols, "connect", connect)
 
 
 def info(version: str, **spec: object) -> str:
-    return json.dumps(
-        {"kind": "ExecCredential", "apiVersion": version, "spec": {"interactive": False} | spec}
-    )
+    about = {"interactive": False, "cluster": OURS} | spec
+    return json.dumps({"kind": "ExecCredential", "apiVersion": version, "spec": about})
 
 
 def ask_bazel(uri: object, *hosts: str, **more: object) -> dict[str, Any]:
@@ -91,8 +106,9 @@ def test_the_answer_is_of_the_version_that_was_asked_for(version: str) -> None:
     assert text.endswith("}\n")
 
 
-def test_who_says_no_version_gets_v1() -> None:
-    assert json.loads(exec_credential("", SETTINGS, ()))["apiVersion"] == "client.authentication.k8s.io/v1"
+def test_who_says_nothing_gets_v1() -> None:
+    answer = json.loads(exec_credential("", SETTINGS, (), any_cluster=True))
+    assert answer["apiVersion"] == "client.authentication.k8s.io/v1"
 
 
 @pytest.mark.parametrize(
@@ -109,31 +125,88 @@ def test_who_says_no_version_gets_v1() -> None:
         '{"apiVersion": ["client.authentication.k8s.io/v1"]}',
         '{"apiVersion": null}',
         "[" * 10_000,
+        info(VERSIONS[0], note="CANARY\udcff"),
     ],
 )
 def test_what_kubernetes_would_not_say_is_refused_unquoted(text: str) -> None:
+    text = text.replace("\\udcff", "\udcff")  # a byte of the environment that is no UTF-8
     with pytest.raises(QueryError) as caught:
-        exec_credential(text, SETTINGS, ())
+        exec_credential(text, SETTINGS, (), any_cluster=True)
     assert "CANARY" not in str(caught.value)
     assert asked == []
 
 
-def test_a_cluster_that_is_named_must_be_one_of_ours() -> None:
-    for server in ("https://evil.example", "http://api.example", None, 5):
-        cluster = info(VERSIONS[0], cluster={"server": server})
-        if server is None:
-            assert exec_credential(cluster, SETTINGS, ())
-        else:
-            with pytest.raises(QueryError, match="host"):
-                exec_credential(cluster, SETTINGS, ())
-    assert exec_credential(
-        info(VERSIONS[0], cluster={"server": "https://k8s.example:6443"}), SETTINGS, ["k8s.example:6443"]
-    )
+@pytest.mark.parametrize("any_cluster", [False, True])
+@pytest.mark.parametrize("server", ["https://evil.example", "http://api.example", "api.example", ""])
+def test_a_cluster_that_is_named_must_be_one_of_ours(server: str, any_cluster: bool) -> None:
+    with pytest.raises(QueryError, match="host"):
+        exec_credential(info(VERSIONS[0], cluster={"server": server}), SETTINGS, (), any_cluster=any_cluster)
+    assert asked == []
 
 
-@pytest.mark.parametrize("spec", [{"cluster": None}, {"cluster": []}, {"cluster": {}}, {"cluster": "x"}])
-def test_a_cluster_that_is_not_named_is_not_looked_at(spec: dict[str, object]) -> None:
-    assert exec_credential(info(VERSIONS[0], **spec), SETTINGS, ())
+def test_the_user_may_name_clusters() -> None:
+    k8s = info(VERSIONS[0], cluster={"server": "https://k8s.example:6443", "config": None})
+    assert exec_credential(k8s, SETTINGS, ["k8s.example:6443"])
+
+
+MALFORMED: list[dict[str, object]] = [
+    {"cluster": []},
+    {"cluster": {}},
+    {"cluster": "https://api.example"},
+    {"cluster": 5},
+    {"cluster": False},
+    {"cluster": {"server": None}},
+    {"cluster": {"server": 5}},
+    {"cluster": {"server": ["https://api.example"]}},
+    {"cluster": {"Server": "https://api.example"}},
+]
+NO_SPEC: list[object] = [[], "x", 5, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(info(VERSIONS[0], **spec) for spec in MALFORMED),
+        *(json.dumps({"apiVersion": VERSIONS[0], "spec": spec}) for spec in NO_SPEC),
+    ],
+)
+def test_a_malformed_cluster_is_refused_even_if_any_will_do(text: str) -> None:
+    with pytest.raises(QueryError, match=r"`spec\.cluster` without the address"):
+        exec_credential(text, SETTINGS, (), any_cluster=True)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        info(VERSIONS[0], cluster=None),
+        json.dumps({"apiVersion": VERSIONS[0], "spec": {"interactive": False}}),
+        json.dumps({"apiVersion": VERSIONS[0], "spec": None}),
+        json.dumps({"apiVersion": VERSIONS[1]}),
+    ],
+)
+def test_a_cluster_that_is_not_named_is_refused_unless_any_will_do(text: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        exec_credential(text, SETTINGS, ())
+    assert "--any-cluster" in caught.value.hint
+    assert "provideClusterInfo: true" in caught.value.hint
+    assert asked == []
+    assert exec_credential(text, SETTINGS, (), any_cluster=True)
+
+
+def test_kubernetes_query_may_be_1_mib_long_in_bytes_and_no_longer() -> None:
+    def padded(size: int, char: str) -> str:
+        cluster = OURS | {"certificate-authority-data": ""}
+        text = info(VERSIONS[0], cluster=cluster)
+        text = text.replace('data": "', 'data": "' + char * ((size - len(text)) // len(char.encode())))
+        return text + " " * (size - len(text.encode()))
+
+    for char in ("A", "\u00e9"):
+        assert len(padded(MAX_EXEC_INFO, char).encode()) == MAX_EXEC_INFO == 2**20
+        assert exec_credential(padded(MAX_EXEC_INFO, char), SETTINGS, ())
+        with pytest.raises(QueryError):
+            exec_credential(padded(MAX_EXEC_INFO + 1, char), SETTINGS, ())
 
 
 # Bazel
@@ -236,7 +309,7 @@ def test_any_other_uri_is_an_error_that_does_not_quote_it(uri: object) -> None:
 
 
 def test_hosts_that_the_user_names_are_served_besides_but_only_at_their_ports() -> None:
-    hosts = ("Cache.example", "cask.example", "git.example:8443", "[2001:DB8::1]:8080", "10.0.0.1")
+    hosts = ("Cache.example", "cask.example", "git.example:8443", "[2001:DB8:0::1]:8080", "10.0.0.1")
     for uri in (
         *("https://cache.EXAMPLE/x", "https://cache.example:443", "https://git.example:8443/x"),
         *("https://[2001:db8::1]:8080/", "https://10.0.0.1", "https://api.example"),
@@ -249,13 +322,39 @@ def test_hosts_that_the_user_names_are_served_besides_but_only_at_their_ports() 
 
 
 @pytest.mark.parametrize(
-    "host", ["https://x.example", "*.example", "x.example/path", "a b", "", "x@y", "x:y"]
+    "host",
+    [
+        *(
+            "https://x.example",
+            "*.example",
+            "x.example/path",
+            "a b",
+            "",
+            "x@y",
+            "x:y",
+            ".example",
+            "a..b",
+            ".",
+        ),
+        *("x:0", "x:65536", "x:99999", "x:", "[::1", "[]", "[::::]", "[1.2]", "[::1]:0", "ex\u00e4mple"),
+    ],
 )
 def test_a_host_that_is_none_is_refused_whoever_asks(host: str) -> None:
-    with pytest.raises(UsageError, match="--host"):
-        ask_bazel("https://api.example", host)
-    with pytest.raises(UsageError, match="--host"):
-        ask_git("protocol=https", "host=api.example", hosts=[host])
+    """Also where nothing else would look at the hosts: no cluster, another protocol, no credential."""
+    jwt_line = f"password={JWT}"
+    for ask in (
+        lambda: ask_bazel("https://api.example", host),
+        lambda: ask_bazel("http://evil.example", host),
+        lambda: ask_git("protocol=https", "host=api.example", hosts=[host]),
+        lambda: ask_git("protocol=ssh", "host=evil.example", hosts=[host]),
+        lambda: ask_git(hosts=[host]),
+        lambda: exec_credential("", SETTINGS, [host], any_cluster=True),
+        lambda: exec_credential(info(VERSIONS[0]), SETTINGS, ["good.example", host]),
+        lambda: erase("protocol=https", "host=api.example", jwt_line, hosts=[host]),
+    ):
+        with pytest.raises(UsageError, match="--host"):
+            ask()
+    assert (asked, rejected) == ([], [])
 
 
 def test_a_url_without_tls_makes_no_host_of_klearstacks_own() -> None:
@@ -286,6 +385,101 @@ def test_an_older_git_gets_a_password(more: tuple[str, ...]) -> None:
     )
     assert lines == ["username=oauth2", f"password={JWT}"]
     assert end.startswith("password_expiry_utc=")
+
+
+BASIC = 'Basic realm="x"'
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        (),
+        ("Bearer",),
+        ('bearer realm="x"',),
+        (BASIC, 'Bearer realm="x"'),
+        (f'{BASIC}, BEARER realm="y", error="invalid_token"',),
+        ('Basic realm="a \\" b",Bearer',),
+        (BASIC, ""),  # an empty value clears the list
+    ],
+)
+def test_a_server_that_names_bearer_or_has_not_been_asked_gets_a_bearer_token(
+    offers: Collection[str],
+) -> None:
+    lines = [f"wwwauth[]={one}" for one in offers]
+    said = ask_git("capability[]=authtype", "protocol=https", "host=api.example", *lines)
+    assert said[1:3] == ["authtype=Bearer", f"credential={JWT}"]
+
+
+@pytest.mark.parametrize(
+    "offers",
+    [
+        (BASIC,),
+        ("Negotiate", BASIC),
+        ('Basic realm="x, Bearer y"',),
+        ('Basic realm="\\", Bearer "',),
+        ("Basic realm=bearer",),
+        ("Bearers",),
+        ("xBearer",),
+        ('Basic realm="without an end, Bearer',),
+        ("", BASIC),
+    ],
+)
+def test_a_server_that_does_not_name_bearer_gets_a_password(offers: Collection[str]) -> None:
+    lines = [f"wwwauth[]={one}" for one in offers]
+    said = ask_git("capability[]=authtype", "protocol=https", "host=api.example", *lines)
+    assert said[:2] == ["username=oauth2", f"password={JWT}"]
+
+
+@pytest.mark.parametrize("hostile", ['"\\' * 30_000, '"' * 60_000, "," * 60_000, ", " * 30_000, " " * 60_000])
+def test_what_a_server_offers_is_looked_at_in_linear_time(hostile: str) -> None:
+    started = time.process_time()
+    ask_git("capability[]=authtype", "protocol=https", "host=api.example", f"wwwauth[]={hostile}")
+    assert time.process_time() - started < 5  # seconds; quadratic it takes a minute
+
+
+def test_lines_may_end_with_cr_lf() -> None:
+    lines = ("capability[]=authtype", "protocol=https", "host=api.example", "")
+    query = "".join(f"{line}\r\n" for line in (*lines, "nonsense"))
+    assert git(query.encode(), SETTINGS, ()).splitlines()[1:3] == ["authtype=Bearer", f"credential={JWT}"]
+    mixed = b"protocol=https\nhost=api.example\r\n\r\n"
+    assert git(mixed, SETTINGS, ())
+    assert git(b"protocol=https\nhost=api.example\r\r\n\n", SETTINGS, ()) == ""  # one CR is the line's end
+
+
+def erase(*lines: str, hosts: Collection[str] = ()) -> None:
+    git_erase("".join(f"{line}\r\n" for line in [*lines, ""]).encode(), lambda: SETTINGS, hosts)
+
+
+@pytest.mark.parametrize(
+    "credential", [(f"password={JWT}",), (f"credential={JWT}", "authtype=Bearer"), (f"password={JWT}", "credential=")]
+)  # fmt: skip
+def test_what_git_rejects_is_told_to_the_broker(credential: Collection[str]) -> None:
+    erase("protocol=https", "host=api.example", "username=oauth2", *credential)
+    assert rejected == [(Identity("26", "Acme"), Secret(JWT))]
+    assert asked == []  # nothing is minted for it
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("protocol=https", "host=evil.example", f"password={JWT}"),
+        ("protocol=http", "host=api.example", f"password={JWT}"),
+        ("protocol=https", f"password={JWT}"),
+        ("protocol=https", "host=api.example", "password=p"),
+        ("protocol=https", "host=api.example", f"password={jwt('refresh')}"),
+        ("protocol=https", "host=api.example"),
+        (),
+    ],
+)
+def test_no_other_credential_is_looked_at(lines: Collection[str]) -> None:
+    erase(*lines)
+    assert rejected == []
+
+
+def test_what_git_would_not_say_is_refused_at_erase_too() -> None:
+    with pytest.raises(QueryError) as caught:
+        erase("protocol=https", "CANARY")
+    assert "CANARY" not in str(caught.value)
 
 
 def test_a_user_name_that_git_has_already_stays() -> None:
@@ -396,6 +590,36 @@ def test_each_protocol_is_answered_on_standard_output(helper: Callable[..., Done
     assert JWT in done.out
     done = helper("exec-credential")
     assert json.loads(done.out)["status"]["token"] == JWT
+
+
+def test_kubernetes_may_be_answered_for_any_cluster(
+    helper: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_EXEC_INFO")
+    done = helper("exec-credential")
+    assert (done.code, done.out, "pass --any-cluster" in done.err, asked) == (76, "", True, [])
+    done = helper("--any-cluster", "exec-credential")
+    assert json.loads(done.out)["status"]["token"] == JWT
+    for protocol in ("bazel", "git"):
+        assert helper("--any-cluster", protocol, "get").code == 64
+
+
+@pytest.mark.parametrize("operation", ["get", "store", "erase", "capability", "new"])
+def test_hosts_of_the_environment_that_are_none_are_refused_in_every_operation(
+    helper: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_HELPER_HOSTS", "good.example https://bad.example")
+    for arguments in (("git", operation), ("bazel", operation), ("exec-credential",)):
+        done = helper(*arguments, query="protocol=https\nhost=api.example\n\n")
+        assert (done.code, done.out, asked) == (64, "", [])
+        assert "KLEARSTACK_HELPER_HOSTS" in done.err
+        assert "bad.example" not in done.err
+
+
+def test_git_may_erase_on_the_command_line(helper: Callable[..., Done]) -> None:
+    query = f"protocol=https\nhost=api.example\npassword={JWT}\n\n"
+    assert helper("git", "erase", query=query) == (0, "", "")
+    assert [one.reveal() for _, one in rejected] == [JWT]
 
 
 def test_git_is_told_what_we_can_do_and_we_keep_nothing(helper: Callable[..., Done]) -> None:

@@ -1,10 +1,14 @@
 """The README's tables are made from the code; run this file to write them anew."""
 
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import yaml
+
 from vault_plugin import errors
 from vault_plugin import exec as runner
+from vault_plugin.protocols import VERSIONS
 from vault_plugin.settings import Origin, Settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -105,6 +109,17 @@ def test_the_readme_calls_the_two_commands_as_they_are() -> None:
     text = README.read_text(encoding="utf-8")
     assert "python -m pip install '.[demo]' && klearstack-vault demo" in text
     assert "python -m pip install '.[test]' && python -m pytest" in text
+
+
+def test_the_recipe_for_kubectl_names_the_cluster() -> None:
+    text = README.read_text(encoding="utf-8")
+    recipes = [yaml.safe_load(one) for one in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    (kubeconfig,) = [one for one in recipes if "users" in one]
+    plugin = kubeconfig["users"][0]["user"]["exec"]
+    assert (plugin["command"], plugin["args"]) == ("klearstack-vault", ["helper", "exec-credential"])
+    assert (plugin["provideClusterInfo"], plugin["interactiveMode"]) == (True, "Never")
+    assert plugin["apiVersion"] in VERSIONS
+    assert "`provideClusterInfo: true` |" in text  # the table of callers says it, too
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import partial
 
 import click
 
@@ -24,8 +25,15 @@ from vault_plugin.streams import read_query, require_output
     help="A host, besides KlearStack's own, that may see the token; repeatable. "
     "[env: KLEARSTACK_HELPER_HOSTS, with spaces]",
 )
+@click.option(
+    "--any-cluster",
+    is_flag=True,
+    help="exec-credential: answer although kubectl does not name the cluster (no provideClusterInfo).",
+)
 @settings_options()
-def helper(protocol: str, operation: str, hosts: tuple[str, ...], **flags: str | bool | None) -> None:
+def helper(
+    *, protocol: str, operation: str, hosts: tuple[str, ...], any_cluster: bool, **flags: str | bool | None
+) -> None:
     """Answer Kubernetes, Bazel or git in their own protocol.
 
     OPERATION is what bazel (`get`) and git (`get`, ...) append. `klearstack-vault-credential-helper` and
@@ -33,7 +41,13 @@ def helper(protocol: str, operation: str, hosts: tuple[str, ...], **flags: str |
     """
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # callers may log what we say
     leave_stdin(flags)
-    if protocol == "git" and operation != "get":  # we keep nothing, so there is nothing to store or erase
+    protocols.check_hosts(hosts)
+    if any_cluster and protocol != "exec-credential":
+        raise UsageError("--any-cluster is for exec-credential.")
+    gather = partial(Settings.from_env, **flags)
+    if protocol == "git" and operation != "get":  # we keep nothing, so there is nothing to store
+        if operation == "erase":
+            protocols.git_erase(read_query(protocols.MAX_QUERY + 1), gather, hosts)
         print_out(protocols.GIT_CAPABILITY if operation == "capability" else "")
         return
     if operation != ("" if protocol == "exec-credential" else "get"):
@@ -42,9 +56,9 @@ def helper(protocol: str, operation: str, hosts: tuple[str, ...], **flags: str |
     query = b"" if protocol == "exec-credential" else read_query(protocols.MAX_QUERY + 1)
     require_output()
     if protocol == "exec-credential":
-        settings = Settings.from_env(**flags)
-        answer = protocols.exec_credential(os.environ.get("KUBERNETES_EXEC_INFO", ""), settings, hosts)
+        info = os.environ.get("KUBERNETES_EXEC_INFO", "")
+        answer = protocols.exec_credential(info, gather(), hosts, any_cluster=any_cluster)
     else:
         respond = protocols.bazel if protocol == "bazel" else protocols.git
-        answer = respond(query, Settings.from_env(**flags), hosts)
+        answer = respond(query, gather(), hosts)
     print_out(answer)
