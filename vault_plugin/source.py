@@ -20,6 +20,7 @@ from vault_plugin.clock import ServerClock
 from vault_plugin.errors import Failure, SourceBusyError, SourceError, TokenError, UserMismatchError
 from vault_plugin.failures import error_of, missing_parameter
 from vault_plugin.identity import Identity
+from vault_plugin.library_logs import unlogged
 from vault_plugin.network import Tls, within
 from vault_plugin.peer import Cause, Peer
 from vault_plugin.responses import SPEAKS_TLS, Response, cut_short
@@ -50,6 +51,9 @@ class _Connection(urllib3.connection.HTTPConnection):
     """A connection of ours for urllib3, which asks `peer` for it. TLS is there already."""
 
     response_class = Response
+    debuglevel = (
+        0  # with another one, which a program may set for all connections, http.client prints what is sent
+    )
     peer: Peer
 
     def connect(self) -> None:
@@ -149,7 +153,7 @@ class EndpointSource:
         except IndexError:
             adapter = _Adapter(self._peer)
         try:
-            with within(Deadline(min(self._timeout, left))):
+            with unlogged(), within(Deadline(min(self._timeout, left))):
                 return self._ask(adapter, identity)
         except SourceError as exc:
             if exc.failure == Failure("timeout") and left < self._timeout:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from vault_plugin import answers
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
+from vault_plugin.library_logs import unlogged
 from vault_plugin.network import Socket, Tls, within
 from vault_plugin.peer import Cause, LocalPeer, Peer
 from vault_plugin.responses import Response, cut_short
@@ -122,6 +123,7 @@ class _Connection(http.client.HTTPConnection):
     """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
 
     response_class = Response
+    debuglevel = 0  # with another one, which a program may set for all connections, it prints the Vault token
 
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer.host, peer.port)
@@ -304,7 +306,7 @@ class Transport:
         if self.index and method == "GET":
             # OpenBao's standbys answer reads from their own, older state unless told what must be in it.
             all_headers |= {"X-Vault-Index": self.index, "X-Vault-Inconsistent": "forward-active-node"}
-        with within(Deadline(min(self._timeout, seconds))):
+        with unlogged(), within(Deadline(min(self._timeout, seconds))):
             try:
                 answer = self._exchange(node, method, path, all_headers, body)
                 if answer.status == HTTPStatus.BAD_REQUEST and "X-Vault-Index" in all_headers:

@@ -21,6 +21,7 @@ from vault_plugin.errors import (
     StoreRefusedError,
     StoreSettingsError,
 )
+from vault_plugin.library_logs import unlogged
 from vault_plugin.retry import Deadline, full_jitter
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
@@ -88,7 +89,8 @@ class _Session:
     ) -> Iterator[None]:
         """The limits of what this thread sends inside."""
         self._local.limits = deadline, repeatable, in_time, is_settled
-        yield
+        with unlogged():  # as hvac sees what Vault answered
+            yield
 
     @property
     def sent(self) -> float:

@@ -31,7 +31,7 @@ def test_without_the_package_one_line_says_which_python_needs_it(bare: Ansible, 
         assert one["failed"]
         assert one["msg"].endswith(
             "klearstack.vault needs the Python package klearstack-vault in the Python that runs Ansible: "
-            f"{bare.programs}/python -m pip install klearstack-vault"
+            f"{bare.programs}/python -m pip install {ROOT}"
         )
         assert "\n" not in one["msg"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from support.ansible import Ansible, lookup, shown, token
 from support.cli import World
+from support.drip import closing
 from support.fault_proxy import FaultProxy
 
 from vault_plugin.simulator import Simulator
@@ -14,6 +15,7 @@ from vault_plugin.simulator import Simulator
 FAULTS = ["401", "500", "html", "not-json", "redirect", "wrong-type"]
 STATUSES = [200, 403, 500]
 CANARY = "hvs.CANARY7351"
+MALFORMED = f"HTTP/1.1 200 OK\r\n{CANARY} is no header\r\n\r\n{{}}".encode()  # which urllib3 logs
 # Only core 2.19 knows the first one.
 LOUD = {"ANSIBLE_DISPLAY_TRACEBACK": "always", "ANSIBLE_LOG_PATH": "log"}
 
@@ -43,6 +45,7 @@ def test_no_answer_of_either_side_makes_a_playbook_tell_a_secret(ansible: Ansibl
         for proxy, status in zip(proxies, STATUSES, strict=True):
             proxy.answer(lambda line: True, status, body=body, when="before", times=999)
         cases: list[dict[str, Any]] = [{"url": endpoint.url} for endpoint in endpoints]
+        cases += [{"url": stack.enter_context(closing(MALFORMED))}]
         cases += [{"vault_addr": proxy.address} for proxy in proxies]
         cases += [{"vault_token": one} for one in (CANARY, f"{CANARY}\n", f"a\n{CANARY}", {"a": CANARY})]
         cases += [{name: f"http://u:{CANARY}@127.0.0.1:9"} for name in ("url", "vault_addr")]

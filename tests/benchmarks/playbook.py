@@ -1,6 +1,6 @@
 """What a warm token costs a play, as whole runs in turn, beside its peer: python tests/benchmarks/playbook.py
 
-The peer is `community.hashi_vault.vault_kv2_get`, which reads the same secret: `pip install ansible klearstack-vault`.
+The peer is `community.hashi_vault.vault_kv2_get`, which reads the same secret: `pip install ansible .`.
 What counts is the time over a play that only shows a static message; quote the ratios, not the milliseconds.
 """
 

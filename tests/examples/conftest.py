@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,22 @@ from vault_plugin.embedded import binary, openbao
 from vault_plugin.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
+WHEEL = Path(
+    tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["klearstack-vault"][
+        "package"
+    ]
+).name
+_PIP = """\
+#!/bin/sh -eu
+for one; do
+  shift
+  case $one in
+    ./{wheel}) cmp "$one" "$PIP_FIND_LINKS/{wheel}" || exit 1; one=klearstack-vault ;;
+  esac
+  set -- "$@" "$one"
+done
+exec {command} "$@" {where}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +49,17 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ours(wheelhouse: Path) -> Path:
+    """Our wheel, by the name that the examples install it by."""
+    return wheelhouse / WHEEL
+
+
+@pytest.fixture(scope="session")
 def machine(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a machine where pip installs from the wheelhouse; `bao` goes by the name of `vault`.
 
-    After pip has shown that it can, jobs find uv's in its place: it does the same in a twentieth of the time.
+    After pip has shown that it can, jobs find uv's in its place: it does the same in a twentieth of the time. It takes a
+    wheel for what was installed from it, if it is there: jobs that run side by side must not install it anew.
     """
 
     def set_up(folder: Path) -> None:
@@ -43,10 +67,11 @@ def machine(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (programs / "vault").symlink_to(binary())
         # Before jobs that run side by side would install it at the same time into what they share here.
         pip = programs / "pip"
-        _quietly(str(pip), "install", "--quiet", "klearstack-vault", env=environ(folder))
+        _quietly(str(pip), "install", "--quiet", str(wheelhouse / WHEEL), env=environ(folder))
         where = [f"--python={programs}/python", "--no-config", "--no-index", f"--find-links={wheelhouse}"]
         pip.write_text(
-            f'#!/bin/sh\nexec {shlex.quote(find_uv_bin())} pip "$@" {shlex.join(where)}\n', encoding="utf-8"
+            _PIP.format(wheel=WHEEL, command=shlex.join([find_uv_bin(), "pip"]), where=shlex.join(where)),
+            encoding="utf-8",
         )
 
     def environ(folder: Path) -> dict[str, str]:

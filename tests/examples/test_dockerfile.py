@@ -1,6 +1,7 @@
 """The Dockerfile, really built, and the CronJob's pod in the image: as nobody, on a file system that cannot be written."""
 
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,18 @@ def docker() -> Iterator[Any]:
 
 
 @pytest.fixture
-def image(docker: Any, wheelhouse: Path) -> Iterator[str]:
+def image(docker: Any, wheelhouse: Path, ours: Path, tmp_path: Path) -> Iterator[str]:
     """Built from the Dockerfile as it stands, but for a base that no registry has to give."""
     name = f"klearstack-vault-{secrets.token_hex(6)}"
     rootfs, path = python_rootfs(wheelhouse)
+    context = tmp_path / "context"
+    context.mkdir()
+    for file in (FOLDER / "Dockerfile", ours):
+        shutil.copy(file, context)
     docker.api.import_image_from_data(rootfs, repository=name, tag="base", changes=f"ENV PATH={path}:/bin")
     try:
         built, _ = docker.images.build(
-            path=str(FOLDER), buildargs={"BASE": f"{name}:base"}, tag=f"{name}:built", rm=True, forcerm=True
+            path=str(context), buildargs={"BASE": f"{name}:base"}, tag=f"{name}:built", rm=True, forcerm=True
         )
         yield f"{name}:built"
         docker.images.remove(built.id, force=True)

@@ -49,9 +49,10 @@ class Repository:
 
 
 @pytest.fixture
-def repository(own: World, machine: Mapping[str, str], tmp_path: Path) -> Iterator[Repository]:
+def repository(own: World, machine: Mapping[str, str], ours: Path, tmp_path: Path) -> Iterator[Repository]:
     github, folder = GitHub(), tmp_path / "repository"
     folder.mkdir()
+    (folder / ours.name).symlink_to(ours)
     (folder / "klearstack.yaml").write_text((EXAMPLES / "manifest.yaml").read_text())
     (folder / "upload.sh").write_text(UPLOAD)
     (folder / "upload.sh").chmod(0o755)

@@ -36,9 +36,10 @@ class Project:
 
 
 @pytest.fixture
-def project(own: World, machine: Mapping[str, str], tmp_path: Path) -> Iterator[Project]:
+def project(own: World, machine: Mapping[str, str], ours: Path, tmp_path: Path) -> Iterator[Project]:
     gitlab, folder = GitLab(), tmp_path / "project"
     folder.mkdir()
+    (folder / ours.name).symlink_to(ours)
     (folder / "klearstack.yaml").write_text((EXAMPLES / "manifest.yaml").read_text())
     (folder / "upload.sh").write_text(UPLOAD)
     (folder / "upload.sh").chmod(0o755)

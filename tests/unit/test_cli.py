@@ -151,6 +151,47 @@ def test_no_command_at_all_shows_the_help_on_stderr(run: Run) -> None:
     assert "Usage: klearstack-vault" in done.err
 
 
+# What another version of click does not have, or has otherwise.
+@pytest.mark.parametrize(
+    "missing", ["NoArgsIsHelpError", "NoSuchOption", "BadOptionUsage", "MissingParameter"]
+)
+@pytest.mark.parametrize(
+    "argv",
+    [("get", f"--foo={CANARY}"), ("get", "--token", CANARY), ("get", CANARY), (CANARY,), ("get", "--user-id"), ("exec",)],
+    ids=lambda argv: " ".join(argv).replace(CANARY, "JWT"),
+)  # fmt: skip
+def test_with_no_version_of_click_is_there_a_traceback_or_what_was_typed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, argv: Sequence[str], missing: str
+) -> None:
+    for module in (click, click.exceptions):
+        monkeypatch.delattr(module, missing, raising=False)
+    done = run(*argv)
+    assert done.code in {64, 70}
+    assert (done.out, done.err.count("\n")) == ("", 1)
+    assert not any(part in done.err for part in CANARY.split("."))
+
+
+def test_with_an_older_click_a_token_is_printed_and_no_command_at_all_shows_the_help(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(click.exceptions, "NoArgsIsHelpError", raising=False)
+    assert run("get").code == 0
+    assert "Usage: klearstack-vault" in run().err
+
+
+def test_what_fails_while_an_error_is_put_into_words_shows_no_value(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(exc: click.ClickException) -> str:
+        raise ValueError(str(exc) + CANARY)
+
+    monkeypatch.setattr(cli, "_without_values", broken)
+    done = run("get", "--foo", CANARY)
+    assert (done.code, done.out) == (70, "")
+    assert "A bug of ours: ValueError at " in done.err
+    assert not any(part in done.err for part in CANARY.split("."))
+
+
 @pytest.mark.parametrize("argv", [("--help",), ("-h",), ("get", "--help"), ("get", "-h")])
 def test_help_is_an_answer(run: Run, argv: Sequence[str]) -> None:
     done = run(*argv)

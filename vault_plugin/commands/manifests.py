@@ -17,7 +17,7 @@ from vault_plugin.values import positive_duration
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Duration(click.ParamType[Any]):
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
     name = "DURATION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:

@@ -18,7 +18,7 @@ from vault_plugin.files import Rights
 from vault_plugin.watch import Hook, Stats, Watcher
 
 
-class _Mode(click.ParamType[Any]):
+class _Mode(click.ParamType):  # type: ignore[type-arg]  # as in manifests.py
     name = "MODE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from ansible import constants
 from ansible.errors import AnsibleError
@@ -36,9 +37,12 @@ FIELDS = {
 }
 IDENTITY = ("user_id", "company_name")
 NEVER_NULL = (*IDENTITY, "url", "vault_addr")
+# The folder above `ansible/` is the checkout's, if the collection is read from one.
+_CHECKOUT = [one for one in list(Path(__file__).parents)[6:7] if (one / "vault_plugin/app.py").is_file()]
+PACKAGE = str(_CHECKOUT[0]) if _CHECKOUT else "./klearstack_vault-0.1.0-py3-none-any.whl"
 MISSING = (
     "klearstack.vault needs the Python package klearstack-vault in the Python that runs Ansible: "
-    f"{sys.executable} -m pip install klearstack-vault"
+    f"{sys.executable} -m pip install {PACKAGE}"
 )
 _OMITTED = "__omit_place_holder__"  # what `omit` is before core 2.19, which has none in lookups
 _HINT = "`ansible-doc -t lookup klearstack.vault.token` explains each option."

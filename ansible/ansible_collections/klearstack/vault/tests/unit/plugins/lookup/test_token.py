@@ -77,6 +77,6 @@ def test_an_option_that_does_not_exist_is_named():
 def test_without_the_package_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "vault_plugin.app", None)
     importlib.reload(_engine)
-    assert f"{sys.executable} -m pip install klearstack-vault" in told(**ENOUGH)
+    assert f"{sys.executable} -m pip install {_engine.PACKAGE}" in told(**ENOUGH)
     monkeypatch.undo()
     importlib.reload(_engine)
