@@ -15,6 +15,9 @@ MODULE = "terraform/test_modules.py::test_the_modules_own_tests_pass"
 SCHEMA = "examples/test_schemas.py::test_an_example_passes_its_checker_and_a_spoilt_one_does_not"
 MANIFESTS = "examples/test_manifests.py::test_the_three_forms_name_the_same_identities"
 PODS = "examples/test_kubernetes.py::test_the_pods_of_the_job_mint_each_token_once_and_leave_none_out"
+WITH_VAULT = (
+    "terraform/test_modules.py::test_with_vault_runs_with_four_variables_and_its_policy_from_plan_to_destroy"
+)
 TESTED = {
     "ansible/README.md": LINKS,
     "ansible/execution-environment.yml": SCHEMA,
@@ -41,14 +44,15 @@ TESTED = {
     "systemd/README.md": LINKS,
     "systemd/klearstack-vault-watch.service": "examples/test_systemd.py::test_its_command_writes_the_files_notifies_reloads_and_ends",
     "terraform/README.md": LINKS,
-    "terraform/ephemeral-command/main.tf": "terraform/test_modules.py::test_ephemeral_command_calls_the_api_and_writes_nothing_down",
+    "terraform/ephemeral-command/main.tf": "terraform/test_modules.py::test_ephemeral_command_calls_the_api_and_writes_tokens_into_a_trace_alone",
     "terraform/modules/klearstack-token/README.md": "terraform/test_modules.py::test_the_modules_readme_names_each_variable_and_output",
     "terraform/modules/klearstack-token/main.tf": MODULE,
     "terraform/modules/klearstack-token/outputs.tf": MODULE,
     "terraform/modules/klearstack-token/tests/module.tftest.hcl": MODULE,
     "terraform/modules/klearstack-token/variables.tf": MODULE,
     "terraform/modules/klearstack-token/versions.tf": MODULE,
-    "terraform/with-vault/main.tf": "terraform/test_modules.py::test_with_vault_alone_and_four_variables_make_a_plan",
+    "terraform/with-vault/main.tf": WITH_VAULT,
+    "terraform/with-vault/policy.hcl": WITH_VAULT,
 }  # fmt: skip
 
 
