@@ -1,14 +1,22 @@
 """The module and the two root examples by the real `terraform`: what they do, how often they mint, what they leave."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.roots import EXAMPLES, Root, blocks_that_ask_at_once, plans_in_a_row
+from support.ports import own_port
+from support.roots import EXAMPLES, ROOT, Root, blocks_that_ask_at_once, commands, plans_in_a_row
+from support.terraform import Terraform
 from support.waiting import until
+
+from vault_plugin.embedded import binary
 
 COPY = "teams/scanning/klearstack"  # of the token, by with-vault
 
@@ -37,6 +45,46 @@ def leaks(root: Root, *outputs: str) -> list[str]:
                     texts[f"{path.name}/{name}"] = plan.read(name).decode(errors="replace")
     assert root.world.endpoint.issued
     return [where for where, text in texts.items() if any(secret in text for secret in secrets(root))]
+
+
+def test_the_readmes_ten_lines_work_as_pasted(terraform: Terraform, tmp_path: Path) -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)[0].splitlines()
+    assert len(lines) == 10
+    assert lines.pop(0).endswith("pip install --quiet '.[demo]'")  # whose commands are here by another way
+    ports = {"8080": str(own_port()), "8200": str(own_port())}
+    pasted = re.sub("8080|8200", lambda port: ports[port[0]], "\n".join(lines))
+    listen = f"-dev -dev-listen-address=127.0.0.1:{ports['8200']}"
+    assert "bao server -dev " in pasted
+    pasted = pasted.replace("bao server -dev", f"bao server {listen}")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(EXAMPLES, checkout / "examples/terraform")
+    folder = commands(tmp_path)
+    (folder / "bao").symlink_to(binary())
+    environ = {
+        "HOME": str(tmp_path),
+        "PATH": f"{folder}:{terraform.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", pasted],
+        cwd=checkout,
+        env={**terraform.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    ) as shell:
+        try:
+            said, _ = shell.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):  # what a failure leaves of the servers
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, said
+    assert re.search(r"^token +eyJ", said, flags=re.MULTILINE)
+    assert "Apply complete! Resources: 1 added" in said
+    assert "Destroy complete! Resources: 1 destroyed" in said
 
 
 def test_the_examples_are_formatted(examples: Root) -> None:
