@@ -41,8 +41,9 @@ TESTED = {
     "manifest.csv": MANIFESTS,
     "manifest.jsonl": MANIFESTS,
     "manifest.yaml": MANIFESTS,
-    "systemd/README.md": LINKS,
+    "systemd/README.md": "examples/test_systemd.py::test_the_readmes_commands_let_nobody_else_read_ids_and_credentials",
     "systemd/klearstack-vault-watch.service": "examples/test_systemd.py::test_its_command_writes_the_files_notifies_reloads_and_ends",
+    "systemd/vault-setup.sh": "examples/test_systemd.py::test_its_command_writes_the_files_notifies_reloads_and_ends",
     "terraform/README.md": "terraform/test_modules.py::test_the_readmes_ten_lines_work_as_pasted",
     "terraform/ephemeral-command/main.tf": "terraform/test_modules.py::test_ephemeral_command_calls_the_api_and_writes_tokens_into_a_trace_alone",
     "terraform/modules/klearstack-token/README.md": "terraform/test_modules.py::test_the_modules_readme_names_each_variable_and_output",
@@ -77,6 +78,15 @@ def test_each_example_has_a_test_and_each_test_is_there() -> None:
         if f"\ndef {name}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8"):
             missing.append(test)
     assert missing == []
+
+
+def test_what_an_example_pins_it_pins_by_digest() -> None:
+    pin = re.compile(r"(?:\buses: |\bimage: |\bARG BASE=|\bname: (?=\S+:\d))(\S+)")
+    files = [name for name in TESTED if name.endswith((".yml", ".yaml", "Dockerfile"))]
+    pins = [pin.findall((EXAMPLES / name).read_text(encoding="utf-8")) for name in files]
+    found = [one for each in pins for one in each]
+    assert len(found) == 7  # two actions; the images of GitLab, Docker and Ansible, two of Kubernetes
+    assert [one for one in found if not re.search(r"@(sha256:[0-9a-f]{64}|[0-9a-f]{40})$", one)] == []
 
 
 @pytest.mark.parametrize("name", sorted(name for name in TESTED if name.endswith(".md")))

@@ -85,7 +85,7 @@ def test_a_job_masks_its_token_before_its_program_runs_and_shows_no_id(repositor
 def test_only_the_steps_that_need_them_have_the_ids_and_no_job_passes_a_handle_on() -> None:
     workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
     assert workflow["env"].keys().isdisjoint(IDS)
-    having = {}
+    having: dict[str, int] = {}
     for name, job in workflow["jobs"].items():
         assert job.keys().isdisjoint({"env", "outputs", "needs"})
         for step in job["steps"]:
