@@ -156,6 +156,29 @@ def test_external_kills_its_program_when_terraform_is_interrupted(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_external_lets_its_program_end_when_an_apply_is_interrupted(
+    terraform: Terraform, external: Path, tmp_path: Path
+) -> None:
+    script = f"cd {tmp_path}; touch started; until [ -e go ]; do sleep 0.05; done; touch ended; echo '{{}}'"
+    ask_for(external, {"it": sh(script)})
+    with subprocess.Popen(
+        [terraform.binary, "apply", "-auto-approve"],
+        cwd=external,
+        env=terraform.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        process_group=0,
+    ) as process:
+        until((tmp_path / "started").exists)
+        os.kill(process.pid, signal.SIGINT)  # not to the group, as Ctrl-C
+        assert process.stdout
+        assert any("Interrupt received" in line for line in process.stdout)
+        (tmp_path / "go").touch()
+        process.communicate(timeout=60)
+    assert (tmp_path / "ended").exists()
+
+
 # A secret goes from a command to a write-only argument, and from Vault to another.
 SECRET = r"""
 terraform {
