@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 # Each file below examples/, and where it is run or checked.
 LINKS = "examples/test_every_example.py::test_the_links_of_a_readme_lead_somewhere"
-PLAYS = "ansible/test_examples.py::test_an_example_calls_the_api_with_one_token_for_all_hosts_and_shows_none"
+PLAYS = "ansible/test_examples.py::test_the_examples_call_the_api_with_one_token_for_all_hosts_and_show_none"
 MODULE = "terraform/test_modules.py::test_the_modules_own_tests_pass"
 SCHEMA = "examples/test_schemas.py::test_an_example_passes_its_checker_and_a_spoilt_one_does_not"
 MANIFESTS = "examples/test_manifests.py::test_the_three_forms_name_the_same_identities"

@@ -46,7 +46,7 @@ def complaints(folder: Path, text: str) -> list[str]:
 def test_systemd_takes_the_unit_and_complains_of_a_spoilt_one(tmp_path: Path) -> None:
     text = UNIT.read_text(encoding="utf-8")
     assert complaints(tmp_path, text) == []
-    for good, bad in (("WatchdogSec=60", "WatchdogSec=often"), ("LoadCredential=", "LoadCredentials=")):
+    for good, bad in (("WatchdogSec=60", "WatchdogSec=often"), ("EnvironmentFile=", "EnvironmentFiles=")):
         assert len(complaints(tmp_path, text.replace(good, bad))) == 1
 
 
