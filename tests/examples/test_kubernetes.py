@@ -69,6 +69,14 @@ def test_both_have_as_many_shards_as_pods_and_the_same_pod() -> None:
     assert job["template"] == cronjob["template"]
 
 
+def test_no_config_map_holds_an_identity(tmp_path: Path) -> None:
+    made = Cluster(tmp_path)
+    (manifest,) = made.secrets.values()
+    assert "user_id: 26" in manifest["manifest.yaml"]
+    told = [text for settings in made.config_maps.values() for text in settings.values()]
+    assert [text for text in told if "user_id" in text] == []
+
+
 def test_the_readmes_command_puts_the_pushed_image_into_both(tmp_path: Path) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     (command,) = [line for line in readme.splitlines() if line.startswith("sed -i")]
