@@ -1,5 +1,6 @@
 """The pods of the Job and the CronJob as processes, with a real OpenBao that its administrator's script prepared."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from support.cli import World
 from support.pods import FOLDER, Cluster, cluster
-from support.runners import IDENTITIES, stored
+from support.runners import IDENTITIES, shell, stored
 
 
 @pytest.fixture
@@ -66,3 +67,27 @@ def test_both_have_as_many_shards_as_pods_and_the_same_pod() -> None:
     assert arguments[0][1:3] == ["--shard", str(job["completions"])]
     assert "--shard" not in arguments[1]
     assert job["template"] == cronjob["template"]
+
+
+def test_no_config_map_holds_an_identity(tmp_path: Path) -> None:
+    made = Cluster(tmp_path)
+    (manifest,) = made.secrets.values()
+    assert "user_id: 26" in manifest["manifest.yaml"]
+    told = [text for settings in made.config_maps.values() for text in settings.values()]
+    assert [text for text in told if "user_id" in text] == []
+
+
+def test_the_readmes_command_puts_the_pushed_image_into_both(tmp_path: Path) -> None:
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    (command,) = [line for line in readme.splitlines() if line.startswith("sed -i")]
+    for name in ("job.yaml", "cronjob.yaml"):
+        shutil.copy(FOLDER / name, tmp_path)
+    pushed = f"registry.example.com/klearstack-vault@sha256:{'ab' * 32}"
+    shell(["sh", "-euc", command], {"image": pushed}, tmp_path, check=True)
+    images = [
+        line.split()[1]
+        for name in ("job.yaml", "cronjob.yaml")
+        for line in (tmp_path / name).read_text().splitlines()
+        if "image: " in line
+    ]
+    assert images == [pushed, pushed]

@@ -1,5 +1,6 @@
 """The unit, by systemd's own checks, and its command as the service manager would start it."""
 
+import os
 import re
 import shlex
 import shutil
@@ -13,15 +14,11 @@ from pathlib import Path
 import pytest
 from support.cli import World, kept
 from support.leaks import leaked
-from support.runners import IDENTITIES
+from support.runners import IDENTITIES, shell
 from support.waiting import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNIT = EXAMPLES / "systemd/klearstack-vault-watch.service"
-POLICY = """
-path "secret/data/klearstack/*"     { capabilities = ["update", "read"] }
-path "secret/metadata/klearstack/*" { capabilities = ["create", "update"] }
-"""
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="there is no `systemd-analyze` on PATH"
 )
@@ -49,7 +46,7 @@ def complaints(folder: Path, text: str) -> list[str]:
 def test_systemd_takes_the_unit_and_complains_of_a_spoilt_one(tmp_path: Path) -> None:
     text = UNIT.read_text(encoding="utf-8")
     assert complaints(tmp_path, text) == []
-    for good, bad in (("WatchdogSec=60", "WatchdogSec=often"), ("LoadCredential=", "LoadCredentials=")):
+    for good, bad in (("WatchdogSec=60", "WatchdogSec=often"), ("EnvironmentFile=", "EnvironmentFiles=")):
         assert len(complaints(tmp_path, text.replace(good, bad))) == 1
 
 
@@ -62,10 +59,43 @@ def test_the_service_is_locked_up(tmp_path: Path) -> None:
     assert analyze(*score, with_programs(tmp_path, open_to_all)).returncode != 0
 
 
+def install(folder: Path, etc: Path, world: World, machine: Mapping[str, str], *, log_in: bool) -> None:
+    """Do what README says, with this folder for /etc/klearstack, as far as it is not for a whole machine.
+
+    Without `log_in` Vault's administrator has done nothing, and the files that Vault's login needs are made up.
+    """
+    here = folder / "examples/systemd"
+    shutil.copytree(UNIT.parent, here)
+    shutil.copy(EXAMPLES / "manifest.yaml", here.parent)
+    if log_in:
+        administrator = {"VAULT_ADDR": world.vault.address, "VAULT_TOKEN": world.vault.root_token}
+        shell([str(here / "vault-setup.sh")], {**machine, **administrator}, here, check=True)
+    else:
+        for name in ("role-id", "secret-id"):
+            (here / name).write_text("made-up\n")
+    block = re.findall(r"```sh\n(.*?)```", (here / "README.md").read_text(), flags=re.DOTALL)[0]
+    ours = ("install -d ", "install -m 0640 ", "install -m 0600 ", "printf ", "  >")
+    lines = [line for line in block.splitlines() if line.startswith(ours)]
+    theirs = {
+        "/etc/klearstack": str(etc),
+        "-g klearstack": f"-g {os.getgid()}",
+        "https://api.example.com": world.endpoint.url,
+        "https://vault.example.com:8200": world.vault.address,
+    }
+    script = "\n".join(lines)
+    for text, instead in theirs.items():
+        assert text in script
+        script = script.replace(text, instead)
+    shell(["sh", "-euc", script], machine, here, check=True)
+    assert not (here / "secret-id").exists()
+
+
 class Manager:
     """The service manager: starts the unit's command, and hears what it notifies."""
 
-    def __init__(self, folder: Path, world: World, machine: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, world: World, machine: Mapping[str, str], *, log_in: bool = True
+    ) -> None:
         self.folder, self.run_folder = folder, folder / "klearstack"
         self.run_folder.mkdir()
         lines = UNIT.read_text(encoding="utf-8").splitlines()
@@ -74,22 +104,19 @@ class Manager:
         self._socket.bind(str(folder / "notify"))
         self._socket.settimeout(60)
         self.said = folder / "said"
-        role_id, secret_id, self.accessors = world.vault.approle(POLICY)
-        manifest = (EXAMPLES / "manifest.yaml").read_text(encoding="utf-8")
-        self.manifest = folder / "manifest.yaml"
-        self.manifest.write_text(manifest.replace("/run/klearstack", str(self.run_folder)))
-        credentials = folder / "credentials"
+        self.etc, credentials = folder / "etc", folder / "credentials"
+        install(folder, self.etc, world, machine, log_in=log_in)
+        self.manifest = self.etc / "manifest.yaml"
+        self.manifest.write_text(self.manifest.read_text().replace("/run/klearstack", str(self.run_folder)))
         credentials.mkdir()
         for credential in self.all_of("LoadCredential"):
-            assert credential.startswith("secret-id:")
-            (credentials / "secret-id").write_text(f"{secret_id}\n")
+            name, _, path = credential.partition(":")
+            (credentials / name).write_bytes(
+                (self.etc / Path(path).relative_to("/etc/klearstack")).read_bytes()
+            )
         (environment_file,) = self.all_of("EnvironmentFile")
-        assert environment_file == "/etc/klearstack/watch.env"
-        given = {
-            "KLEARSTACK_URL": world.endpoint.url,
-            "VAULT_ADDR": world.vault.address,
-            "VAULT_ROLE_ID": role_id,
-        }
+        lines = (self.etc / Path(environment_file).relative_to("/etc/klearstack")).read_text().splitlines()
+        given = dict(line.split("=", 1) for line in lines)
         own = (line.split("=", 1) for line in self.all_of("Environment"))
         assert self.all_of("WatchdogSec") == ["60"]
         self.environ = {
@@ -171,9 +198,23 @@ def test_its_command_writes_the_files_notifies_reloads_and_ends(own: World, mana
     assert leaked(own, own.endpoint, manager.said.read_text()) == []
 
 
-def test_a_wrong_setting_ends_it_with_a_code_that_is_not_tried_again(own: World, manager: Manager) -> None:
+def test_the_readmes_commands_let_nobody_else_read_ids_and_credentials(
+    own: World, machine: Mapping[str, str], tmp_path: Path
+) -> None:
+    install(tmp_path, tmp_path / "etc", own, machine, log_in=False)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "etc").iterdir()}
+    assert modes.pop("watch.env") & 0o600 == 0o600  # addresses, no secret
+    assert modes == {"manifest.yaml": 0o640, "role-id": 0o600, "secret-id": 0o600}
+    assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_wrong_setting_ends_it_with_a_code_that_is_not_tried_again(
+    own: World, machine: Mapping[str, str], tmp_path: Path
+) -> None:
+    manager = Manager(tmp_path, own, machine, log_in=False)
     manager.environ["KLEARSTACK_URL"] = "http://other.example"
     with started(manager) as service:
         code = service.wait(timeout=60)
     (never_again,) = manager.all_of("RestartPreventExitStatus")
     assert str(code) in never_again.split(), manager.said.read_text()
+    manager.close()

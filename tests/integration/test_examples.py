@@ -70,6 +70,31 @@ def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
     assert endpoint.issued[1] in rest  # what Vault's own command shows
 
 
+def test_the_readmes_commands_of_exec_find_the_token_in_their_variables(
+    kv2: World, tmp_path: Path, path: str
+) -> None:
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```sh\n(klearstack-vault exec .*?)```", text, flags=re.DOTALL)
+    script = (
+        '#!/bin/sh\ncat ${2:+"$2"} </dev/null\necho "$KLEARSTACK_ACCESS_TOKEN $KLEARSTACK_TOKEN_EXPIRATION"\n'
+    )
+    (tmp_path / "upload.sh").write_text(script)
+    (tmp_path / "upload.sh").chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-euc", example],
+        cwd=tmp_path,
+        env=kv2.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    token = kv2.endpoint.issued[1]
+    expiration = kv2.vault.read(kv2.mount, "klearstack/Acme/26/access")["expires_at"]  # type: ignore[index]
+    # Standard input is empty: the first prints the variable, the second the file of the same token.
+    assert done.stdout == f"{token} {expiration}\n{token} {expiration}\n"
+    assert len(example.splitlines()) == 2
+
+
 def test_call_api(kv2: World, path: str) -> None:
     done = subprocess.run(
         [str(EXAMPLES / "call-api.sh"), "/simulator/stats", "-v"],

@@ -3,6 +3,9 @@
 import base64
 import http.server
 import json
+import os
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +61,10 @@ class Platform:
         discovery = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"}
         return {"/jwks": self.keys(), "/.well-known/openid-configuration": discovery}.get(path)
 
+    def fault(self, path: str) -> str:
+        """How an answer fails: `reset`, `empty` (the connection ends without one), `blank` (no body); "": not at all."""
+        return ""
+
     def review(self, authorization: str | None, spec: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Kubernetes' answer to a TokenReview."""
         self.reviews.append((authorization, spec))
@@ -75,6 +82,9 @@ class Platform:
 
         class Door(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if fault := platform.fault(self.path):
+                    self._fail(fault)
+                    return
                 found = platform.document(self.path, self.headers["Authorization"])
                 self._answer(404 if found is None else 200, found or {})
 
@@ -82,6 +92,16 @@ class Platform:
                 assert self.path == "/apis/authentication.k8s.io/v1/tokenreviews"
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 self._answer(*platform.review(self.headers["Authorization"], asked["spec"]))
+
+            def _fail(self, fault: str) -> None:
+                self.close_connection = True
+                if fault == "reset":
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    os.close(self.connection.detach())
+                elif fault == "blank":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
 
             def _answer(self, status: int, content: dict[str, Any]) -> None:
                 body = json.dumps(content).encode()

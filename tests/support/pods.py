@@ -54,6 +54,9 @@ class Cluster(Platform):
         self.config_maps = {
             one["metadata"]["name"]: one["data"] for one in documents if one["kind"] == "ConfigMap"
         }
+        self.secrets = {
+            one["metadata"]["name"]: one["stringData"] for one in documents if one["kind"] == "Secret"
+        }
         self.accounts = {one["metadata"]["name"] for one in documents if one["kind"] == "ServiceAccount"}
 
     def administer(self, world: World, machine: Mapping[str, str]) -> None:
@@ -91,8 +94,8 @@ class Cluster(Platform):
         folder = place / name
         folder.mkdir(parents=True)
         files: dict[str, str] = {}
-        if "configMap" in volume:
-            files = self.config_maps[volume["configMap"]["name"]]
+        if "secret" in volume:
+            files = self.secrets[volume["secret"]["secretName"]]
         elif "projected" in volume:
             (source,) = volume["projected"]["sources"]
             asked = source["serviceAccountToken"]

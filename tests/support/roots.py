@@ -16,7 +16,8 @@ from support.terraform import Terraform, prepare, prepared
 from support.vault import Vault
 from vault_plugin.simulator import Simulator
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "terraform"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "terraform"
 USE = """
 module "klearstack_token" {
   source       = "./modules/klearstack-token"
@@ -82,22 +83,27 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
 def examples(bao: Vault, tmp_path: Path, terraform: Terraform) -> Iterator[Root]:
     """A copy of examples/terraform, as README tells a newcomer to make one."""
     (tmp_path / "home").mkdir()
-    command = tmp_path / "bin" / "klearstack-vault"  # this interpreter's, wherever its scripts lie
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vault_plugin "$@"\n')
-    command.chmod(0o755)
     copy = tmp_path / "terraform"
     shutil.copytree(EXAMPLES, copy)
     with Simulator() as endpoint:
         world = World(endpoint, bao, bao.mount("v2"), tmp_path / "home")
-        yield Root(terraform, world, copy, _environ(world, command.parent, terraform))
+        yield Root(terraform, world, copy, _environ(world, commands(tmp_path), terraform))
 
 
-def _environ(world: World, commands: Path, terraform: Terraform) -> dict[str, str]:
+def commands(folder: Path) -> Path:
+    """A folder for PATH, with the command of this interpreter, wherever its scripts are."""
+    command = folder / "bin" / "klearstack-vault"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vault_plugin "$@"\n')
+    command.chmod(0o755)
+    return command.parent
+
+
+def _environ(world: World, programs: Path, terraform: Terraform) -> dict[str, str]:
     environ = {name: value for name, value in world.environ.items() if not name.startswith("KLEARSTACK_USER")}
     environ |= {
-        "PATH": f"{commands}:{terraform.environ['PATH']}",
-        "PYTHONPATH": str(EXAMPLES.parents[1]),
+        "PATH": f"{programs}:{terraform.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
         "TF_VAR_user_id": "26",
         "TF_VAR_company_name": "Acme",
         "TF_VAR_klearstack_user": '{ user_id = "26", company_name = "Acme" }',

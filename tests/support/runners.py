@@ -8,7 +8,7 @@ import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,12 +31,11 @@ IDENTITIES = [
 
 @dataclass
 class Job:
-    """A job that ran. `log` is what the CI system shows of it, `said` what it wrote, `outputs` what others get."""
+    """A job that ran. `log` is what the CI system shows of it, `said` what it wrote."""
 
     code: int
     said: str
     log: str
-    outputs: dict[str, str] = field(default_factory=dict)
 
 
 def shell(
@@ -70,11 +69,15 @@ class GitHub(Platform):
         super().__init__()
         self.request_token = secrets.token_hex(20)
         self.grants = True  # ID tokens to jobs
+        self.faults: list[str] = []  # of the next answers to requests for an ID token
         self.claims = {
             "repository_id": "123",
             "ref_protected": "true",
             "sub": "repo:acme/uploads:ref:refs/heads/main",
         }
+
+    def fault(self, path: str) -> str:
+        return self.faults.pop(0) if self.faults and urlsplit(path).path == "/id-token" else ""
 
     def document(self, path: str, authorization: str | None) -> dict[str, Any] | None:
         url = urlsplit(path)
@@ -91,62 +94,62 @@ class GitHub(Platform):
         environ: Mapping[str, str],
         repository: Path,
         variables: Mapping[str, str],
-        needs: Mapping[str, Job],
+        hidden: Mapping[str, str],
     ) -> Job:
-        """One job of a workflow, in a checkout of the repository."""
+        """One job of a workflow, in a checkout of the repository, which has these variables and these secrets."""
         whole = yaml.safe_load(workflow.read_text(encoding="utf-8"))
         job = whole["jobs"][name]
-        assert needs.keys() == ({job["needs"]} if "needs" in job else set())
-        context: dict[str, Any] = {"vars": variables, "steps": {}}
-        context["needs"] = {other: {"outputs": done.outputs} for other, done in needs.items()}
+        assert job.keys() <= {"permissions", "runs-on", "steps", "timeout-minutes"}  # no outputs, no needs
+        context = {"vars": variables, "secrets": hidden}
         temp = repository.parent / f"runner-{name}"
-        temp.mkdir(exist_ok=True)
+        (temp / "bin").mkdir(parents=True, exist_ok=True)
+        (temp / "bin/sleep").write_text("#!/bin/sh\n")  # no test waits for a retry
+        (temp / "bin/sleep").chmod(0o755)
         environ = dict(environ) | {"GITHUB_ACTIONS": "true", "RUNNER_TEMP": str(temp)}
-        environ["CURL_CA_BUNDLE"] = str(self.ca_file)
+        environ |= {"PATH": f"{temp}/bin:{environ['PATH']}", "CURL_CA_BUNDLE": str(self.ca_file)}
         if (job.get("permissions") or whole["permissions"]).get("id-token") == "write":
             environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = f"{self.url}/id-token?api-version=2"
             environ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = self.request_token
-        environ |= _filled(whole["env"], context)
-        code, said = 0, ""
+        shown = _filled(whole["env"], context)
+        code, said, log = 0, "", ""
         for number, step in enumerate(job["steps"]):
             if "uses" in step:
                 assert step["uses"].partition("@")[0] in {"actions/checkout", "actions/setup-python"}
                 continue
-            assert step.keys() <= {"id", "name", "env", "run"}
-            script, files = temp / f"{number}.sh", {}
+            assert step.keys() <= {"name", "env", "run"}
+            script, exported = temp / f"{number}.sh", temp / f"{number}.GITHUB_ENV"
             script.write_text(step["run"], encoding="utf-8")
-            for variable in ("GITHUB_ENV", "GITHUB_OUTPUT"):
-                files[variable] = temp / f"{number}.{variable}"
-                files[variable].write_text("")
+            exported.write_text("")
             assert whole["defaults"]["run"]["shell"] == "bash"
             command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
-            paths = {variable: str(path) for variable, path in files.items()}
-            code, text = shell(command, environ | _filled(step.get("env", {}), context) | paths, repository)
+            own = shown | _filled(step.get("env", {}), context)
+            code, text = shell(command, environ | own | {"GITHUB_ENV": str(exported)}, repository)
             said += text
+            # The runner writes the script and all these variables into the log before it runs the step.
+            log += "\n".join(
+                [step["run"], "env:", *(f"  {name}: {value}" for name, value in own.items()), text]
+            )
             if code:
                 break
-            environ |= _assignments(files["GITHUB_ENV"])
-            context["steps"][step.get("id")] = {"outputs": _assignments(files["GITHUB_OUTPUT"])}
-        log, masks = _as_shown(said)
-        outputs = {} if code else _filled(job.get("outputs", {}), context)
-        # GitHub passes no output on that holds something masked.
-        outputs = {key: text for key, text in outputs.items() if not any(mask in text for mask in masks)}
-        return Job(code, said, log, outputs)
+            shown |= _assignments(exported)
+        masks = [
+            line for secret in hidden.values() for line in (secret, *secret.splitlines()) if line.strip()
+        ]
+        return Job(code, said, _as_shown(log, masks))
 
 
-def _as_shown(said: str) -> tuple[str, list[str]]:
-    """The log, in which a value is masked from the line on that says so; and all such values."""
-    masks: list[str] = []
-    log = ""
+def _as_shown(said: str, masks: list[str]) -> str:
+    """The log, in which values are masked: these, and each from the line on that says so."""
+    masks, log = list(masks), ""
     for line in said.splitlines(keepends=True):
         command, _, value = line.rstrip("\n").partition("::add-mask::")
         if value and not command:
             masks.append(value)
             continue
-        for mask in masks:
+        for mask in sorted(masks, key=len, reverse=True):
             line = line.replace(mask, "***")  # noqa: PLW2901
         log += line
-    return log, masks
+    return log
 
 
 def _filled(texts: Mapping[str, str], context: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +164,7 @@ def _filled(texts: Mapping[str, str], context: Mapping[str, Any]) -> dict[str, s
 
 
 def _assignments(file: Path) -> dict[str, str]:
-    """What stands in GITHUB_ENV or GITHUB_OUTPUT, in either of the two forms."""
+    """What is in GITHUB_ENV, in either of the two forms."""
     lines, found = iter(file.read_text(encoding="utf-8").splitlines()), {}
     for line in lines:
         name, equals, value = line.partition("=")

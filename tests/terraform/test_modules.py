@@ -1,20 +1,37 @@
 """The module and the two root examples by the real `terraform`: what they do, how often they mint, what they leave."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.roots import EXAMPLES, Root, blocks_that_ask_at_once, plans_in_a_row
+from support.ports import own_port
+from support.roots import EXAMPLES, ROOT, Root, blocks_that_ask_at_once, commands, plans_in_a_row
+from support.terraform import Terraform
 from support.waiting import until
+
+from vault_plugin.embedded import binary
+
+COPY = "teams/scanning/klearstack"  # of the token, by with-vault
 
 
 def in_folder(root: Root, name: str) -> Root:
     made = Root(root.terraform, root.world, root.folder / name, root.environ)
     made.run("init")
     return made
+
+
+def expire(root: Root) -> None:
+    """Let the access token's life end, as if it had begun long ago."""
+    vault, mount, name = root.world.vault, root.world.mount, "klearstack/Acme/26/access"
+    vault.keep_too_long(mount, name, "1s")
+    until(lambda: vault.read(mount, name) is None)
 
 
 def secrets(root: Root) -> list[str]:
@@ -35,6 +52,46 @@ def leaks(root: Root, *outputs: str) -> list[str]:
                     texts[f"{path.name}/{name}"] = plan.read(name).decode(errors="replace")
     assert root.world.endpoint.issued
     return [where for where, text in texts.items() if any(secret in text for secret in secrets(root))]
+
+
+def test_the_readmes_ten_lines_work_as_pasted(terraform: Terraform, tmp_path: Path) -> None:
+    readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)[0].splitlines()
+    assert len(lines) == 10
+    assert lines.pop(0).endswith("pip install --quiet '.[demo]'")  # whose commands are here by another way
+    ports = {"8080": str(own_port()), "8200": str(own_port())}
+    pasted = re.sub("8080|8200", lambda port: ports[port[0]], "\n".join(lines))
+    listen = f"-dev -dev-listen-address=127.0.0.1:{ports['8200']}"
+    assert "bao server -dev " in pasted
+    pasted = pasted.replace("bao server -dev", f"bao server {listen}")
+    checkout = tmp_path / "checkout"
+    shutil.copytree(EXAMPLES, checkout / "examples/terraform")
+    folder = commands(tmp_path)
+    (folder / "bao").symlink_to(binary())
+    environ = {
+        "HOME": str(tmp_path),
+        "PATH": f"{folder}:{terraform.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", pasted],
+        cwd=checkout,
+        env={**terraform.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    ) as shell:
+        try:
+            said, _ = shell.communicate(timeout=120)
+        finally:
+            with suppress(ProcessLookupError):  # what a failure leaves of the servers
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, said
+    assert re.search(r"^token +eyJ", said, flags=re.MULTILINE)
+    assert "Apply complete! Resources: 1 added" in said
+    assert "Destroy complete! Resources: 1 destroyed" in said
 
 
 def test_the_examples_are_formatted(examples: Root) -> None:
@@ -83,9 +140,10 @@ def test_identical_blocks_in_one_plan_mint_once(examples: Root) -> None:
     blocks_that_ask_at_once(examples, 12)  # 40 in tests/long
 
 
-def test_a_saved_plan_is_applied_without_another_run(root: Root) -> None:
+def test_a_saved_plan_is_applied_without_another_run_even_if_its_token_has_expired(root: Root) -> None:
     root.run("plan", "-out=saved.tfplan")
-    root.run("apply", "saved.tfplan")
+    expire(root)
+    root.run("apply", "saved.tfplan")  # README says so: who only uses the references is not told
     assert root.mints == 1
 
 
@@ -121,73 +179,68 @@ def test_no_token_is_in_state_plan_output_or_trace(root: Root, name: str) -> Non
     assert leaks(place, *outputs) == []
 
 
-def test_with_vault_alone_and_four_variables_make_a_plan(examples: Root, tmp_path: Path) -> None:
-    world = examples.world
-    limited = world.vault.policy_token(f"""
-        path "{world.mount}/data/klearstack/*"     {{ capabilities = ["update", "read"] }}
-        path "{world.mount}/metadata/klearstack/*" {{ capabilities = ["create", "update"] }}
-        path "{world.mount}/data/teams/*"          {{ capabilities = ["create", "update", "read"] }}
-        path "{world.mount}/metadata/teams/*"      {{ capabilities = ["read"] }}
-    """)
-    folder = tmp_path / "newcomer"
+def test_with_vault_runs_with_four_variables_and_its_policy_from_plan_to_destroy(
+    examples: Root, tmp_path: Path
+) -> None:
+    world, folder = examples.world, tmp_path / "newcomer"
     shutil.copytree(EXAMPLES / "with-vault", folder)
-    text = (folder / "main.tf").read_text()
+    policy = (folder / "policy.hcl").read_text()
     values = {
         "VAULT_ADDR": world.vault.address,
-        "VAULT_TOKEN": limited,
+        "VAULT_TOKEN": world.vault.policy_token(policy.replace('"secret/', f'"{world.mount}/')),
         "KLEARSTACK_URL": world.endpoint.url,
         "TF_VAR_klearstack_user": '{ user_id = "26", company_name = "Acme" }',
     }
-    assert re.findall(r"#   export (\w+)=", text) == list(values)
+    assert re.findall(r"#   export (\w+)=", (folder / "main.tf").read_text()) == list(values)
     given = {name: examples.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "KLEARSTACK_LOCK_DIR")}
     given["KLEARSTACK_VAULT_MOUNT"] = world.mount  # the test's own; everybody else's is `secret`
     newcomer = Root(examples.terraform, world, folder, given | values)
     newcomer.run("init")
+    newcomer.run("validate")
     assert "1 to add, 0 to change, 0 to destroy" in newcomer.run("plan").stdout
     newcomer.run("apply", "-auto-approve")
+    assert world.vault.read(world.mount, COPY) == {"token": world.endpoint.issued[1]}
     assert newcomer.is_up_to_date()
+    world.run("get", "--renew")
+    assert not newcomer.is_up_to_date()
+    newcomer.run("apply", "-auto-approve")  # which writes the copy's metadata, too
+    assert world.vault.read(world.mount, COPY) == {"token": world.endpoint.issued[3]}
+    newcomer.run("destroy", "-auto-approve")
+    assert world.vault.read(world.mount, COPY) is None
+    assert world.endpoint.mints == 2
 
 
-def test_with_vault_hands_the_token_to_a_provider_and_to_a_write_only_argument(examples: Root) -> None:
+def test_with_vault_says_that_the_token_expired_and_can_be_destroyed_nevertheless(examples: Root) -> None:
     root = in_folder(examples, "with-vault")
-    root.run("validate")
-    root.run("apply", "-auto-approve")
-    token = root.world.endpoint.issued[1]
-    copy = root.world.vault.read(root.world.mount, "teams/scanning/klearstack")
-    assert copy == {"token": token}
-    assert root.is_up_to_date()
-    root.run("destroy", "-auto-approve")
-    assert root.mints == 1
-
-
-def test_with_vault_sends_a_newer_token_when_there_is_one(examples: Root) -> None:
-    root = in_folder(examples, "with-vault")
-    root.run("apply", "-auto-approve")
-    root.world.run("get", "--renew")
-    assert not root.is_up_to_date()
-    root.run("apply", "-auto-approve")
-    copy = root.world.vault.read(root.world.mount, "teams/scanning/klearstack")
-    assert copy == {"token": root.world.endpoint.issued[3]}
-    assert root.is_up_to_date()
-
-
-def test_a_plan_that_is_applied_after_the_token_expired_says_so(examples: Root) -> None:
-    root = in_folder(examples, "with-vault")
+    vault, mount = root.world.vault, root.world.mount
     root.run("plan", "-out=saved.tfplan")
-    vault, mount, name = root.world.vault, root.world.mount, "klearstack/Acme/26/access"
-    vault.keep_too_long(mount, name, "1s")  # as if its life had begun long ago
-    until(lambda: vault.read(mount, name) is None)
+    expire(root)
     done = root.run("apply", "saved.tfplan", check=False)
     assert done.returncode == 1
-    assert "gone from Vault" in " ".join(done.stderr.replace("│", " ").split())
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "The access token is gone from Vault (it expired at 20" in said
+    assert vault.read(mount, COPY) is None
+    root.run("apply", "-auto-approve")
+    assert vault.read(mount, COPY) == {"token": root.world.endpoint.issued[3]}
+    expire(root)
+    root.world.endpoint.fault = "503"
+    root.run("destroy", "-auto-approve", "-refresh=false")
+    assert vault.read(mount, COPY) is None
 
 
-def test_ephemeral_command_calls_the_api_and_writes_nothing_down(examples: Root) -> None:
+def test_ephemeral_command_calls_the_api_and_writes_tokens_into_a_trace_alone(examples: Root) -> None:
     root = in_folder(examples, "ephemeral-command")
     root.environ["TF_VAR_api_url"] = f"{root.world.endpoint.url}/simulator/stats"
     root.run("validate")
     outputs = [
-        root.run(*words).stdout for words in (("plan", "-out=saved.tfplan"), ("apply", "saved.tfplan"))
+        root.run(*words, TF_LOG=level, TF_LOG_PATH=str(root.folder / f"{level}.log")).stdout
+        for level, words in {
+            "DEBUG": ("plan", "-out=saved.tfplan"),
+            "TRACE": ("apply", "saved.tfplan"),
+        }.items()
     ]
     assert root.mints == 1
-    assert leaks(root, *outputs) == []
+    assert (root.folder / "DEBUG.log").stat().st_size > 1000
+    assert leaks(root, *outputs) == ["TRACE.log"]  # the example's first lines warn of it
+    trace = (root.folder / "TRACE.log").read_text()
+    assert all(token in trace for token in root.world.endpoint.issued[:2])  # the refresh token as well

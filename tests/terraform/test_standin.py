@@ -156,6 +156,29 @@ def test_external_kills_its_program_when_terraform_is_interrupted(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_external_lets_its_program_end_when_an_apply_is_interrupted(
+    terraform: Terraform, external: Path, tmp_path: Path
+) -> None:
+    script = f"cd {tmp_path}; touch started; until [ -e go ]; do sleep 0.05; done; touch ended; echo '{{}}'"
+    ask_for(external, {"it": sh(script)})
+    with subprocess.Popen(
+        [terraform.binary, "apply", "-auto-approve"],
+        cwd=external,
+        env=terraform.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        process_group=0,
+    ) as process:
+        until((tmp_path / "started").exists)
+        os.kill(process.pid, signal.SIGINT)  # not to the group, as Ctrl-C
+        assert process.stdout
+        assert any("Interrupt received" in line for line in process.stdout)
+        (tmp_path / "go").touch()
+        process.communicate(timeout=60)
+    assert (tmp_path / "ended").exists()
+
+
 # A secret goes from a command to a write-only argument, and from Vault to another.
 SECRET = r"""
 terraform {
@@ -215,6 +238,16 @@ def test_a_secret_passes_through_ephemeral_blocks_and_is_stored_nowhere(
     assert (tmp_path / "count").read_text() == 3 * "ran\n"
     env |= {"TF_VAR_edition": "2", "SECRET": "canary-2"}
     run("plan", "-detailed-exitcode", status=2)
+    limited = bao.policy_token(f"""
+        path "{mount}/data/*"           {{ capabilities = ["update", "read"] }}
+        path "{mount}/metadata/*"       {{ capabilities = ["read"] }}
+        path "auth/token/lookup-self"   {{ capabilities = ["read"] }}
+        path "auth/token/create"        {{ capabilities = ["update"] }}
+    """)
+    env["VAULT_TOKEN"] = limited
+    run("apply", "-auto-approve", status=1)  # the provider writes the metadata with each update
+    assert f"URL: PUT {bao.address}/v1/{mount}/metadata/some/first" in said[-1].replace("\n", "")
+    env |= access(bao)
     run("apply", "-auto-approve")
     assert bao.read(mount, "second") == {"again": "canary-2"}
     assert bao.metadata(mount, "second")["current_version"] == 2
@@ -226,7 +259,7 @@ def test_a_secret_passes_through_ephemeral_blocks_and_is_stored_nowhere(
 
     run("destroy", "-auto-approve")
     assert bao.read(mount, "some/first") is None
-    assert bao.metadata(mount, "some/first")["current_version"] == 2
+    assert bao.metadata(mount, "some/first")["current_version"] == 3
     assert bao.admin.secrets.kv.v2.list_secrets("", mount_point=mount)["data"]["keys"] == ["some/"]
 
 
@@ -242,8 +275,16 @@ variable "name" {}
 variable "edition" { default = null }
 variable "expected" {}
 variable "skip_child_token" { default = null }
+variable "header" { default = null }
 provider "vault" {
   skip_child_token = var.skip_child_token
+  dynamic "headers" {
+    for_each = var.header[*]
+    content {
+      name  = "X-Of-The-Test"
+      value = headers.value
+    }
+  }
 }
 ephemeral "vault_kv_secret_v2" "it" {
   mount   = var.mount
@@ -267,10 +308,13 @@ class Reading:
         self.folder = initialized(terraform, folder, READ)
         self.mount = bao.mount("v2")
 
-    def __call__(self, name: str, expected: str, token: str = "", **variables: str) -> str:
-        """The error of reading this secret, all of it; empty if it is as expected."""
+    def __call__(
+        self, name: str, expected: str, token: str = "", log: Path | None = None, **variables: str
+    ) -> str:
+        """The error of reading this secret, all of it; empty if it is as expected. `log` is Terraform's, at DEBUG."""
         variables |= {"mount": self.mount, "name": name, "expected": expected}
         env = access(self.bao) | ({"VAULT_TOKEN": token} if token else {})
+        env |= {"TF_LOG": "DEBUG", "TF_LOG_PATH": str(log)} if log else {}
         env |= {f"TF_VAR_{key}": value for key, value in variables.items()}
         done = self.terraform.run("plan", "-json", cwd=self.folder, env=env, check=False)
         return "\n".join(f"{error['summary']}: {error['detail']}" for error in errors(done).values())
@@ -307,11 +351,28 @@ def test_vault_fails_on_a_value_that_is_no_string(reading: Reading, bao: Vault) 
     assert CANARY not in error
 
 
-def test_vault_makes_a_token_of_its_own_unless_told_otherwise(reading: Reading, bao: Vault) -> None:
+def test_vault_looks_up_its_token_and_makes_one_of_its_own_unless_told_otherwise(
+    reading: Reading, bao: Vault
+) -> None:
     bao.write(reading.mount, "readable", {"token": "one"})
-    token = bao.policy_token(f'path "{reading.mount}/data/*" {{ capabilities = ["read"] }}')
+    policy = f'path "{reading.mount}/data/*" {{ capabilities = ["read"] }}\n'
+    token = bao.policy_token(policy)
+    assert "failed to lookup token" in reading("readable", "one", token, skip_child_token="true")
+    token = bao.policy_token(policy + 'path "auth/token/lookup-self" { capabilities = ["read"] }')
     assert "failed to create limited child token" in reading("readable", "one", token)
     assert reading("readable", "one", token, skip_child_token="true") == ""
+
+
+def test_vault_writes_all_headers_but_its_token_into_the_log(
+    reading: Reading, bao: Vault, tmp_path: Path
+) -> None:
+    bao.write(reading.mount, "logged", {"token": "a-secret-value"})
+    log = tmp_path / "debug.log"
+    assert reading("logged", "a-secret-value", log=log, skip_child_token="true", header=CANARY) == ""
+    text = log.read_text()
+    assert f"X-Of-The-Test: {CANARY}" in text
+    assert "hmac-sha256:" in text
+    assert [secret for secret in (bao.root_token, "a-secret-value") if secret in text] == []
 
 
 COMMAND = """

@@ -200,6 +200,11 @@ def test_help_is_an_answer(run: Run, argv: Sequence[str]) -> None:
     assert done.err == ""
 
 
+def test_the_help_of_exec_says_whose_token_the_file_holds_and_until_when_it_is_valid(run: Run) -> None:
+    shown = " ".join(run("exec", "--help").out.split())
+    assert "The token is that of the start, and is not renewed: KLEARSTACK_TOKEN_EXPIRATION says" in shown
+
+
 def test_help_names_flag_variable_and_default_of_each_setting_and_no_flag_for_a_secret(run: Run) -> None:
     shown = " ".join(run("get", "--help").out.split())
     assert "--user-id TEXT" in shown

@@ -20,8 +20,9 @@ from vault_plugin.settings import Settings
 @click.option(
     "--as-file",
     is_flag=True,
-    help="Put it into a file (mode 0600) that lasts as long as the command; the variable "
-    "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path.",
+    help="Write the token to a file (mode 0600) that lasts as long as the command; the variable "
+    "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path. The token is that of the start, and is not renewed: "
+    "KLEARSTACK_TOKEN_EXPIRATION says until when it is valid. For a longer time, use `watch`.",
 )
 @click.option("--pristine", is_flag=True, help="Nothing else goes into the command's environment.")
 @click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")

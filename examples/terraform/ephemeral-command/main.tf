@@ -1,5 +1,8 @@
-# A KlearStack token without the Vault provider: an ephemeral resource runs the command, whose output Terraform writes
-# down nowhere. It runs in the plan and again in the apply; both get the token that is in Vault.
+# A KlearStack token without the Vault provider: an ephemeral resource runs the command, whose output is in no state or plan
+# file. It runs in the plan and again in the apply; both get the token that is in Vault.
+#
+# With TF_LOG=TRACE the provider writes the command's output, which is both tokens, and the API's response into the log:
+# leave TF_LOG at DEBUG or below, or treat that log as a secret.
 #
 #   export KLEARSTACK_URL=https://api.example.com VAULT_ADDR=https://vault.example.com:8200   # and a Vault token
 #   export TF_VAR_user_id=26 TF_VAR_company_name=Acme TF_VAR_api_url=$KLEARSTACK_URL/...

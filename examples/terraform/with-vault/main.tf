@@ -1,11 +1,14 @@
-# A KlearStack token for a provider and for a resource, without Terraform ever writing it down: the data source says where
-# in Vault it lies, an ephemeral resource reads it there, in the plan and again in the apply. Copy this folder, and:
+# A copy of a KlearStack token in another secret of Vault, without the token in state or plan files: the data source returns
+# where the token is in Vault, and an ephemeral resource reads it there, in the plan and again in the apply. Copy this
+# folder, and:
 #
 #   export VAULT_ADDR=https://vault.example.com:8200
 #   export VAULT_TOKEN=...
 #   export KLEARSTACK_URL=https://api.example.com
 #   export TF_VAR_klearstack_user='{ user_id = "26", company_name = "Acme" }'
 #   terraform init && terraform plan
+#
+# policy.hcl is the policy that the Vault token needs.
 
 terraform {
   required_version = ">= 1.11" # write-only arguments
@@ -36,7 +39,11 @@ data "external" "klearstack" {
   query   = var.klearstack_user
 }
 
-# The Vault token is used as it is; without this, the provider makes a child of it, which a token of few rights may not.
+# The Vault token is used as it is. Without this, the provider creates a child token, which a limited token may not.
+#
+# Do not pass the KlearStack token in this provider's `headers`: with TF_LOG=DEBUG or TRACE it writes each header but its
+# own token into the log. A provider that has an argument for the token takes `local.token`, which is null once the token
+# has expired.
 provider "vault" {
   skip_child_token = true
 }
@@ -47,36 +54,25 @@ ephemeral "vault_kv_secret_v2" "access" {
 }
 
 locals {
-  # Null is what Vault has after the token's life. (A postcondition in the block above would say so more plainly, but
-  # Terraform 1.11's `show -json` crashes on one in an ephemeral block.)
-  token = (
-    ephemeral.vault_kv_secret_v2.access.data != null
-    ? ephemeral.vault_kv_secret_v2.access.data.access_token
-    : tobool("The access token is gone from Vault (expired ${data.external.klearstack.result.access_expires_at}): plan again.")
-  )
+  # Null if the token has expired: Vault returns no data then. Terraform evaluates this in a destroy as well, which must not
+  # fail for that, so the error is in the precondition below.
+  token = try(ephemeral.vault_kv_secret_v2.access.data.access_token, null)
 }
 
-# In a provider block. This one sends it to Vault, or to a proxy before it, as a header of each request; a provider for
-# KlearStack's API would take it as its token.
-provider "vault" {
-  alias            = "with_klearstack_token"
-  skip_child_token = true
-
-  headers {
-    name  = "X-Klearstack-Authorization"
-    value = "Bearer ${local.token}"
-  }
-}
-
-# In a write-only argument: another team's secret gets a copy whenever there is a newer token.
+# The write-only argument is sent whenever there is a newer token.
 resource "vault_kv_secret_v2" "copy" {
-  provider = vault.with_klearstack_token
-
   mount = data.external.klearstack.result.mount
   name  = "teams/scanning/klearstack"
 
   data_json_wo         = jsonencode({ token = local.token })
   data_json_wo_version = data.external.klearstack.result.access_version
+
+  lifecycle {
+    precondition {
+      condition     = local.token != null
+      error_message = "The access token is gone from Vault (it expired at ${data.external.klearstack.result.access_expires_at}). Run terraform plan again."
+    }
+  }
 }
 
 output "klearstack" {

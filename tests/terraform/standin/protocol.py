@@ -121,10 +121,11 @@ def _plan(resources: Mapping[str, Resource], request: Any) -> Fields:
 
 def _apply(resources: Mapping[str, Resource], request: Any) -> Fields:
     resource, planned = resources[request.type_name], read_dynamic_value(request.planned_state)
+    prior = read_dynamic_value(request.prior_state)
     if planned is None:
-        resource.delete(read_dynamic_value(request.prior_state))
+        resource.delete(prior)
         return {}
-    return {"new_state": to_dynamic_value(resource.write(planned, read_dynamic_value(request.config)))}
+    return {"new_state": to_dynamic_value(resource.write(prior, planned, read_dynamic_value(request.config)))}
 
 
 def _schema(schema: Schema) -> Any:

@@ -28,12 +28,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Resource:
-    """A managed resource: `read` returns its new state or None, `write` takes what is planned and the arguments."""
+    """A managed resource: `read` returns its new state or None.
+
+    `write` takes its state before (None: there is none), what is planned, and the arguments.
+    """
 
     schema: Schema
     check: Callable[[Values], None]
     read: Callable[[Values], Values | None]
-    write: Callable[[Values, Values], Values]
+    write: Callable[[Values | None, Values, Values], Values]
     delete: Callable[[Values], None]
     replaced_by: tuple[str, ...]  # changes of these
     changes: tuple[str, ...]  # with each write

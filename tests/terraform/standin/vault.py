@@ -1,8 +1,12 @@
 """A stand-in for hashicorp/vault: `vault_kv_secret_v2`, ephemeral and managed, on a real Vault or OpenBao."""
 
+import hashlib
+import hmac
 import json
 import os
+import secrets
 import ssl
+import sys
 import threading
 import urllib.request
 from typing import Any
@@ -12,6 +16,8 @@ from urllib.parse import quote
 from . import protocol
 from .provider import Provider, ProviderError, Resource, Source, Values, go_json
 
+_SALT = secrets.token_bytes(16)
+_METADATA = ("max_versions", "cas_required", "custom_metadata")
 _OWN_TOKEN = {"display_name": "terraform", "ttl": "1200s", "explicit_max_ttl": "1200s", "renewable": False}
 
 
@@ -35,13 +41,15 @@ class _Vault:
 
     def _own_token(self) -> str:
         token = self._setting("token")
-        if self._config["skip_child_token"]:
-            return token
+        failed = "failed to lookup token, err="
         try:
-            made = self._request("POST", "auth/token/create", token, None, _OWN_TOKEN)
+            self._request("GET", "auth/token/lookup-self", token, None, None)  # skip_child_token or not
+            if self._config["skip_child_token"]:
+                return token
+            failed = "failed to create limited child token: "
+            made = self._request("PUT", "auth/token/create", token, None, _OWN_TOKEN)
         except ProviderError as error:
-            why = f"failed to create limited child token: {error.detail}"
-            raise ProviderError("Error Configuring Resource Client", why) from None
+            raise ProviderError("Error Configuring Resource Client", failed + error.detail) from None
         return str(made["auth"]["client_token"])
 
     def _request(self, method: str, path: str, token: str, namespace: str | None, body: object) -> Any:
@@ -50,6 +58,7 @@ class _Vault:
         headers |= {"X-Vault-Token": token, "X-Vault-Request": "true"}
         if within := "/".join(filter(None, (self._setting("namespace"), namespace))):
             headers["X-Vault-Namespace"] = within
+        _log(method, path, headers)
         data = None if body is None else json.dumps(body).encode()
         trust = ssl.create_default_context(cafile=os.environ.get("VAULT_CACERT"))
         try:
@@ -109,20 +118,37 @@ class _Kv:
         answer = self._call("GET", state, "data")
         if answer is None:
             return None
+        self._call(
+            "GET", state, "metadata"
+        )  # for the argument custom_metadata, which is not in the schema here
         about = answer["metadata"].items()
         metadata = {name: value if isinstance(value, str) else go_json(value) for name, value in about}
         data = None if state["data_json"] is None else go_json(answer["data"])
         return state | {"metadata": metadata, "data_json": data}
 
-    def write(self, planned: Values, config: Values) -> Values:
-        """Write a version; the new state."""
+    def write(self, prior: Values | None, planned: Values, config: Values) -> Values:
+        """Write a version; the new state. An update writes the metadata, too, as they were read."""
         data = json.loads(config["data_json_wo"] or config["data_json"])
-        self._call("POST", config, "data", {"data": data})
+        self._call("PUT", config, "data", {"data": data})
+        if prior is not None:
+            about = self._call("GET", config, "metadata")
+            kept = {name: about[name] for name in _METADATA if about[name]}
+            self._call("PUT", config, "metadata", kept)
         state = planned | {"id": _path(config), "path": _path(config), "data": {}, "metadata": {}}
         return self.read(state) or state
 
     def delete(self, state: Values) -> None:
         self._call("DELETE", state, "metadata" if state["delete_all_versions"] else "data")
+
+
+def _log(method: str, path: str, headers: dict[str, str]) -> None:
+    """What the real provider writes into Terraform's log of each request: all headers, the Vault token's as an HMAC."""
+    token = hmac.new(_SALT, headers["X-Vault-Token"].encode(), hashlib.sha256).hexdigest()
+    lines = (headers | {"X-Vault-Token": f"hmac-sha256:{token}"}).items()
+    request = "\n".join([f"{method} /v1/{path}", *(f"{name}: {value}" for name, value in lines)])
+    entry = {"@level": "debug", "@message": f"Vault API Request Details:\n{request}"}
+    sys.stderr.write(json.dumps(entry) + "\n")
+    sys.stderr.flush()
 
 
 def _path(block: Values, kind: str = "data") -> str:
