@@ -39,29 +39,21 @@ def wheel(source: Path, folder: Path) -> Path:
 
 
 def newer_python() -> str | None:
-    """The newest Python on this machine, if it is newer than ours: one that uv finds, or pyenv has."""
-    own, pyenv = sys.version_info.minor, os.environ.get("PYENV_ROOT", f"{_OWN.get('HOME')}/.pyenv")
-    folders = map(str, Path(pyenv).glob("versions/3.*/bin"))
-    path = os.pathsep.join([*folders, _OWN["PATH"]])  # before pyenv's own command, which may refuse
+    """The newest Python on this machine, if it is newer than ours: of uv, of pyenv, or on the PATH."""
+    asked = subprocess.run(
+        [find_uv_bin(), "python", "dir"], env=_OWN | _OUTWARD, capture_output=True, text=True, check=True
+    )
+    pyenv = Path(os.environ.get("PYENV_ROOT", f"{_OWN.get('HOME')}/.pyenv"))
+    folders = [*Path(asked.stdout.strip()).glob("*/bin"), *pyenv.glob("versions/*/bin")]
+    folders += map(Path, _OWN["PATH"].split(os.pathsep))
+    own = sys.version_info.minor
     for minor in range(own + 5, own, -1):
-        found = subprocess.run(
-            [
-                find_uv_bin(),
-                "python",
-                "find",
-                "--no-python-downloads",
-                "--no-project",
-                "--system",
-                f"3.{minor}",
-            ],
-            env=_OWN | {"PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        if found.returncode == 0:
-            return found.stdout.strip()
+        for program in (folder / f"python3.{minor}" for folder in folders):
+            if (
+                program.is_file()
+                and not subprocess.run([program, "-c", ""], env=_OWN, check=False).returncode
+            ):
+                return str(program)
     return None
 
 
