@@ -436,7 +436,7 @@ def test_watch_hands_the_manifest_to_the_service(
 ) -> None:
     assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", "")
     assert fake_service.plan is not None
-    assert [(line, one.user_id) for line, one, _ in fake_service.plan.entries] == [
+    assert [(line, one.user_id) for line, one, *_ in fake_service.plan.entries] == [
         (2, "0"),
         (3, "1"),
         (4, "2"),
