@@ -103,7 +103,9 @@ WORDS = st.sampled_from(
 )
 TEXTS = WORDS | ANY_TEXT
 NAMES = st.sampled_from([*IDENTITY_KEYS, *KEYS, "notes"]) | TEXTS
-VALUES: st.SearchStrategy[object] = TEXTS | st.none() | st.integers() | st.floats() | st.booleans() | st.just([1]) | st.just({"a": {}})
+VALUES: st.SearchStrategy[object] = (
+    TEXTS | st.none() | st.integers() | st.floats() | st.booleans() | st.just([1]) | st.just({"a": {}})
+)
 FIELDS = st.dictionaries(NAMES, VALUES, max_size=4)
 SCRAPS = st.lists(
     st.sampled_from(
