@@ -19,23 +19,27 @@ from typing import BinaryIO, NamedTuple, cast
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.identity import Identity, encode
 from vault_plugin.names import checked, is_composed
-from vault_plugin.rows import FORMATS, Problem, Row, shown
+from vault_plugin.row import IDENTITY_KEYS, Problem, Row, shown
+from vault_plugin.rows import FORMATS
 from vault_plugin.settings import Settings
 from vault_plugin.shards import Shard
 
-IDENTITY_KEYS = ("user_id", "company_name", "file")
 DEFAULT_KEYS = ("company_name", "file")
+MAX_NAME = 64  # characters; it becomes a label of metrics
 MAX_SHOWN = 50  # problems; a wrong column makes one of each row
 _log = logging.getLogger(__name__)
 _SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 class Entry(NamedTuple):
-    """An identity, the line on which it stands, and the path of the file in which `watch` keeps its token."""
+    """An identity, the line on which it stands, the path of the file in which `watch` keeps its token, and the name
+    by which metrics call it.
+    """
 
     line: int
     identity: Identity
     file: str | None
+    name: str | None = None
 
 
 class Manifest:
@@ -80,6 +84,7 @@ class Manifest:
     def _checked(self, settings_of: Callable[..., Settings]) -> Iterator[Problem | str]:
         identities: dict[int, int] = {}
         files: dict[int, int] = {}
+        names: dict[int, int] = {}
         places: dict[int, int] = {}
         resolved = lru_cache(1024)(os.path.realpath)  # two spellings of a folder are one
         for item in self._items():
@@ -98,8 +103,10 @@ class Manifest:
                     identities, item.identity, item.line, "user_id", "and company are those of line"
                 )
                 if item.file:
-                    folder, name = os.path.split(item.file)
-                    yield from _again(files, (resolved(folder), name), item.line, "file", "is that of line")
+                    folder, file = os.path.split(item.file)
+                    yield from _again(files, (resolved(folder), file), item.line, "file", "is that of line")
+                if item.name:  # Prometheus drops one of two metrics with equal labels
+                    yield from _again(names, item.name, item.line, "name", "is that of line")
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:
@@ -144,13 +151,15 @@ class Manifest:
 
 def _entries(line: int, fields: dict[str, str]) -> Iterator[Entry | Problem]:
     """One of either; a problem for each field that is missing or refused."""
-    problems = list(_name_problems(line, fields, "user_id", "company_name"))
+    problems = list(_name_problems(line, fields, "user_id", "company_name", *{"name"} & fields.keys()))
+    if len(fields.get("name", "")) > MAX_NAME:
+        problems.append(Problem(line, "name", f"has more than {MAX_NAME} characters"))
     if problems:
         yield from problems
         return
     identity = Identity(fields["user_id"], fields["company_name"])
     try:
-        yield Entry(line, identity, _file(fields.get("file"), identity))
+        yield Entry(line, identity, _file(fields.get("file"), identity), fields.get("name"))
     except ValueError as exc:
         yield Problem(line, "file", str(exc))
 

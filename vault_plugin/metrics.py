@@ -1,6 +1,9 @@
-"""What `watch` knows, for Prometheus. Identities are named by a hash: their names are all it takes to mint a token."""
+"""What `watch` knows, for Prometheus.
 
-import time
+User id and company name are all it takes to mint a token, and a hash of them is soon reversed: an identity is labelled
+by the name that the manifest gives it, or by the line on which it stands.
+"""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,12 +21,12 @@ class _Stats(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         ends = GaugeMetricFamily(
-            "klearstack_vault_token_seconds_to_expiry",
-            "Seconds until an identity's access token expires; below 0 since when it has.",
-            labels=["identity"],
+            "klearstack_vault_token_expiry_timestamp_seconds",
+            "Unix time at which an identity's access token expires.",
         )
-        for name, end in self._stats.ends.copy().items():
-            ends.add_metric([name], end - time.monotonic())
+        for entry, at, _ in self._stats.ends.copy().values():
+            label = {"name": entry.name} if entry.name else {"line": str(entry.line)}
+            ends.add_sample(ends.name, label, at)
         yield ends
         failures = CounterMetricFamily(
             "klearstack_vault_failures", "Tries to keep a token good that failed.", labels=["code"]

@@ -52,7 +52,7 @@ def exec_credential(
     elif not any_cluster:
         raise QueryError(
             "KUBERNETES_EXEC_INFO does not name the cluster that the token is for.",
-            hint="Set `provideClusterInfo: true` in the kubeconfig, or pass --any-cluster to answer for any cluster.",
+            hint="Set `provideClusterInfo: true` in the kubeconfig, or pass --any-cluster to answer without it.",
         )
     token, end = _bearer(settings)
     status = {"expirationTimestamp": format_rfc3339(end), "token": token}

@@ -13,7 +13,7 @@ from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import SettingsError, StoreError
 from vault_plugin.identity import Identity
 from vault_plugin.retry import Deadline
-from vault_plugin.rows import Row
+from vault_plugin.row import Row
 from vault_plugin.settings import Settings, without_credentials
 from vault_plugin.throttle import Throttle
 from vault_plugin.tokens import Secret

@@ -18,20 +18,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Self
+from typing import NamedTuple, Self
 
 from vault_plugin import children
 from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
 from vault_plugin.files import PRIVATE, Rights, holds, make_folders, write_file
+from vault_plugin.identity import Identity
 from vault_plugin.manifest import Entry
 from vault_plugin.outage import Gate, Turn
 from vault_plugin.retry import Deadline, Pace, full_jitter
 from vault_plugin.settings import without_credentials
 from vault_plugin.targets import Outcome, Targets
-from vault_plugin.tokens import Kind, Token
+from vault_plugin.tokens import Token
 
 LEFT = (
     1 / 3,
@@ -55,14 +55,22 @@ HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
 _log = logging.getLogger(__name__)
 
 
+class Expiry(NamedTuple):
+    """When an identity's access token expires: `at` in Unix seconds by the servers' clocks, `end` in monotonic seconds."""
+
+    entry: Entry
+    at: float
+    end: float
+
+
 @dataclass
 class Stats:
-    """What is counted, from the start of the process. `ends` are monotonic seconds, by the identity's hash."""
+    """What is counted, from the start of the process."""
 
     mints: int = 0
     waits: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    ends: dict[str, float] = field(default_factory=dict)
+    ends: dict[Identity, Expiry] = field(default_factory=dict)
 
 
 class _Watched:
@@ -70,7 +78,6 @@ class _Watched:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.name = sha256(entry.identity.path("", Kind.ACCESS).encode()).hexdigest()[:12]
         self.min_ttl: float | None = None  # seconds; by the settings until its life is known
         self.pauses = full_jitter(*RETRY)
         self.before: int | None = None  # mints that had succeeded when it failed the last time
@@ -103,10 +110,15 @@ class Watcher:
         # What is due next, by monotonic seconds; nobody is before anybody else at the start.
         self._due = [(0.0, next(self._turn), _Watched(entry)) for entry in entries]
         self._changed = threading.Condition()  # guards the schedule and the counters
-        self._untried = {watched.name for _, _, watched in self._due}
-        self._failing: set[str] = set()
+        entries_of = {watched.entry.identity: watched.entry for _, _, watched in self._due}
+        self._untried = set(entries_of)
+        self._failing: set[Identity] = set()
         self.tried = threading.Event()  # every identity, once
-        stats.ends = {name: end for name, end in stats.ends.items() if name in self._untried}
+        stats.ends = {
+            one: expiry._replace(entry=entries_of[one])
+            for one, expiry in stats.ends.items()
+            if one in entries_of
+        }
         if not self._due:
             self.tried.set()
         self._ends: dict[
@@ -131,7 +143,7 @@ class Watcher:
     def status(self) -> str:
         """In a line, how many tokens are good."""
         with self._changed:
-            good = sum(end > time.monotonic() for end in self._stats.ends.values())
+            good = sum(expiry.end > time.monotonic() for expiry in self._stats.ends.values())
             return f"{good} tokens are good, {len(self._failing)} cannot be renewed"
 
     @property
@@ -155,7 +167,7 @@ class Watcher:
             with self._changed:
                 heapq.heappush(self._due, (time.monotonic() + delay, next(self._turn), watched))
                 self._changed.notify()
-                self._untried.discard(watched.name)
+                self._untried.discard(watched.entry.identity)
                 if not self._untried:
                     self.tried.set()
 
@@ -240,7 +252,8 @@ class Watcher:
         life = token.expires_at - issued_at if issued_at else left
         watched.min_ttl = life * LATEST
         with self._changed:
-            self._stats.ends[watched.name] = time.monotonic() + left
+            at, end = grant.now + left, time.monotonic() + left
+            self._stats.ends[watched.entry.identity] = Expiry(watched.entry, at, end)
             self._stats.mints += outcome.result == "minted"
             self._stats.waits += grant.waited
         share, spread = LEFT
@@ -249,8 +262,8 @@ class Watcher:
     def _succeeded(self, watched: _Watched) -> None:
         watched.pauses = full_jitter(*RETRY)
         with self._changed:
-            if watched.name in self._failing:
-                self._failing.discard(watched.name)
+            if watched.entry.identity in self._failing:
+                self._failing.discard(watched.entry.identity)
                 if not self._failing:
                     _log.warning("all tokens can be renewed again")
 
@@ -259,7 +272,7 @@ class Watcher:
             self._stats.failures[exc.code] += 1
             if not self._failing:  # an outage is told once, not for each token
                 _log.warning("line %d: %s %s Trying again", watched.entry.line, exc, exc.hint)
-            self._failing.add(watched.name)
+            self._failing.add(watched.entry.identity)
         _log.info("line %d: %s", watched.entry.line, exc)
         return next(watched.pauses) + (MISMATCH_RETRY if isinstance(exc, UserMismatchError) else 0.0)
 

@@ -28,8 +28,8 @@ def metrics(port: int) -> dict[str, float]:
     """What Prometheus would see: each name's sum over its labels, and the earliest expiry."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = re.findall(r"(?m)^(klearstack\w+)(?:\{.*\})? (\S+)$", answer.read().decode())
-    ends = [float(value) for name, value in lines if name.endswith("_expiry")]
-    found = {"earliest expiry": min(ends), "identities": float(len(ends))}
+    ends = [float(value) for name, value in lines if name.endswith("_expiry_timestamp_seconds")]
+    found = {"earliest expiry": min(ends) - time.time(), "identities": float(len(ends))}
     for name, value in lines:
         if name.endswith("_total"):
             found[name] = found.get(name, 0) + float(value)

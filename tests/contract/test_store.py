@@ -1,5 +1,6 @@
 """What every store does, in memory and on a real Vault alike: so the fake that other tests trust cannot drift."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -365,8 +366,11 @@ def access(room: Room) -> Slot:
     return room.store.read(ACME, Kind.ACCESS, deadline())
 
 
-def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(room: Room) -> None:
-    room.put(token(at=now()))
+def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)  # of all loggers
+    old = room.put(token(at=now())).token
     refresh = room.put(token(Kind.REFRESH, at=now(), life=86400)).token
     room.store.reject(ACME, access(room), deadline())
     assert room.read() is None
@@ -381,6 +385,7 @@ def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(r
     room.put(renewed)
     room.store.reject(ACME, access(room), deadline())
     assert room.read() == renewed
+    assert not any(one.value.reveal() in caplog.text for one in (old, refresh, new, renewed))
 
 
 def test_a_rejection_removes_no_token_that_came_in_between(room: Room) -> None:

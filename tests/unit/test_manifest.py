@@ -19,8 +19,8 @@ from support.texts import NAMES
 
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.identity import Identity
-from vault_plugin.manifest import MAX_SHOWN, Entry, Manifest, format_of, rewindable
-from vault_plugin.rows import Row
+from vault_plugin.manifest import MAX_NAME, MAX_SHOWN, Entry, Manifest, format_of, rewindable
+from vault_plugin.row import Row
 from vault_plugin.settings import Settings
 from vault_plugin.shards import Shard
 
@@ -93,7 +93,7 @@ def test_the_other_formats_say_the_same() -> None:
         ("jsonl", '{"user_id": 26, "company_name": "Acme", "file": "/x"}\n'),
         ("csv", "file,company_name,user_id\n/x,Acme,26\n"),
     ):
-        ((_, identity, file),) = entries(text, form)
+        ((_, identity, file, _),) = entries(text, form)
         assert (identity, file) == (Identity("26", "Acme"), "/x")
 
 
@@ -217,19 +217,28 @@ def test_a_name_that_is_no_utf_8_is_told_and_not_quoted() -> None:
 
 
 def test_a_key_that_nobody_knows_is_told_once_where_it_stands_first() -> None:
-    text = "user_id,company,company_name,notes\n1,a,Acme,\n2,b,Acme,x\n3,c,Acme,y\n"
-    assert problems(text, "csv") == [
-        "line 2: `company` is no key of identities",
-        "line 3: `notes` is no key of identities",
+    one = '{"user_id": %s, "company": "a", "company_name": "Acme"%s}\n'
+    text = one % (1, "") + one % (2, ', "notes": "x"') + one % (3, ', "notes": "y"')
+    assert problems(text, "jsonl") == [
+        "line 1: `company` is no key of identities",
+        "line 2: `notes` is no key of identities",
     ]
+
+
+def test_a_headerless_csv_is_told_once_and_none_of_its_cells_is_quoted() -> None:
+    text = "alice,acme\n" + "".join(f"user{number},acme\n" for number in range(60))
+    assert problems(text, "csv") == [
+        "line 1: names no column: the header line (user_id, company_name, file, name) is missing"
+    ]
+    assert problems(text.replace(",", ";"), "csv") == problems(text, "csv")
 
 
 def test_at_most_so_many_problems_are_shown_and_the_rest_are_counted() -> None:
     def said(count: int) -> list[str]:
-        return problems("company_name\n" + "Acme\n" * count, "csv")
+        return problems('{"company_name": "Acme"}\n' * count, "jsonl")
 
     assert len(said(MAX_SHOWN)) == MAX_SHOWN
-    assert said(MAX_SHOWN)[-1] == f"line {MAX_SHOWN + 1}: `user_id` is missing"
+    assert said(MAX_SHOWN)[-1] == f"line {MAX_SHOWN}: `user_id` is missing"
     assert said(MAX_SHOWN + 1)[MAX_SHOWN:] == ["and 1 more"]
     assert said(MAX_SHOWN + 950)[MAX_SHOWN:] == ["and 950 more"]
 
@@ -293,6 +302,51 @@ def test_identities_without_a_file_share_none() -> None:
     assert len(entries("user_id\n1\n2\n", "csv", company="Acme")) == 2
 
 
+# Names for metrics
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("yaml", "identities:\n- {user_id: 1, name: billing job}\n- user_id: 2\n"),
+        ("jsonl", '\n{"user_id": 1, "name": "billing job"}\n{"user_id": 2, "name": null}\n'),
+        ("csv", "user_id,name\n1,billing job\n2,\n"),
+    ],
+)
+def test_an_identity_may_have_a_name_for_metrics(form: str, text: str) -> None:
+    assert entries(text, form, company="Acme") == [
+        Entry(2, Identity("1", "Acme"), None, "billing job"),
+        Entry(3, Identity("2", "Acme"), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("x" * (MAX_NAME + 1), "has more than 64 characters"),
+        ("a\\u0007b", "has the control or invisible character U+0007 at position 2"),
+        ("a\\nb", "has the control or invisible character U+000A at position 2"),
+        ("a\\u202eb", "has the control or invisible character U+202E at position 2"),
+        ("\\u200b", "has the control or invisible character U+200B at position 1"),
+        ("a ", "begins or ends with white space"),
+        ("\\ud800", "is not valid UTF-8"),
+    ],
+)
+def test_a_name_that_is_no_label_is_refused(name: str, problem: str) -> None:
+    text = f'{{"user_id": 1, "name": "{name}"}}\n{{"user_id": 2, "name": "{"x" * MAX_NAME}"}}\n'
+    assert problems(text, "jsonl", company="Acme") == [f"line 1: `name` {problem}"]
+
+
+def test_two_identities_of_one_name_are_told_since_one_of_them_would_be_lost() -> None:
+    text = "user_id,name\n1,a\n2,b\n3,a\n4,\n5,\n"
+    assert problems(text, "csv", company="Acme") == ["line 4: `name` is that of line 2"]
+
+
+def test_there_is_no_default_name() -> None:
+    text = "defaults: {name: a, company_name: Acme}\nidentities: [{user_id: 1}]\n"
+    assert problems(text) == ["line 1: `name` is no key of defaults"]
+
+
 # Files
 
 
@@ -308,7 +362,7 @@ def test_identities_without_a_file_share_none() -> None:
     ],
 )
 def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, path: str) -> None:
-    ((_, _, file),) = entries(
+    ((_, _, file, _),) = entries(
         f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
     )
     assert file == path
@@ -344,7 +398,7 @@ def test_a_file_that_leads_who_knows_where_is_refused(template: str) -> None:
 @given(NAMES, NAMES)
 def test_no_name_leads_out_of_its_folder(user: str, company: str) -> None:
     line = json.dumps({"user_id": user, "company_name": company, "file": "/x/{company_name}/{user_id}"})
-    ((_, _, path),) = entries(line, "jsonl")
+    ((_, _, path, _),) = entries(line, "jsonl")
     assert path is not None
     assert os.path.normpath(path) == path
     assert path.count("/") == 3

@@ -176,10 +176,15 @@ def test_what_is_wrong_with_a_manifest_exits_78_before_anything_is_contacted(
     run: Run, targets: FakeTargets, tmp_path: Path, command: str
 ) -> None:
     (tmp_path / "m.csv").write_text(f"user_id,{jwt()}\n1,x\n")
-    done = run(command, str(tmp_path / "m.csv"))
-    assert (done.code, done.out, targets.settings) == (78, "", [])
-    assert "line 2: `company_name` is missing" in done.err
-    assert not any(part in done.err for part in jwt().split("."))
+    (tmp_path / "m.jsonl").write_text(f'{{"user_id": 1}}\n{{"user_id": 2, "{jwt()}": "x"}}\n')
+    for name, problem in (
+        ("m.csv", "line 1: names a column that is none of"),
+        ("m.jsonl", "line 1: `company_name` is missing"),
+    ):
+        done = run(command, str(tmp_path / name))
+        assert (done.code, done.out, targets.settings) == (78, "", [])
+        assert problem in done.err
+        assert not any(part in done.err for part in jwt().split("."))
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])
@@ -436,7 +441,7 @@ def test_watch_hands_the_manifest_to_the_service(
 ) -> None:
     assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", "")
     assert fake_service.plan is not None
-    assert [(line, one.user_id) for line, one, _ in fake_service.plan.entries] == [
+    assert [(line, one.user_id) for line, one, *_ in fake_service.plan.entries] == [
         (2, "0"),
         (3, "1"),
         (4, "2"),

@@ -1,7 +1,11 @@
-"""What Prometheus is shown: numbers, and no names."""
+"""What Prometheus is shown: numbers, and none of the names that it takes to mint a token."""
 
+import re
+import shutil
 import socket
-import time
+import subprocess
+from hashlib import sha256
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -9,8 +13,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from vault_plugin import metrics
 from vault_plugin.errors import OutputError
+from vault_plugin.identity import Identity
+from vault_plugin.manifest import Entry
 from vault_plugin.metrics import _Stats, served
-from vault_plugin.watch import Stats
+from vault_plugin.tokens import Kind
+from vault_plugin.watch import Expiry, Stats
 
 
 def shown(stats: Stats) -> dict[str, float]:
@@ -27,18 +34,80 @@ def test_at_first_there_is_nothing() -> None:
     }
 
 
-def test_what_is_counted_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    stats = Stats(mints=3, waits=2, ends={"abc": 1090.5, "def": 990.0})
+NAMED = Entry(2, Identity("user-26", "Acme"), None, "billing job")
+UNNAMED = Entry(7, Identity("user-27", "Acme"), "/run/user-27")
+
+
+def counted() -> Stats:
+    entries = {NAMED: 1_790_000_090.5, UNNAMED: 1_790_000_000.0}
+    stats = Stats(mints=3, waits=2, ends={one.identity: Expiry(one, at, 5.0) for one, at in entries.items()})
     stats.failures.update(vault_busy=4, endpoint_refused=1)
-    assert shown(stats) == {
-        'klearstack_vault_token_seconds_to_expiry{identity="abc"}': 90.5,
-        'klearstack_vault_token_seconds_to_expiry{identity="def"}': -10,
+    return stats
+
+
+def test_what_is_counted_is_shown() -> None:
+    assert shown(counted()) == {
+        'klearstack_vault_token_expiry_timestamp_seconds{name="billing job"}': 1_790_000_090.5,
+        'klearstack_vault_token_expiry_timestamp_seconds{line="7"}': 1_790_000_000,
         'klearstack_vault_failures_total{code="vault_busy"}': 4,
         'klearstack_vault_failures_total{code="endpoint_refused"}': 1,
         "klearstack_vault_mints_total": 3,
         "klearstack_vault_single_flight_waits_total": 2,
     }
+
+
+def exposed(stats: Stats) -> str:
+    registry = CollectorRegistry()
+    registry.register(_Stats(stats))
+    return generate_latest(registry).decode()
+
+
+def test_nothing_is_shown_of_an_identity_that_a_guess_could_be_compared_with() -> None:
+    text = exposed(counted())
+    for one in (NAMED, UNNAMED):
+        words = [one.identity.user_id, one.identity.company_name, one.identity.path("", Kind.ACCESS)]
+        words += [f"{one.identity.company_name}/{one.identity.user_id}", str(one.file)]
+        for word in words:
+            digest = sha256(word.encode()).hexdigest()
+            assert word not in text
+            assert digest[:8] not in text
+    assert not re.search(r"[0-9a-f]{8}", re.sub(r"(?m) \S+$", "", text))  # no other hash either
+
+
+def test_a_name_is_escaped_as_a_label() -> None:
+    entry = NAMED._replace(name='a "b" \\ c')
+    text = exposed(Stats(ends={entry.identity: Expiry(entry, 1.0, 1.0)}))
+    assert r'{name="a \"b\" \\ c"} 1.0' in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no `promtool` on PATH")
+def test_prometheus_itself_finds_nothing_to_improve() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=exposed(counted()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_metrics_keep_to_the_conventions_of_prometheus() -> None:
+    """Base units as suffixes, `_total` for counters, a time as a Unix timestamp: promtool's rules, where it is absent."""
+    for family in _Stats(counted()).collect():
+        samples = {sample.name for sample in family.samples}
+        assert samples == {f"{family.name}_total" if family.type == "counter" else family.name}
+        assert re.fullmatch(r"klearstack_vault_[a-z]+(_[a-z]+)*", family.name)
+        assert family.documentation
+        if "expiry" in family.name:
+            assert (family.type, family.name.endswith("_timestamp_seconds")) == ("gauge", True)
+
+
+def test_the_readme_names_each_metric_and_its_alert_rule_one_of_them() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    names = {sample.name for family in _Stats(counted()).collect() for sample in family.samples}
+    assert set(re.findall(r"klearstack_vault_\w+_(?:total|seconds)", readme)) == names
+    assert "expr: klearstack_vault_token_expiry_timestamp_seconds - time() <" in readme
 
 
 def test_what_is_shown_goes_by_what_is_counted_then() -> None:
@@ -51,7 +120,7 @@ def test_what_is_shown_goes_by_what_is_counted_then() -> None:
 
 def test_each_metric_has_a_help_text() -> None:
     for family in _Stats(Stats()).collect():
-        assert family.documentation.endswith(("has.", "failed.", "endpoint.", "identity."))
+        assert family.documentation.endswith(("expires.", "failed.", "endpoint.", "identity."))
 
 
 def test_an_address_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

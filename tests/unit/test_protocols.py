@@ -6,12 +6,13 @@ git: git-credential(1). No schema of them can be installed, so what they demand 
 
 import io
 import json
+import logging
 import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from support.fakes import NOW, Done, Run, jwt
 from vault_plugin import protocols
 from vault_plugin.broker import Grant, Held
 from vault_plugin.clock import parse_rfc3339
-from vault_plugin.errors import QueryError, UsageError
+from vault_plugin.errors import QueryError, StoreError, UsageError
 from vault_plugin.identity import Identity
 from vault_plugin.protocols import (
     MAX_EXEC_INFO,
@@ -614,6 +615,22 @@ def test_hosts_of_the_environment_that_are_none_are_refused_in_every_operation(
         assert (done.code, done.out, asked) == (64, "", [])
         assert "KLEARSTACK_HELPER_HOSTS" in done.err
         assert "bad.example" not in done.err
+
+
+def test_a_rejection_that_fails_is_one_line_that_quotes_nothing(
+    helper: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise StoreError("Vault is sealed.")
+
+    caplog.set_level(logging.DEBUG)  # of all loggers
+    monkeypatch.setattr(FakeBroker, "reject", fail)
+    query = f"protocol=https\nhost=api.example\npassword={JWT}\n\n"
+    assert helper("git", "erase", query=query) == (69, "", "klearstack-vault: Vault is sealed.\n")
+    monkeypatch.delenv("KLEARSTACK_URL")
+    done = helper("git", "erase", query=query)
+    assert (done.code, done.out, done.err.count("\n")) == (78, "", 1)
+    assert JWT not in done.err + caplog.text
 
 
 def test_git_may_erase_on_the_command_line(helper: Callable[..., Done]) -> None:

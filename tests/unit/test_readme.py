@@ -113,7 +113,9 @@ def test_the_readme_calls_the_two_commands_as_they_are() -> None:
 
 def test_the_recipe_for_kubectl_names_the_cluster() -> None:
     text = README.read_text(encoding="utf-8")
-    recipes = [yaml.safe_load(one) for one in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    recipes = [
+        yaml.safe_load(one) for one in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ]
     (kubeconfig,) = [one for one in recipes if "users" in one]
     plugin = kubeconfig["users"][0]["user"]["exec"]
     assert (plugin["command"], plugin["args"]) == ("klearstack-vault", ["helper", "exec-credential"])

@@ -14,17 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import TEXTS
 
-from vault_plugin.rows import (
-    FORMATS,
-    MAX_LINE,
-    NEVER_EMPTY,
-    Problem,
-    Row,
-    read_csv,
-    read_jsonl,
-    read_yaml,
-    shown,
-)
+from vault_plugin import yaml_rows
+from vault_plugin.bounded import BoundedStream
+from vault_plugin.row import NEVER_EMPTY, Problem, Row, shown
+from vault_plugin.rows import FORMATS, MAX_LINE, read_csv, read_jsonl
+from vault_plugin.yaml_rows import MAX_SCALAR, read_yaml
 
 CANARY = "hvs.CAN-ARY"
 TWICE = "stands there twice"
@@ -32,7 +26,11 @@ NO_TEXT = "is no plain text or number, without tag or alias"
 EMPTY = "is null or empty: give a value, or leave it out"
 NO_JSON = f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)"
 NO_NUMBER = "is no text and no whole number"
-NO_COLUMNS = "must name the columns, each once"
+NAMES = "user_id, company_name, file, name"
+TOO_LONG = "has more than 64 KiB"
+FOLLOWED = "is followed by a text or comment of more than 64 KiB"
+TOO_DEEP = "has more than 100 lists or mappings in each other"
+ROUNDED = "was rounded by a spreadsheet: make the column a text one, and enter it again"
 BROKEN_YAML, BROKEN_CSV = "is no YAML from here on", "is no CSV from here on"
 
 
@@ -317,46 +315,133 @@ def test_csv_is_a_header_and_records() -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_csv_may_end_its_lines_in_any_way(end: str) -> None:
-    assert read("csv", end.join(["a,b", "1,2", "3,4"])) == [row(2, a="1", b="2"), row(3, a="3", b="4")]
+    said = read("csv", end.join(["user_id,file", "1,2", "3,4"]))
+    assert said == [row(2, user_id="1", file="2"), row(3, user_id="3", file="4")]
 
 
-@pytest.mark.parametrize("record", ["1", "1,2,3", ",,"])
-def test_a_record_with_more_or_fewer_fields_than_columns_is_a_problem(record: str) -> None:
-    assert read("csv", f"a,b\n{record}\n3,4\n") == [
-        Problem(2, "", f"has {record.count(',') + 1} fields under 2 columns"),
-        row(3, a="3", b="4"),
+@pytest.mark.parametrize(
+    ("record", "count"),
+    [("1", "1 field"), ("1,2,3", "3 fields"), ("1,2,,3", "4 fields"), (",,3", "3 fields")],
+)
+def test_a_record_with_more_or_fewer_fields_than_columns_is_a_problem(record: str, count: str) -> None:
+    for header in ("user_id,file", "user_id,file,,"):
+        assert read("csv", f"{header}\n{record}\n3,4\n") == [
+            Problem(2, "", f"has {count} under 2 columns"),
+            row(3, user_id="3", file="4"),
+        ]
+    assert read("csv", "user_id\n1,2\n") == [Problem(2, "", "has 2 fields under 1 column")]
+
+
+SPREADSHEET = "user_id,file,,\n1,a,,\n2,b\n3,c,,,,\n4,, ,\n,,,\n,,,\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_columns_and_rows_at_the_end_are_a_spreadsheets_and_left_out(end: str) -> None:
+    assert read("csv", SPREADSHEET.replace("\n", end)) == [
+        row(2, user_id="1", file="a"),
+        row(3, user_id="2", file="b"),
+        row(4, user_id="3", file="c"),
+        row(5, user_id="4"),
     ]
+    assert read("csv", 'user_id,file," "\n1,a,\n" ",,\n') == [row(2, user_id="1", file="a")]
 
 
-@pytest.mark.parametrize("header", ["", "\n", "a,a", "a,b,a", "a,", ",", '""'])
-def test_columns_without_a_name_or_of_the_same_name_are_a_problem(header: str) -> None:
-    assert read("csv", header) == [Problem(1, "", NO_COLUMNS)]
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        *((blank, f"is blank: the first line names the columns ({NAMES})") for blank in ("", "\n", ",", '""', " ,")),
+        ("user_id;company_name;file", "separates the columns with `;`: use commas"),
+        ("\ufeffuser_id;company_name;", "separates the columns with `;`: use commas"),
+        ('"user_id";"company_name"', "separates the columns with `;`: use commas"),
+        ('"26";"Acme"', f"names no column: the header line ({NAMES}) is missing"),
+        ('user_id,"file', BROKEN_CSV),
+        ("User ID;Company", "separates the columns with `;`: use commas"),
+        ("user_id\tfile", "separates the columns with tabs: use commas"),
+        ("user_id|company_name", "separates the columns with `|`: use commas"),
+        ("26,Acme,/run/x", f"names no column: the header line ({NAMES}) is missing"),
+        ("26;Acme;/run/x", f"names no column: the header line ({NAMES}) is missing"),
+        ("alice", f"names no column: the header line ({NAMES}) is missing"),
+        ("alice,acme,,", f"names no column: the header line ({NAMES}) is missing"),
+        ("user_id,,file", "has no name for column 2"),
+        ("user_id, ,file", "has no name for column 2"),
+        ("user_id,file,user_id", "has the same name for the columns 1 and 3"),
+        ("User_ID,Company_Name", f"names a column that is not spelled like one of {NAMES}: column 1"),
+        ("user_id, company_name", f"names a column that is not spelled like one of {NAMES}: column 2"),
+        ("user_id,company", f"names a column that is none of {NAMES}: column 2"),
+        ("company_name,file", "has no column user_id"),
+    ],
+)  # fmt: skip
+def test_a_header_fault_is_told_once_with_its_cause_and_no_cell(header: str, problem: str) -> None:
+    assert read("csv", f"{header}\n1,Acme\n2,Acme,x\n") == [Problem(1, "", problem)]
 
 
-@pytest.mark.parametrize("text", ['"1', '"1"2', "x" * 200_000])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["user_id,file\r\n1,a\r\n", '"user_id","file"\n', "26;Acme\n", "\u00e9"])
+def test_a_csv_in_utf_16_is_told_so(text: str, encoding: str) -> None:
+    if encoding != "utf-16":
+        text = "a" + text  # without a byte order mark, only ASCII tells
+    said = [Problem(1, "", "is UTF-16: save the file as UTF-8")]
+    assert read("csv", text.encode(encoding)) == said
+    assert read("csv", f"\ufeff{text}".encode(encoding)) == said
+
+
+@pytest.mark.parametrize("raw", [b"user_id,\xe9\n1,2\n", b"PK\x03\x04\x14\x00\x06\x00\n", b"user_id\x00\n"])
+def test_a_header_that_is_no_text_in_utf_8_is_told_so(raw: bytes) -> None:
+    assert read("csv", raw) == [Problem(1, "", "is no UTF-8")]
+
+
+@pytest.mark.parametrize(
+    "number", ["1.23457E+05", "1E+05", "9.9E+15", "1,23457E+05", "-1.2E+10", "1.23E+100"]
+)
+def test_a_user_id_that_a_spreadsheet_has_rounded_is_refused(number: str) -> None:
+    assert read("csv", f'file,user_id\n"{number}","{number}"\n/x,7\n') == [
+        Problem(2, "user_id", ROUNDED),
+        row(3, file="/x", user_id="7"),
+    ]
+    assert read("jsonl", f'{{"user_id": "{number}"}}') == [row(1, user_id=number)]
+
+
+@pytest.mark.parametrize(
+    "text", ["1E5", "1e+05", "E+05", "1.E+05", "12.3E+05", "1.2E-05", "1.2E+5", "x1E+05", "1E+05x", "1E+0005"]
+)
+def test_a_user_id_that_no_spreadsheet_would_write_so_is_taken_as_it_is(text: str) -> None:
+    assert read("csv", f"user_id\n{text}\n") == [row(2, user_id=text)]
+
+
+@pytest.mark.parametrize("text", ['"1', '"1"2', '"' + "x\n" * 100_000])
 def test_what_is_no_csv_is_told_once(text: str) -> None:
-    said = read("csv", f"a\n0\n{text}\n4\n")
-    assert said[0] == row(2, a="0")
+    said = read("csv", f"user_id\n0\n{text}\n4\n")
+    assert said[0] == row(2, user_id="0")
     (problem,) = said[1:]
     assert isinstance(problem, Problem)
-    assert (problem.text, problem.line in (3, 4, 5)) == (BROKEN_CSV, True)
+    assert (problem.text, problem.line >= 3) == (BROKEN_CSV, True)
+
+
+def test_a_line_of_csv_may_be_as_long_as_told() -> None:
+    assert read("csv", f"user_id\n{'x' * (MAX_LINE - 1)}\n") == [row(2, user_id="x" * (MAX_LINE - 1))]
+    for longer in ("x" * MAX_LINE, "x" * 200_000, f'"{"x" * MAX_LINE}'):
+        assert read("csv", f"user_id\n0\n{longer}\n4\n") == [
+            row(2, user_id="0"),
+            Problem(3, "", TOO_LONG),
+        ]
+    assert read("csv", "x" * 200_000) == [Problem(1, "", TOO_LONG)]
 
 
 @pytest.mark.parametrize("line", [1, 2, 500, 5000])
 def test_a_record_that_is_no_utf_8_is_told_by_its_line_although_files_are_read_by_the_block(
     line: int,
 ) -> None:
-    lines = ["a,b\n", *["1,é\n"] * 5000]
+    lines = ["user_id,file\n", *["1,é\n"] * 5000]
     raw = b"".join(
         text.encode("latin-1" if number == line else "utf-8") for number, text in enumerate(lines, 1)
     )
-    raw = raw if line > 1 else raw.replace(b"b", b"\xff", 1)
+    raw = raw if line > 1 else raw.replace(b"file", b"\xff", 1)
     problems = [one for one in read("csv", raw) if isinstance(one, Problem)]
     assert problems == [Problem(line, "", "is no UTF-8")]
 
 
 def test_the_stream_stays_open_after_csv() -> None:
-    for text in (b"a\n1\n", b"a\n\xff", b'a\n"'):
+    for text in (b"user_id\n1\n", b"user_id\n\xff", b'user_id\n"', b"a\n1\n", b"\xff\xfe"):
         stream = io.BytesIO(text)
         assert list(read_csv(stream))
         assert stream.seek(0) == 0
@@ -364,14 +449,14 @@ def test_the_stream_stays_open_after_csv() -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_run_that_is_stopped_ends_without_a_word_of_its_reader(form: str) -> None:
-    texts = {"yaml": b"identities: [{a: 1}, {a: 2}]", "jsonl": b"{}\n{}\n", "csv": b"a\n1\n2\n"}
+    texts = {"yaml": b"identities: [{a: 1}, {a: 2}]", "jsonl": b"{}\n{}\n", "csv": b"user_id\n1\n2\n"}
     for close_first in (True, False):
         stream = io.BytesIO(texts[form])
-        rows: Any = FORMATS[form](stream)
-        next(rows)
+        reader: Any = FORMATS[form](stream)
+        next(reader)
         if close_first:
             stream.close()
-        rows.close()  # else Python prints what goes wrong here, when it collects the reader
+        reader.close()  # else Python prints what goes wrong here, when it collects the reader
         assert stream.closed == close_first
 
 
@@ -419,10 +504,12 @@ def written_as_yaml(fields: dict[str, str]) -> bytes:
 FIELDS = st.dictionaries(TEXTS.filter(bool), TEXTS, min_size=1, max_size=5)
 
 
-@given(FIELDS)
-def test_what_is_written_comes_back_to_the_letter(fields: dict[str, str]) -> None:
-    full = {name: text for name, text in fields.items() if text}
+@given(FIELDS, TEXTS.filter(lambda text: bool(text.strip())), TEXTS)
+def test_what_is_written_comes_back_to_the_letter(fields: dict[str, str], user_id: str, file: str) -> None:
     for form, write in (("jsonl", written_as_jsonl), ("csv", written_as_csv), ("yaml", written_as_yaml)):
+        if form == "csv":  # whose columns are known, and which has no blank record
+            fields = {"user_id": user_id, "file": file}
+        full = {name: text for name, text in fields.items() if text}
         (said,) = read(form, write(fields))
         assert isinstance(said, Row), form
         assert said.fields == full, form
@@ -463,13 +550,17 @@ def test_no_problem_quotes_what_is_no_plain_word(before: bytes, after: bytes, fo
         ("yaml", f"identities:\n- &{CANARY} *{CANARY}\n"),
         ("jsonl", f'{{"{CANARY}": true}}\n["{CANARY}"]\n{CANARY}\n{{"user_id": {{"{CANARY}": "{CANARY}"}}}}\n'),
         ("csv", f'{CANARY},{CANARY}\n{CANARY}\n"{CANARY}"x\n'),
-        ("csv", f'a\n"{CANARY}'),
+        ("csv", f'user_id\n"{CANARY}'),
+        ("csv", "user,canary\n1,2\n"),
+        ("csv", f"user_id,{CANARY}\n1,2\n"),
+        ("csv", f"{CANARY};user_id\n"),
     ],
 )  # fmt: skip
 def test_no_value_is_quoted_by_any_problem(form: str, raw: str) -> None:
     problems = [str(one) for one in read(form, raw) if isinstance(one, Problem)]
     assert problems
     assert CANARY not in "".join(problems)
+    assert "canary" not in "".join(problems)
 
 
 class Endless(io.RawIOBase):
@@ -478,6 +569,7 @@ class Endless(io.RawIOBase):
     def __init__(self, head: bytes, one: bytes, count: int) -> None:
         self._parts: Iterator[bytes] = iter([head, *[one] * count])
         self._rest = b""
+        self.given = 0  # bytes
 
     def readable(self) -> bool:
         return True
@@ -487,6 +579,7 @@ class Endless(io.RawIOBase):
             self._rest = b"".join(islice(self._parts, 100))
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
+        self.given += len(part)
         return len(part)
 
 
@@ -512,3 +605,96 @@ def test_rows_are_read_one_at_a_time(form: str, head: bytes, one: bytes) -> None
 
 def test_the_formats_are_the_promised_ones() -> None:
     assert {"yaml": read_yaml, "jsonl": read_jsonl, "csv": read_csv} == FORMATS
+
+
+# How large a text may be
+
+
+KINDS = ["{}", "'{}'", '"{}"', "|-\n    {}", ">-\n    {}", "&x {}", "!!str {}"]
+
+
+@pytest.fixture(params=["libyaml", "python"])
+def _parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "python":
+        monkeypatch.setattr(yaml_rows, "_LOADER", yaml.SafeLoader)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_of_yaml_may_have_64_kib(kind: str) -> None:
+    for char in ("x", "\u00e9"):
+        text = char * (MAX_SCALAR // len(char.encode()))
+        assert items(f"- user_id: {kind.format(text)}\n- user_id: 2\n")[0] == row(2, user_id=text)
+        longer = f"- user_id: {kind.format(text + 'x')}\n- user_id: 2\n"
+        assert items(longer)[0] == Problem(2, "user_id", TOO_LONG)
+        assert isinstance(items(longer)[1], Row)  # what follows is read
+
+
+HUGE = 8_000_000  # bytes; a parser that collects them takes several times that
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "[{}]", "# {}\n    1", "!{} 1", "&{} 1", "*{}", "{}: 1"])
+def test_a_text_of_yaml_that_is_much_longer_is_not_even_read(kind: str) -> None:
+    head = f"identities:\n- user_id: 0\n- user_id: {kind.partition('{')[0]}".encode()
+    raw = Endless(head, b"x" * 1000, HUGE // 1000)
+    tracemalloc.start()
+    try:
+        said = list(read_yaml(io.BufferedReader(raw)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert said[0] == row(2, user_id="0")
+    (problem,) = said[1:]
+    assert isinstance(problem, Problem)
+    assert problem.text == FOLLOWED
+    assert raw.given < 400_000
+    assert peak < 8_000_000
+
+
+def test_nor_is_it_by_pyyamls_own_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_rows, "_LOADER", yaml.SafeLoader)
+    raw = Endless(b"identities:\n- user_id: ", b"x" * 1000, HUGE // 1000)
+    assert list(read_yaml(io.BufferedReader(raw))) == [Problem(2, "", FOLLOWED)]
+    assert raw.given < 400_000
+
+
+@pytest.mark.parametrize("text", ["- x: |\n    ", "- x: '", "- x: ", "# "])
+def test_many_short_lines_are_one_text_or_comment(text: str) -> None:
+    lines = "\n# y" if text == "# " else "\n    y"
+    *before, last = items(f"- user_id: 0\n{text}{lines * 200_000}")
+    assert isinstance(last, Problem)
+    assert last.text == FOLLOWED
+    assert before == ([] if text == "# " else [row(2, user_id="0")])
+
+
+def test_a_comment_of_64_kib_is_none_of_a_manifests_faults() -> None:
+    comment = "# " + "x" * 78 + "\n"
+    assert items(comment * 810 + "- user_id: 1\n" + comment * 810)[0] == row(812, user_id="1")
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
+def test_what_is_nested_as_no_manifest_is_stops_the_reader(opening: str) -> None:
+    nested = ("\n    - " if opening == "- " else "") + opening * 100_000
+    said = items(f"- user_id: 0\n- user_id: {nested}")
+    assert said[0] == row(2, user_id="0")
+    (problem,) = said[1:]
+    assert isinstance(problem, Problem)
+    # libyaml looks ahead, and itself gives up on so many lists.
+    assert problem.text in ((TOO_DEEP, BROKEN_YAML) if opening == "[" else (TOO_DEEP,))
+    assert items(f"- user_id: {'[' * 100}{']' * 100}\n") == [Problem(2, "user_id", NO_TEXT)]
+
+
+@pytest.mark.usefixtures("_parser")
+@pytest.mark.parametrize("escape", [r"\UFFFFFFFF", r"\U00110000", r"\uD800", r"\xZZ"])
+def test_an_escape_for_what_is_no_character_crashes_no_parser(escape: str) -> None:
+    (said,) = items(f'- user_id: "{escape}"\n')
+    assert said in (Problem(2, "", BROKEN_YAML), row(2, user_id="\ud800"))
+
+
+def test_a_bounded_stream_tells_its_end_from_that_of_its_budget() -> None:
+    for size, left in ((10, b""), (11, b"x")):
+        stream = BoundedStream(io.BytesIO(b"x" * size), 5)
+        assert stream.read(8) == b"xxxxx"
+        assert not stream.is_exhausted  # nothing more was asked for yet
+        stream.renew()
+        assert (stream.read(3), stream.read(3), stream.is_exhausted) == (b"xxx", b"xx", False)
+        assert (stream.read(3), stream.is_exhausted) == (b"", bool(left))

@@ -14,7 +14,7 @@ from vault_plugin.broker import Broker
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
 from vault_plugin.record import Slot
 from vault_plugin.retry import Deadline
-from vault_plugin.rows import Row
+from vault_plugin.row import Row
 from vault_plugin.settings import Settings
 from vault_plugin.targets import KEYS, Flags, Targets, connect_all, settings_of
 from vault_plugin.throttle import Throttle

@@ -29,7 +29,7 @@ from vault_plugin.outage import Gate, Turn
 from vault_plugin.record import VaultRef
 from vault_plugin.targets import Outcome
 from vault_plugin.tokens import Kind, Token
-from vault_plugin.watch import Hook, Stats, Watcher, _Watched
+from vault_plugin.watch import Expiry, Hook, Stats, Watcher, _Watched
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
@@ -457,15 +457,13 @@ def test_mints_and_waits_are_counted_and_looks_are_not() -> None:
     assert (stats.mints, stats.waits, stats.failures) == (2, 2, {})
 
 
-def test_the_end_of_a_token_is_known_by_a_name_that_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_token_is_known_by_the_servers_clocks_and_by_one_that_nobody_sets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    stats = Stats()
-    renewed(watcher(FakeTargets(outcome(left=600)), stats=stats), entry())
-    ((name, end),) = stats.ends.items()
-    assert end == 1600
-    assert len(name) == 12
-    assert int(name, 16)
-    assert _Watched(entry(1)).name != name == _Watched(entry(0)).name
+    stats, found = Stats(), outcome(left=600)
+    renewed(watcher(FakeTargets(found), stats=stats), entry())
+    assert stats.ends == {entry().identity: Expiry(entry(), found.grant.now + 600, 1600)}
 
 
 def test_a_token_that_has_ended_is_good_no_more() -> None:
@@ -473,7 +471,7 @@ def test_a_token_that_has_ended_is_good_no_more() -> None:
     assert one.status == "0 tokens are good, 0 cannot be renewed"
     renewed(one, entry())
     assert one.status == "1 tokens are good, 0 cannot be renewed"
-    stats.ends = dict.fromkeys(stats.ends, time.monotonic() - 1)
+    stats.ends = {one: expiry._replace(end=time.monotonic() - 1) for one, expiry in stats.ends.items()}
     assert one.status == "0 tokens are good, 0 cannot be renewed"
 
 
@@ -482,8 +480,9 @@ def test_a_new_manifest_keeps_what_is_known_of_those_who_stay() -> None:
     renewed(watcher(FakeTargets(), entry(0), stats=stats), entry(0))
     renewed(watcher(FakeTargets(), entry(0), entry(1), stats=stats), entry(1))
     assert len(stats.ends) == 2
-    one = watcher(FakeTargets(), entry(1), entry(2), stats=stats)
-    assert list(stats.ends) == [_Watched(entry(1)).name]
+    moved = entry(1)._replace(line=9, name="job")
+    one = watcher(FakeTargets(), moved, entry(2), stats=stats)
+    assert {identity: expiry.entry for identity, expiry in stats.ends.items()} == {moved.identity: moved}
     assert stats.mints == 9
     assert one.status == "1 tokens are good, 0 cannot be renewed"
 

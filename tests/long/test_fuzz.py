@@ -1,0 +1,58 @@
+"""What tests/unit shows with a hundred manifests, queries and lists of hosts, with thousands, all of them new ones."""
+
+from collections.abc import Collection
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from support.fuzz import (
+    HOSTS,
+    MANIFESTS,
+    QUERIES,
+    QUERY_MODULES,
+    YAML_MANIFESTS,
+    no_vault,
+    read_hosts,
+    read_manifest,
+    read_query,
+)
+
+from vault_plugin import yaml_rows
+
+thousands = settings(max_examples=10_000, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def _no_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in QUERY_MODULES:
+        monkeypatch.setattr(module, "connect", no_vault)
+
+
+@thousands
+@given(MANIFESTS)
+def test_no_manifest_ends_in_an_internal_error(case: tuple[str, bytes]) -> None:
+    read_manifest(case)
+
+
+@pytest.fixture
+def _pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_rows, "_LOADER", yaml.SafeLoader)
+
+
+@pytest.mark.usefixtures("_pure_python")
+@settings(max_examples=3_000, deadline=None)
+@given(YAML_MANIFESTS)
+def test_no_manifest_ends_in_an_internal_error_without_libyaml(case: tuple[str, bytes]) -> None:
+    read_manifest(case)
+
+
+@thousands
+@given(QUERIES)
+def test_no_query_ends_in_an_internal_error(case: tuple[str, bytes]) -> None:
+    read_query(case)
+
+
+@thousands
+@given(HOSTS)
+def test_no_list_of_hosts_ends_in_an_internal_error(hosts: Collection[str]) -> None:
+    read_hosts(hosts)
