@@ -202,6 +202,15 @@ def test_a_html_page_with_a_5xx_is_an_outage(asker: Asker, bao: Vault) -> None:
         assert asker.ask(proxy.address).status == 200
 
 
+def test_a_load_balancers_page_is_an_outage_that_is_told_as_such(asker: Asker, bao: Vault) -> None:
+    for status in (500, 501, 503):
+        with FaultProxy(bao.address) as proxy:
+            proxy.answer(lambda _: True, status, body=HTML + b"sealed", when="before", times=10**6)
+            with pytest.raises(StoreError, match=f"status {status} with an HTML page") as caught:
+                asker.ask(proxy.address, seconds=0.2)
+        assert caught.value.retryable
+
+
 def test_nobody_listening_is_given_up_long_before_the_deadline(asker: Asker) -> None:
     started = time.monotonic()
     with pytest.raises(StoreError, match="connection refused") as caught:

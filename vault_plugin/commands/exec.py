@@ -24,7 +24,7 @@ from vault_plugin.settings import Settings
     "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path.",
 )
 @click.option("--pristine", is_flag=True, help="Nothing else goes into the command's environment.")
-@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
 @settings_options()
 def exec_(
     command: tuple[str, ...],
