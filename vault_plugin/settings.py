@@ -289,7 +289,7 @@ def _read(origin: Origin, text: str) -> Any:
 
 def words(calls: Callable[[str], str | None], others: Mapping[str, str] | None = None) -> Words:
     """A face's words: what it calls a setting (None: it has none of that name), with its variable; `others` come first."""
-    variables = {one.name: next(reversed(one.metadata["origin"].env), "") for one in fields(Settings)}
+    variables = {one.name: " or ".join(reversed(one.metadata["origin"].env)) for one in fields(Settings)}
     others = others or {}
 
     def word(name: str) -> str:

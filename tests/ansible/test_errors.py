@@ -13,10 +13,10 @@ from vault_plugin.simulator import Simulator
 HINT = f" `ansible-doc -t lookup {TOKEN}` explains each."
 SEALED = b'{"errors":["Vault is sealed"]}'
 NOBODY = "http://127.0.0.1:9"
-MISSING_ROLE = "role_id (VAULT_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID) is missing."
+MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
 ENVIRONMENT = " The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
-NO_TOKEN = "vault_token (VAULT_TOKEN) is missing, and ~/.vault-token holds none."
+NO_TOKEN = "vault_token (VAULT_TOKEN or BAO_TOKEN) is missing, and ~/.vault-token holds none."
 EMPTY = "is given but empty: give a value, or leave it out."
 STRING = "must be a string: put it into quotes."
 INPUT: list[tuple[dict[str, Any], str]] = [
@@ -25,14 +25,14 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"url": {"a": 1}}, "The option url has a value that it cannot take."),
     ({"url": "http://u:p@api.example.com"}, f"url (KLEARSTACK_URL) {NO_URL}"),
     ({"url": "http://api.example.com"}, "or accept that with allow_plain_http."),
-    ({"vault_addr": ""}, f"vault_addr (VAULT_ADDR) {EMPTY}"),
-    ({"vault_addr": None}, f"vault_addr (VAULT_ADDR) {EMPTY}"),
+    ({"vault_addr": ""}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
+    ({"vault_addr": None}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
     ({"user_id": None}, f"user_id (KLEARSTACK_USER_ID) {EMPTY}"),
     ({"company_name": None}, f"company_name (KLEARSTACK_COMPANY_NAME) {EMPTY}"),
     ({"company_name": "Acme "}, "company_name (KLEARSTACK_COMPANY_NAME) begins or ends with white space."),
     ({"company_name": "Acme\n"}, "the control or invisible character U+000A at position 5."),
     ({"user_id": "\ufeff26"}, "the control or invisible character U+FEFF at position 1."),
-    ({"vault_addr": "http://127.0.0.1:9\n"}, f"vault_addr (VAULT_ADDR) {NO_URL}"),
+    ({"vault_addr": "http://127.0.0.1:9\n"}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {NO_URL}"),
     ({"vault_token": "a\nb"}, f"holds characters that no such credential has; {NO_TOKEN}"),
     (
         {"user_id": "", "min_ttl": "x"},
@@ -49,7 +49,7 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"auth": "approle"}, MISSING_ROLE),
     (
         {"vault_client_key": "/no"},
-        "vault_client_cert (VAULT_CLIENT_CERT) and vault_client_key (VAULT_CLIENT_KEY) go together.",
+        "and vault_client_key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go together.",
     ),
 ]
 TERM = "Each term must be a dict of user_id and company_name."
@@ -180,7 +180,7 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"vault_addr": NOBODY, "deadline": 4},
                 "vault_unavailable",
-                "connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there.",
+                "connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there.",
             ),
             (
                 {"url": NOBODY, "deadline": "4s"},

@@ -93,7 +93,7 @@ def test_all_that_is_wrong_is_told_at_once_and_nobody_is_contacted(kv2: World) -
     for said in (
         "line 3: `targets`",
         "--mount",
-        "VAULT_TOKEN is missing",
+        "VAULT_TOKEN or BAO_TOKEN is missing",
         "line 6: `secret` is no key",
         "line 7: `user_id` and company are those of line 5",
         "line 8: `user_id` is missing",

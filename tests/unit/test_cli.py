@@ -126,7 +126,7 @@ def test_a_value_glued_to_its_option_is_not_echoed(run: Run, argv: Sequence[str]
 @pytest.mark.parametrize(
     ("argv", "what", "where"),
     [
-        (("get", "--foo"), "There is no option of that name. `klear", " get"),
+        (("get", "--zzz"), "There is no option of that name. `klear", " get"),
         (("get", "--token", "x"), "--token takes one of access, refresh, both.", " get"),
         (("get", "--user-id"), "--user-id takes a value.", " get"),
         (("gett",), "There is no such command. Did you mean get?", ""),

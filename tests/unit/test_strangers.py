@@ -81,7 +81,7 @@ def test_only_a_307_to_the_same_path_elsewhere_is_a_standbys(
 @pytest.mark.parametrize(
     ("node", "location", "hint"),
     [
-        (NODE, "https://vault.example/v1/x", "Use https:// in --vault-addr (VAULT_ADDR)."),
+        (NODE, "https://vault.example/v1/x", "Use https:// in --vault-addr (VAULT_ADDR or BAO_ADDR)."),
         ("https://vault.example", "http://vault.example/", "without TLS"),
         (NODE, "https://sso.example/", "login page"),
         ("unix:///run/vault.sock", "https://sso.example/", "login page"),

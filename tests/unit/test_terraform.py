@@ -131,7 +131,7 @@ def test_what_the_environment_holds_is_no_fault_of_the_query(
     monkeypatch.setenv("KLEARSTACK_MIN_TTL", "soon")
     done = answered(query, run, monkeypatch)
     assert (done.code, done.out) == (78, "")
-    for said in ("KLEARSTACK_MIN_TTL", "KLEARSTACK_URL is missing", "VAULT_ADDR is missing"):
+    for said in ("KLEARSTACK_MIN_TTL", "KLEARSTACK_URL is missing", "VAULT_ADDR or BAO_ADDR is missing"):
         assert said in done.err
     assert "--" not in done.err.replace("`klearstack-vault terraform --help`", "")
 

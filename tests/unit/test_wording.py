@@ -57,7 +57,7 @@ def test_terraform_has_keys_and_variables_and_no_options(name: str) -> None:
 def test_a_setting_goes_by_its_option_and_its_variable() -> None:
     get, sync = words_of(command("get")), words_of(command("sync"))
     assert get("url") == sync("url") == "--url (KLEARSTACK_URL)"
-    assert (get("vault_token"), get("lock_dir")) == ("VAULT_TOKEN", "KLEARSTACK_LOCK_DIR")
+    assert (get("vault_token"), get("lock_dir")) == ("VAULT_TOKEN or BAO_TOKEN", "KLEARSTACK_LOCK_DIR")
     assert (get("deadline"), sync("deadline")) == ("--deadline (KLEARSTACK_DEADLINE)", "KLEARSTACK_DEADLINE")
     assert (get("user_id"), sync("user_id")) == (
         "--user-id (KLEARSTACK_USER_ID)",

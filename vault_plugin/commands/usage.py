@@ -7,7 +7,7 @@ import click
 
 from vault_plugin.errors import UsageError
 from vault_plugin.settings import Settings, words
-from vault_plugin.wording import Words, flag
+from vault_plugin.wording import Words, flag, named
 
 
 class SettingOption(click.Option):
@@ -34,8 +34,8 @@ def words_of(command: click.Command) -> Words:
 def usage_error(exc: click.ClickException) -> UsageError:
     """What is wrong with the command line, and where its help is."""
     context = exc.ctx if isinstance(exc, click.UsageError) else None
-    path = context.command_path if context else "klearstack-vault"
-    return UsageError(_complaint(exc, context), hint=f"`{path} --help` shows the way.")
+    where = f"`{context.command_path} --help`" if context else named("help")
+    return UsageError(_complaint(exc, context), hint=f"{where} shows the way.")
 
 
 def no_command(typed: str, commands: Iterable[str]) -> UsageError:
