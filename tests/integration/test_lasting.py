@@ -58,7 +58,9 @@ def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: Wor
         with pytest.raises(StoreError, match=r"redirects to vault\.internal:8200, which is none") as caught:
             client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) == 2
-    assert caught.value.hint.startswith("Give all nodes of the cluster in --vault-addr (VAULT_ADDR or BAO_ADDR)")
+    assert caught.value.hint.startswith(
+        "Give all nodes of the cluster in --vault-addr (VAULT_ADDR or BAO_ADDR)"
+    )
 
 
 @pytest.mark.parametrize(

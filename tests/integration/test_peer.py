@@ -102,7 +102,6 @@ def test_a_handshake_that_fails_is_tls_and_no_reset(monkeypatch: pytest.MonkeyPa
         (ConnectionResetError(errno.ECONNRESET, "reset"), Cause.RESET),
         (BrokenPipeError(errno.EPIPE, "pipe"), Cause.RESET),
         (http.client.RemoteDisconnected("closed"), Cause.BROKEN),
-        (ssl.SSLEOFError(8, "eof"), Cause.BROKEN),
         (OSError(errno.EHOSTUNREACH, "no route"), Cause.UNREACHABLE),
         (OSError(errno.ENETUNREACH, "no route"), Cause.UNREACHABLE),
         (OSError(errno.EIO, "?"), Cause.BROKEN),

@@ -39,7 +39,6 @@ def test_each_step_of_a_cold_and_a_warm_call_is_logged(kv2: World, caplog: pytes
     assert get(kv2) == "endpoint"
     access, refresh = place(kv2), place(kv2, "refresh")
     expected = [
-        READ.format(place=access),
         "no stored token is used: none was found with enough lifetime left",
         READ.format(place=access),
         READ.format(place=refresh),
@@ -136,7 +135,7 @@ LOGINS: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
     (None, None, "its auth method is mounted, but not configured"),
     ({}, None, "the auth method has no role of that name"),
     ({}, {"bound_audiences": ["other"]}, "the role does not accept the audience of the JWT (aud)"),
-    ({}, {}, "the JWT is for an audience (aud), and the role has no bound_audiences"),
+    ({}, {"bound_subject": "project:7"}, "the JWT is for an audience (aud), and the role has no bound_audiences"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "email"}, "the JWT lacks a claim that the role needs"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "number"}, "a claim of the JWT has another type than the role expects"),
     (

@@ -120,7 +120,7 @@ class _Failures:
     def tell(self) -> None:
         """Say so on standard error."""
         for error, lines in self._lines.items():
-            where, count = ", ".join(map(str, lines)), self._counts[error]
+            where, count = ", ".join(map(str, sorted(lines))), self._counts[error]
             if count == 1:
                 where = f"line {where}"
             else:
