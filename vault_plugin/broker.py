@@ -14,6 +14,7 @@ from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Secret, Token, TokenPair
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
+_USELESS = "none was found with enough lifetime left"
 _log = logging.getLogger(__name__)
 
 
@@ -179,7 +180,9 @@ class Broker:
         try:
             outworn = self._glance(identity, kinds, deadline, thorough=renew)
             if not renew and outworn and (grant := self._on_time(identity, kinds, outworn, deadline)):
+                _log.info("the stored token is used: it is valid for another %d s", grant.shortest_ttl)
                 return grant
+            _log.info("no stored token is used: %s", "a new one was asked for" if renew else _USELESS)
             try:
                 return self._minted(
                     identity, kinds, deadline, seen, renew=renew, outworn=outworn, fallback=True

@@ -10,6 +10,7 @@ import click
 
 from vault_plugin import streams
 from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+from vault_plugin.wording import speak, speaking
 
 # Each command's module and name. Only the one that is called is loaded: all of them take longer than a stored token does.
 COMMANDS = {
@@ -43,6 +44,18 @@ class _Commands(click.Group):
             ctx.exit(UsageError.exit_code)
         return super().parse_args(ctx, args)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from vault_plugin.commands import usage  # noqa: PLC0415  no other command's business
+
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise usage.no_command(args[0], COMMANDS)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:  # as it is in a shell's completion
+            speak(usage.words_of(command))
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -62,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit by the codes of errors.py; 130 after Ctrl-C."""
     if argv is None:
         _start()
+    with speaking():
+        _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> NoReturn:
     try:
         sys.exit(cli.main(argv, prog_name="klearstack-vault", standalone_mode=False))
     except (click.Abort, KeyboardInterrupt):
@@ -104,26 +122,14 @@ def _error(exc: Exception) -> KlearstackVaultError:
         if isinstance(exc, KlearstackVaultError):
             return exc
         if isinstance(exc, click.ClickException):
-            return UsageError(_without_values(exc), hint="`klearstack-vault --help` shows the way.")
+            from vault_plugin.commands.usage import usage_error  # noqa: PLC0415  as above
+
+            return usage_error(exc)
     except Exception as another:  # noqa: BLE001  as click's next version may cause
         return bug(another)
     return bug(exc)
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:
-    click.echo(f"klearstack-vault: {exc} {exc.hint}".rstrip(), err=True)
+    click.echo(f"klearstack-vault: {exc.line}", err=True)
     sys.exit(exc.exit_code)
-
-
-def _without_values(exc: click.ClickException) -> str:
-    """What is wrong with the command line, without what was typed: it may have been a token."""
-    if isinstance(exc, click.NoSuchOption):
-        return "There is no option of that name."
-    if isinstance(exc, click.BadOptionUsage):
-        return f"{exc.option_name} takes {'a' if 'requires' in exc.message else 'no'} value."
-    if isinstance(exc, click.MissingParameter) and exc.param is not None:
-        return f"{str(exc.param.name).upper()} is missing."
-    if isinstance(exc, click.BadParameter) and exc.param is not None:
-        choices = getattr(exc.param.type, "choices", ())
-        return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."
-    return "There is no such command, or it takes fewer arguments."

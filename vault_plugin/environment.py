@@ -1,10 +1,12 @@
 """Text from environment variables, and from the files that they name: UTF-8, whatever the locale says."""
 
+import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,29 @@ from vault_plugin import blocking
 from vault_plugin.errors import SettingsError
 from vault_plugin.retry import Deadline, full_jitter
 
+# What Vault's own command, or most HTTP clients, follow and we do not (see `tell_ignored`).
+_OF_VAULT = (
+    *(
+        "AGENT_ADDR",
+        "CACERT_BYTES",
+        "CAPATH",
+        "CLIENT_TIMEOUT",
+        "DISABLE_REDIRECTS",
+        "HTTP_PROXY",
+        "MAX_RETRIES",
+    ),
+    *("MFA", "PROXY_ADDR", "RATE_LIMIT", "SKIP_VERIFY", "SRV_LOOKUP", "TLS_SERVER_NAME", "WRAP_TTL"),
+)
+IGNORED = frozenset(
+    {
+        *(f"{prefix}_{name}" for prefix in ("BAO", "VAULT") for name in _OF_VAULT),
+        *("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+    }
+)
 REWRITTEN = 10.0  # seconds that a credential's file may be empty or gone while another program replaces it
+
+_log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -33,6 +57,17 @@ def process_environment() -> Mapping[str, str]:
         name.decode("utf-8", "surrogateescape"): text.decode("utf-8", "surrogateescape")
         for name, text in os.environb.items()
     }
+
+
+def tell_ignored(environ: Mapping[str, str]) -> None:
+    """Log once for all which variables are set that other programs follow, and we do not."""
+    if found := sorted(name for name in IGNORED.intersection(environ) if environ[name]):
+        _tell(", ".join(found))
+
+
+@cache
+def _tell(names: str) -> None:
+    _log.info("these variables are set, but not supported, and change nothing: %s", names)
 
 
 def look_up(

@@ -33,11 +33,14 @@ No message may contain a token, a Vault token or a response body: whoever adds o
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import ClassVar, NamedTuple
 
+from vault_plugin.wording import worded
+
 
 class KlearstackVaultError(Exception):
     """What failed and where, in one line; `hint` says what to do next.
 
-    `code` is stable and machine-readable.
+    Settings are marked in both (see wording.py): `str` and `hint` are in the words of the face that shows them. `code` is
+    stable and machine-readable.
     """
 
     exit_code: ClassVar[int] = 70
@@ -45,7 +48,20 @@ class KlearstackVaultError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
+        self._hint = hint
+
+    def __str__(self) -> str:
+        return worded(str(self.args[0]))
+
+    @property
+    def hint(self) -> str:
+        """What to do next; empty if there is nothing to say."""
+        return worded(self._hint)
+
+    @property
+    def line(self) -> str:
+        """Both in one line."""
+        return f"{self} {self.hint}".rstrip()
 
     @property
     def retryable(self) -> bool:
@@ -75,6 +91,10 @@ class QueryError(KlearstackVaultError):
 class SettingsError(KlearstackVaultError):
     exit_code = 78
     code = "settings"
+    settings: frozenset[str] = (
+        frozenset()
+    )  # which of them are missing or wrong, as far as it is about settings
+    missing: frozenset[str] = frozenset()  # those that nobody has given
 
 
 class TokenError(KlearstackVaultError):

@@ -16,15 +16,20 @@ from vault_plugin.errors import (
     SourceRefusedError,
     SourceSettingsError,
 )
+from vault_plugin.wording import named
 
 SHORT = 2048  # bytes of an error's body; the documented one, with two tokens behind it, has about 900
-_LATER = "Check --url, or try again later."
-_ACCOUNT = "Check --user-id and --company-name: the endpoint may not know them."
+_URL = named("url")
+_LATER = f"Check {_URL}, or try again later."
+_ACCOUNT = f"Check {named('user_id')} and {named('company_name')}: the endpoint may not know them."
+_CA = f"Name its CA's PEM file with {named('ca_cert')}; verification cannot be turned off."
 _CHECKS = {
-    401: "The endpoint wants no login; check --url.",
+    401: f"The endpoint wants no login; check {_URL}.",
     403: "Check that this host may call it (IP allow-list).",
-    404: "Check --url: it is what stands before /access/klearstack/ in your API's address.",
+    404: f"Check {_URL}: it is what stands before /access/klearstack/ in your API's address.",
 }
+DATES = {9, 10}  # OpenSSL's numbers for a certificate whose time has not come, or is over
+CLOCK = "Check this host's clock, and the dates of the certificate."
 # By OpenSSL's numbers. Its own texts quote host names.
 _CERTIFICATES = {
     9: "it is not yet valid",
@@ -57,43 +62,46 @@ _KINDS = {
     "deadline": _Kind(
         SourceError,
         "{url} did not answer in time, which the deadline shortened.",
-        "Give more time with --deadline, or try again later.",
+        f"Give more time with {named('deadline')}, or try again later.",
     ),
     "unasked": _Kind(
         SourceError, "{url} could not be asked before the deadline passed.", _LATER, shared=False
     ),
+    "unreachable": _Kind(SourceError, "{url} cannot be reached: there is no route to its host.", _LATER),
+    "reset": _Kind(SourceError, "{url} reset the connection.", _LATER),
+    "tls": _Kind(SourceError, "{url} cannot be reached: TLS failed.", _LATER),
     "broken": _Kind(SourceError, "{url} broke the connection.", _LATER),
     "status": _Kind(SourceError, "{url} answers with status {status}.", _LATER),
     "busy": _Kind(SourceBusyError, "{url} asks to slow down ({status}).", "Try again later."),
     "certificate": _Kind(
         SourceSettingsError,
         "The TLS certificate of {url} does not verify{certificate}.",
-        "Name its CA's PEM file with --ca-cert; verification cannot be turned off.",
+        _CA,
     ),
     "client_certificate": _Kind(
         SourceSettingsError,
         "{url} wants a TLS client certificate, and there is none for the endpoint.",
-        "Check --url.",
+        f"Check {_URL}.",
     ),
     "files": _Kind(
         SourceSettingsError,
         "{url} cannot be reached: the CA is no PEM file that fits.",
-        "Check --ca-cert.",
+        f"Check {named('ca_cert')}.",
         shared=False,
     ),
     "speaks_plain": _Kind(
         SourceSettingsError,
         "{url} cannot be reached: it speaks plain HTTP, use http://.",
-        "Check --url.",
+        f"Check {_URL}.",
     ),
     "speaks_tls": _Kind(
-        SourceSettingsError, "{url} cannot be reached: it speaks TLS, use https://.", "Check --url."
+        SourceSettingsError, "{url} cannot be reached: it speaks TLS, use https://.", f"Check {_URL}."
     ),
     "too_long": _Kind(SourceProtocolError, "The answer of {url} is too long to be two tokens.", ""),
     "no_json": _Kind(
         SourceProtocolError,
         "The answer of {url} is not JSON.",
-        "Check --url: is it the API's, not a web page's?",
+        f"Check {_URL}: is it the API's, not a web page's?",
     ),
     "no_object": _Kind(SourceProtocolError, "The answer of {url} is no JSON object.", ""),
     "no_access_token": _Kind(SourceProtocolError, "The answer of {url} has no `access_token`.", ""),
@@ -101,12 +109,12 @@ _KINDS = {
     "redirects": _Kind(
         SourceRefusedError,
         "{url} redirects ({status}), which is not followed.",
-        "Check --url: https, the right host?",
+        f"Check {_URL}: https, the right host?",
     ),
     "refuses": _Kind(
         SourceRefusedError,
         "{url} refuses (status {status}).",
-        "Check --user-id, --company-name and --url.",
+        f"Check {named('user_id')}, {named('company_name')} and {_URL}.",
     ),
     "parameter": _Kind(
         ParameterMissingError, "{url} misses a required parameter: it does not say which.", _ACCOUNT
@@ -145,6 +153,7 @@ def error_of(failure: Failure, url: str) -> SourceError:
     kind, number = _KINDS[failure.cause], failure.number
     certificate = f" ({_CERTIFICATES[number]})" if number in _CERTIFICATES else ""
     hint = _CHECKS.get(number, kind.hint) if failure.cause == "refuses" else kind.hint
+    hint = CLOCK if failure.cause == "certificate" and number in DATES else hint
     error = kind.error(kind.message.format(url=url, status=number, certificate=certificate), hint=hint)
     error.failure = failure
     if isinstance(error, SourceBusyError):

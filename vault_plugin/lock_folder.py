@@ -8,16 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from vault_plugin.errors import OutputError
+from vault_plugin.wording import named
 
 
 class LockFolder:
     """The folder that was named, or else one among the temporary files. Nothing is looked at before it is used."""
 
-    def __init__(self, named: str | None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: str | None, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         # Not the working directory, which tempfile would take, too: processes would not meet there.
         temporary = [environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp"]  # noqa: S108
-        self._named = named
+        self._named = folder
         self._temporary = [Path(os.path.abspath(one)) for one in temporary if one]  # noqa: PTH100
 
     def __str__(self) -> str:
@@ -81,5 +82,5 @@ def _is_ours(folder: Path) -> bool:
 def _not_ours(folder: Path) -> OutputError:
     return OutputError(
         f"The lock folder {folder} is not this user's own.",
-        hint="Remove it, or name another with KLEARSTACK_LOCK_DIR.",
+        hint=f"Remove it, or name another with {named('lock_dir')}.",
     )

@@ -1,5 +1,6 @@
 """The servers that are asked, and why one does not respond, by what was observed."""
 
+import errno
 import re
 import socket
 import ssl
@@ -34,8 +35,11 @@ class Cause(Enum):
     FILES = "the CA or the client certificate is no PEM file that fits"
     NAME = "its name does not resolve"
     REFUSED = "connection refused"
+    RESET = "it reset the connection"
     SCHEME = "it speaks {}"
     TIMEOUT = "no answer in time"
+    TLS = "TLS failed ({})"
+    UNREACHABLE = "there is no route to its host"
 
 
 class Failure(NamedTuple):
@@ -59,6 +63,7 @@ class Failure(NamedTuple):
         return self.cause.value.format(self.details)
 
 
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 _CAUSES = {
     WrongSchemeError: Cause.SCHEME,
     CertificateFileError: Cause.FILES,
@@ -67,6 +72,7 @@ _CAUSES = {
     ConnectionRefusedError: Cause.REFUSED,
     FileNotFoundError: Cause.REFUSED,  # of a Unix socket
     TimeoutError: Cause.TIMEOUT,
+    ssl.SSLError: Cause.TLS,
 }
 
 
@@ -185,7 +191,17 @@ def _explained(exc: BaseException) -> Failure:
         if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):
             return Failure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
-            if isinstance(one, kind):
-                details = str(one) if cause is Cause.SCHEME else getattr(one, "verify_message", "")
-                return Failure(cause, details, getattr(one, "verify_code", 0))
+            if isinstance(one, kind) and not isinstance(one, ssl.SSLEOFError):  # which is a mere closing
+                return Failure(cause, _details(one, cause), getattr(one, "verify_code", 0))
+        number = one.errno if isinstance(one, OSError) else None
+        if number in _NO_ROUTE:
+            return Failure(Cause.UNREACHABLE)
+        if number is not None and isinstance(one, ConnectionResetError | BrokenPipeError):
+            return Failure(Cause.RESET)  # http.client calls a mere closing a reset, too, without a number
     return Failure(Cause.BROKEN, type(exc).__name__)
+
+
+def _details(exc: BaseException, cause: Cause) -> str:
+    if cause is Cause.TLS:
+        return str(getattr(exc, "reason", None)).replace("_", " ").lower()
+    return str(exc) if cause is Cause.SCHEME else getattr(exc, "verify_message", "")

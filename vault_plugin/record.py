@@ -9,6 +9,7 @@ from vault_plugin.clock import format_rfc3339, parse_rfc3339
 from vault_plugin.errors import ForeignSecretError, OtherEndpointError, TokenError
 from vault_plugin.identity import Identity
 from vault_plugin.tokens import Kind, Token
+from vault_plugin.wording import named
 
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
 ISSUED_BY = "issued-by"  # custom_metadata: the endpoint whose token is below, where it is known
@@ -86,6 +87,17 @@ class Slot(NamedTuple):
         """Whether another rejection does not count yet, at `now` (Unix seconds by Vault's clock)."""
         at = parse_rfc3339(self.rejected_at)
         return at is not None and abs(now - at) < REJECTED_EVERY
+
+
+def described(stored: Stored | None) -> str:
+    """For the log: what a read has found, without the token."""
+    if stored is None:
+        return "no token"
+    ref, end = stored.ref, format_rfc3339(stored.token.expires_at)
+    version = (
+        "" if ref.version is None else f", version {ref.version}, deletion_time {ref.deletion_time or 'none'}"
+    )
+    return f"a token that expires at {end}{version}"
 
 
 def to_data(
@@ -187,13 +199,13 @@ def foreign() -> ForeignSecretError:
     """The error for a path at which somebody else's secret lies."""
     return ForeignSecretError(
         "Somebody else's secret lies in Vault where this identity's token belongs; it was left alone.",
-        hint="Choose another place with --path-prefix or --mount; -v shows the path.",
+        hint=f"Choose another place with {named('path_prefix')} or {named('mount')}; {named('verbose')} shows the path.",
     )
 
 
 def of_another_endpoint() -> OtherEndpointError:
     """The error for a path at which a valid token lies that another endpoint issued."""
     return OtherEndpointError(
-        "Another endpoint than the one of --url issued the token that Vault holds for this identity.",
-        hint="Give each endpoint a --path-prefix of its own, or replace the stored token with --renew.",
+        f"Another endpoint than the one of {named('url')} issued the token that Vault holds for this identity.",
+        hint=f"Give each endpoint its own {named('path_prefix')}, or replace the stored token with {named('renew')}.",
     )

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vault_plugin.environment import is_readable, look_up, process_environment, text_of_file
+from vault_plugin.environment import is_readable, look_up, process_environment, tell_ignored, text_of_file
 from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
 from vault_plugin.names import checked, is_composed
@@ -28,6 +28,7 @@ from vault_plugin.values import (
     vault_addresses,
     vault_path,
 )
+from vault_plugin.wording import Words, by_default, flag, named, worded
 
 NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
@@ -52,15 +53,12 @@ def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  
     return field(default=None if default is MISSING else default, repr=shown, metadata=metadata)
 
 
-# What each login cannot do without, and what to say if it is nowhere.
+# What each login cannot do without, and what else to say if it is nowhere.
 _LOGINS = {
-    "token": {"vault_token": "VAULT_TOKEN is missing, and ~/.vault-token holds none"},
-    "approle": {"role_id": "VAULT_ROLE_ID is missing", "secret_id": "VAULT_SECRET_ID is missing"},
-    "jwt": {"vault_jwt": "VAULT_JWT is missing"},
-    "kubernetes": {
-        "auth_role": "--auth-role (KLEARSTACK_VAULT_AUTH_ROLE) is missing",
-        "vault_jwt": "VAULT_JWT is missing, and so is a pod's service account token",
-    },
+    "token": {"vault_token": ", and ~/.vault-token holds none"},
+    "approle": {"role_id": "", "secret_id": ""},
+    "jwt": {"vault_jwt": ""},
+    "kubernetes": {"auth_role": "", "vault_jwt": ", and so is a pod's service account token"},
 }
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")  # in every pod
 _EMPTY = "is given but empty: give a value, or leave it out"
@@ -193,7 +191,7 @@ class Settings:
             if one.metadata["origin"].read is checked and not is_composed(getattr(settings, one.name)):
                 _log.warning(
                     "%s is not NFC-normalized: it is a different identity from its NFC form",
-                    _name(one.name, one.metadata["origin"]),
+                    worded(named(one.name)),
                 )
         slow = settings.deadline - deadline.left() > NOTICEABLE
         return replace(settings, deadline=deadline.left()) if slow else settings
@@ -206,30 +204,31 @@ class Settings:
             raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
         environ = process_environment() if environ is None else environ
         values: dict[str, Any] = {}
-        wrong: list[str] = []
+        complaints = _Complaints()
         empty: dict[str, str] = {}  # credentials whose files are, and what to say of them if they are needed
         deadline = Deadline(cls.deadline)
         for one in sorted(fields(cls), key=lambda one: one.name != "deadline"):  # which counts for all others
             origin: Origin = one.metadata["origin"]
-            name = _name(one.name, origin)
+            place = ""
             try:
                 text, place = _gather(origin, flags.get(one.name), environ, deadline)
-                name += place
                 if isinstance(text, bool):
                     values[one.name] = text
                 elif text and (value := _read(origin, text)) is not None:
                     values[one.name] = value
+                elif origin.required and text is None:
+                    complaints.miss(one.name)
                 elif origin.required:
-                    wrong.append(f"{name} {'is missing' if text is None else _EMPTY}")
+                    complaints.add(f"{place} {_EMPTY}", one.name)
                 elif place and origin.read is Secret:
-                    empty[one.name] = f"{name} is empty"
+                    empty[one.name] = f"{place} is empty"
                 if one.name == "deadline":
                     deadline = Deadline(values.get("deadline", cls.deadline))
             except ValueError as exc:  # its text is one of ours: no value is ever quoted
-                wrong.append(f"{name} {exc}")
-        wrong += _disagreements(values, empty, environ, deadline)
-        if wrong:
-            raise SettingsError("; ".join(wrong) + ".", hint="`klearstack-vault get --help` explains each.")
+                complaints.add(f"{place} {exc}", one.name)
+        _disagreements(values, empty, environ, deadline, complaints)
+        complaints.end()
+        tell_ignored(environ)
         return cls(**values), deadline
 
     @classmethod
@@ -242,20 +241,19 @@ class Settings:
         return Identity(self.user_id, self.company_name)
 
 
-def default_company(flag: str | None, environ: Mapping[str, str] | None = None) -> str | None:
+def default_company(given: str | None, environ: Mapping[str, str] | None = None) -> str | None:
     """The company of identities that name none; None if there is none. Raises SettingsError."""
     origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
-    name = _name("company_name", origin)
+    name, place = named("company_name"), ""
     try:
         deadline = Deadline(Settings.deadline)
         environ = process_environment() if environ is None else environ
-        text, place = _gather(origin, flag, environ, deadline)
-        name += place
+        text, place = _gather(origin, given, environ, deadline)
         company = checked(str(text or ""))
     except ValueError as exc:
-        raise SettingsError(f"{name} {exc}.") from None
+        raise SettingsError(f"{name}{place} {exc}.") from None
     if text == "":
-        raise SettingsError(f"{name} {_EMPTY}.")
+        raise SettingsError(f"{name}{place} {_EMPTY}.")
     return company or None
 
 
@@ -289,36 +287,92 @@ def _read(origin: Origin, text: str) -> Any:
     return credential(text) if origin.read is Secret else origin.read(text)
 
 
-def _name(name: str, origin: Origin) -> str:
-    variables = " or ".join(reversed(origin.env))
-    flag = f"--{name.replace('_', '-')}"
-    return f"{flag} ({variables})" if origin.flag else variables
+def words(calls: Callable[[str], str | None], others: Mapping[str, str] | None = None) -> Words:
+    """A face's words: what it calls a setting (None: it has none of that name), with its variable; `others` come first."""
+    variables = {one.name: " or ".join(reversed(one.metadata["origin"].env)) for one in fields(Settings)}
+    others = others or {}
+
+    def word(name: str) -> str:
+        if name in others:
+            return others[name]
+        own, variable = calls(name), variables.get(name, "")
+        if own and variable:
+            return f"{own} ({variable})"
+        return own or variable or f"`klearstack-vault get {flag(name)}`"
+
+    return word
+
+
+def _flag_of(name: str) -> str | None:
+    return (
+        None
+        if name in {one.name for one in fields(Settings) if not one.metadata["origin"].flag}
+        else flag(name)
+    )
+
+
+by_default(words(_flag_of, {"help": "README", "verbose": "-v"}))
+
+
+class _Complaints:
+    """All that is wrong with the settings, as one error."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._settings: set[str] = set()
+        self._missing: set[str] = set()
+
+    def add(self, complaint: str, *about: str) -> None:
+        """Something that begins with the name of the first of these settings."""
+        self._texts.append(named(about[0]) + complaint)
+        self._settings.update(about)
+
+    def miss(self, name: str, also: str = "") -> None:
+        """A setting that is nowhere."""
+        self.add(f" is missing{also}", name)
+        self._missing.add(name)
+
+    def end(self) -> None:
+        """Raise SettingsError if there is a complaint."""
+        if not self._texts:
+            return
+        error = SettingsError("; ".join(self._texts) + ".", hint=f"{named('help')} explains each.")
+        error.settings, error.missing = frozenset(self._settings), frozenset(self._missing)
+        raise error
 
 
 def _disagreements(
-    values: dict[str, Any], empty: Mapping[str, str], environ: Mapping[str, str], deadline: Deadline
-) -> list[str]:
+    values: dict[str, Any],
+    empty: Mapping[str, str],
+    environ: Mapping[str, str],
+    deadline: Deadline,
+    complaints: _Complaints,
+) -> None:
     """What no single setting shows; fills in what another program left to log in with."""
-    wrong = []
     if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
-        wrong.append(
-            "--url is plain http to another host, where the token could be read on its way: use https, "
-            "or accept that with --allow-plain-http"
+        complaints.add(
+            " is plain http to another host, where the token could be read on its way: use https, "
+            f"or accept that with {named('allow_plain_http')}",
+            "url",
         )
-    wrong += [
-        f"--{name.replace('_', '-')} names a file that cannot be read"
-        for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
-        if name in values and not is_readable(values[name])
-    ]
-    if bool(values.get("vault_client_cert")) != bool(values.get("vault_client_key")):
-        wrong.append("--vault-client-cert and --vault-client-key go together")
+    for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"):
+        if name in values and not is_readable(values[name]):
+            complaints.add(" names a file that cannot be read", name)
+    pair = "vault_client_cert", "vault_client_key"
+    if bool(values.get(pair[0])) != bool(values.get(pair[1])):
+        complaints.add(f" and {named(pair[1])} go together", *pair)
     login = values.get("auth", "token")
     if login == "token" and "vault_token" not in empty:
         _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"), deadline)
     elif login == "kubernetes" and "vault_jwt" not in empty:
         _fall_back(values, "vault_jwt", SERVICE_ACCOUNT, deadline)
-    missing = {name: text for name, text in _LOGINS[login].items() if name not in values}
-    return wrong + [empty.get(name, text) for name, text in missing.items()]
+    for name, also in _LOGINS[login].items():
+        if name in values:
+            continue
+        if name in empty:
+            complaints.add(empty[name], name)
+        else:
+            complaints.miss(name, also)
 
 
 def _fall_back(values: dict[str, Any], name: str, path: Path, deadline: Deadline) -> None:

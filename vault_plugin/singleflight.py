@@ -10,6 +10,7 @@ On a network file system each of these calls may take as long as it likes, so th
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import time
@@ -24,6 +25,7 @@ from vault_plugin.errors import BusyError, Failure, OutputError
 from vault_plugin.failures import code_of
 from vault_plugin.lock_folder import LockFolder
 from vault_plugin.retry import Deadline, full_jitter
+from vault_plugin.wording import named
 
 LEAST = 0.5  # seconds that the folder gets in any case; a local one takes microseconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # monotonic time is one host's, from one boot to the next
@@ -32,6 +34,7 @@ WITHOUT_LOCKS = {
     *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS),
     *(errno.ENOSPC, errno.EDQUOT),
 }
+_log = logging.getLogger(__name__)
 _MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
 _FAILURE = re.compile(
     rb"(?P<key>[0-9a-f]{64}) (?P<terms>[0-9a-f]{64}) (?P<code>\w{1,40}) (?P<cause>\w{1,60}) (?P<number>[0-9]{1,9})"
@@ -137,16 +140,20 @@ class SingleFlight:
         """Hold the lock of `key`. Raises BusyError if another holds it, or the folder does not respond, in time."""
         digest = _digest(key)
         pauses = full_jitter(0.01, 0.1)
-        waited = False
+        waited, began = False, time.monotonic()
         while (locked := self._locked_in_time(digest[:3], deadline)) is None:
+            if not waited:
+                _log.info("another caller of this host has the lock of this identity: waiting")
             waited = True
             pause = next(pauses)
             if pause >= deadline.left():
                 raise BusyError(
                     "Another process has been fetching this token for too long.",
-                    hint="Try again, or give more time with --deadline.",
+                    hint=f"Try again, or give more time with {named('deadline')}.",
                 )
             self._sleep(pause)
+        if waited:
+            _log.info("waited %.2f s for the lock", time.monotonic() - began)
         if isinstance(locked, OutputError):
             turn = Turn(None, digest, b"", unlocked=locked)
         else:
@@ -168,7 +175,7 @@ class SingleFlight:
         except TimeoutError:
             raise BusyError(
                 f"The lock folder {self._folder} did not respond in time.",
-                hint="Check its file system, or name another folder with KLEARSTACK_LOCK_DIR.",
+                hint=f"Check its file system, or name another folder with {named('lock_dir')}.",
             ) from None
 
     def _locked(self, name: str) -> tuple[int, bytes] | OutputError | None:
@@ -186,7 +193,7 @@ class SingleFlight:
         except OSError as exc:
             error = OutputError(
                 f"No lock file can be made in {self._folder} ({exc.strerror}).",
-                hint="Name another folder with KLEARSTACK_LOCK_DIR.",
+                hint=f"Name another folder with {named('lock_dir')}.",
             )
             if exc.errno in WITHOUT_LOCKS:
                 return error

@@ -27,6 +27,7 @@ from vault_plugin.responses import SPEAKS_TLS, Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
 from vault_plugin.tokens import Kind, Token, TokenPair
 from vault_plugin.values import ENDPOINT_PATH, issuer
+from vault_plugin.wording import named
 
 MAX_BODY = 64 * 1024  # bytes; a pair of tokens has about 500
 PATIENCE = 10.0  # seconds after which no further try begins
@@ -42,7 +43,10 @@ _CAUSES = {
     Cause.FILES: "files",
     Cause.NAME: "name",
     Cause.REFUSED: "refused",
+    Cause.RESET: "reset",
     Cause.TIMEOUT: "timeout",
+    Cause.TLS: "tls",
+    Cause.UNREACHABLE: "unreachable",
 }
 _log = logging.getLogger(__name__)
 
@@ -127,6 +131,7 @@ class EndpointSource:
         once; what may pass is tried again for a while, then raised as SourceError or SourceBusyError.
         """
         # Whoever waits for all identities together asks again by itself.
+        _log.info("minting at %s", self._url)
         patience = _Patience(deadline, fallback=fallback or not self._waits_when_busy)
         last: SourceError | None = None
         while True:
@@ -172,9 +177,13 @@ class EndpointSource:
         try:
             with self._post(adapter, identity) as response:
                 body = self._body(response)
+            took = 1000 * (time.monotonic() - sent)
+            _log.debug("POST %s: %d, %.0f ms", self._url, response.status_code, took)
             self._peer.check(response.status_code, body)
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
-            raise self._failed(exc) from None
+            failed = self._failed(exc)
+            _log.debug("POST %s: no response: %s", self._url, failed)
+            raise failed from None
         self._clock.observe_date(response.headers.get("Date"), sent)
         if response.status_code != 200:
             raise self._refusal(response, body)
@@ -232,6 +241,10 @@ class EndpointSource:
         if access.expires_at > refresh.expires_at:
             _log.warning("the endpoint's access token outlives its refresh token")
         self._must_name(identity, access, refresh)
+        now = self._clock.now()
+        _log.info(
+            "minted: an access token for %d s, a refresh token for %d s", access.ttl(now), refresh.ttl(now)
+        )
         version = answer.get("release_version")
         return TokenPair(access, refresh, str(version) if isinstance(version, str | int | float) else "")
 
@@ -242,8 +255,8 @@ class EndpointSource:
         if not self._accept_other_users:
             raise UserMismatchError(
                 f"{self._url} answered with a token that names another user than the one asked for.",
-                hint="Check --user-id and --url; if the endpoint names its users otherwise, accept that with "
-                "--on-user-mismatch warn (KLEARSTACK_ON_USER_MISMATCH).",
+                hint=f"Check {named('user_id')} and {named('url')}; if the endpoint names its users otherwise, accept "
+                f"that: set {named('on_user_mismatch')} to warn.",
             )
         _log.warning("the endpoint's token names another user than the one asked for")
 

@@ -14,7 +14,7 @@ from math import ceil, floor, inf
 from typing import Any
 
 from vault_plugin.clock import ServerClock, format_rfc3339, parse_rfc3339
-from vault_plugin.errors import StoreError, TokenError
+from vault_plugin.errors import ForeignSecretError, StoreError, TokenError
 from vault_plugin.identity import Identity
 from vault_plugin.lifetime import Landing, ResponseTimes, fits, landing, plan
 from vault_plugin.record import (
@@ -23,6 +23,7 @@ from vault_plugin.record import (
     Slot,
     Stored,
     VaultRef,
+    described,
     foreign,
     is_ours,
     marked_issuer,
@@ -110,17 +111,27 @@ class VaultStore:
         version = self._kv_version(deadline)
         answer = self._client.read(version, ref.mount, ref.path, deadline)
         took = self._client.took
-        _log.info("Vault: %s/%s: %s", ref.mount, ref.path, "nothing" if answer is None else "something")
+        slot = self._slot_of(version, ref, answer, identity, kind)
+        _log.info("read %s/%s: %s", ref.mount, ref.path, described(slot.stored))
+        return slot._replace(took=took)
+
+    def _slot_of(
+        self, version: int, ref: VaultRef, answer: dict[str, Any] | None, identity: Identity, kind: Kind
+    ) -> Slot:
         if answer is None:
-            return Slot(took=took)
-        if version == 1:
-            stored = self._stored_at(ref, answer, identity, kind)
-            return Slot(stored=stored, rejected_at=rejected_at(answer))
-        metadata, data = answer["metadata"], answer["data"]
-        if not is_ours(metadata):
-            raise foreign()
-        stored = self._stored_at(ref.of_version(metadata), data, identity, kind) if data else None
-        return _slot(metadata, data, stored)._replace(took=took)
+            return Slot()
+        try:
+            if version == 1:
+                stored = self._stored_at(ref, answer, identity, kind)
+                return Slot(stored=stored, rejected_at=rejected_at(answer))
+            metadata, data = answer["metadata"], answer["data"]
+            if not is_ours(metadata):
+                raise foreign()
+            stored = self._stored_at(ref.of_version(metadata), data, identity, kind) if data else None
+            return _slot(metadata, data, stored)
+        except ForeignSecretError:
+            _log.info("read %s/%s: an unmanaged secret", ref.mount, ref.path)
+            raise
 
     def write(
         self,
@@ -283,6 +294,7 @@ class VaultStore:
             return self.read(task.identity, task.token.kind, task.deadline)
         self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
         stored = Stored(task.token, ref.of_version(metadata), task.data["release_version"])
+        _log.info("wrote %s/%s: %s", ref.mount, ref.path, described(stored))
         return _slot(metadata, task.data, stored)
 
     def _given_up(self, task: _Task, slot: Slot) -> Slot:
@@ -310,6 +322,7 @@ class VaultStore:
         if ttl < 1:
             raise TokenError("The token expired before it could be stored.", hint="Its life is too short.")
         self._client.write_v1(task.ref.mount, task.ref.path, task.data | {"ttl": f"{ttl}s"}, task.deadline)
+        _log.info("wrote %s/%s: %s", task.ref.mount, task.ref.path, described(stored))
         return stored
 
     def _stands(self, theirs: Stored, ours: Token) -> bool:

@@ -14,10 +14,10 @@ from typing import cast
 from vault_plugin.app import connect
 from vault_plugin.broker import Grant
 from vault_plugin.clock import format_rfc3339
-from vault_plugin.errors import QueryError
+from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.names import checked
 from vault_plugin.record import VaultRef
-from vault_plugin.settings import Settings
+from vault_plugin.settings import Settings, words
 from vault_plugin.tokens import Kind
 
 MAX_QUERY = 64 * 1024  # bytes
@@ -29,24 +29,36 @@ _CREDENTIAL = re.compile(
 )  # a Vault token, a JWT
 _HINT = "Credentials come from the environment or a file: Terraform stores the query in its state."
 
+_KEYS = {name: f"`{name}` in the query" for name in (*REQUIRED, "renew")}
+# What messages call settings here; there are flags of no kind.
+WORDS = words(
+    lambda name: f"`{name}` in the query" if name in OPTIONAL else None,
+    {**_KEYS, "help": "`klearstack-vault terraform --help`", "verbose": "`klearstack-vault get -v`"},
+)
+
 
 def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_tokens: bool = False) -> str:
     """Answer one query: a flat JSON object of strings, in ASCII.
 
     `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output is stored nowhere.
 
-    Raises QueryError if the query is not a JSON object of strings with the agreed keys, or holds a credential; and what
+    Raises QueryError if the query is not a JSON object of strings with the agreed keys and values, or holds a credential; and what
     Settings.from_env and Broker.get raise.
     """
     query = _read(text)
     renew = query.pop("renew", "")
     if renew not in ("", "true", "false"):
         raise QueryError('The query\'s `renew` must be "true" or "false".')
-    settings = Settings.from_env(
-        {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
-        on_vault_error="fail",  # there is no reference to a token that is not in Vault
-        **query,
-    )
+    try:
+        settings = Settings.from_env(
+            {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
+            on_vault_error="fail",  # there is no reference to a token that is not in Vault
+            **query,
+        )
+    except SettingsError as exc:
+        if any(query.get(name) for name in exc.settings):
+            raise QueryError(str(exc), hint=exc.hint) from None
+        raise
     with connect(settings) as broker:
         grant = broker.get(settings.identity(), tuple(Kind), renew=renew == "true")
     return json.dumps(_result(grant, with_tokens=with_tokens)) + "\n"
@@ -62,8 +74,13 @@ def _read(text: bytes) -> dict[str, str]:
     for name, value in query.items():
         if name not in REQUIRED + OPTIONAL:
             shown = f"`{name}`" if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "that is no plain word"
+            from difflib import get_close_matches  # noqa: PLC0415  no good query needs it
+
+            near = get_close_matches(name, REQUIRED + OPTIONAL, 1)
+            nearest = f"; `{near[0]}` is near to it" if near else ""
             raise QueryError(
-                f"The query has a key {shown}; it may have {', '.join(REQUIRED + OPTIONAL)}.", hint=_HINT
+                f"The query has a key {shown}{nearest}; it may have {', '.join(REQUIRED + OPTIONAL)}.",
+                hint=_HINT,
             )
         if not isinstance(value, str):
             raise QueryError(f"The query's `{name}` is no string.")

@@ -5,9 +5,7 @@ consulted and `~/.netrc` is not read: what is sent carries the Vault token.
 """
 
 import http.client
-import json
 import logging
-import re
 import threading
 import time
 from collections import Counter
@@ -17,26 +15,30 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from vault_plugin import answers
+from vault_plugin import answers, strangers
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
+from vault_plugin.failures import CLOCK, DATES
 from vault_plugin.library_logs import unlogged
 from vault_plugin.network import Socket, Tls, within
 from vault_plugin.peer import Cause, LocalPeer, Peer
 from vault_plugin.responses import Response, cut_short
 from vault_plugin.retry import Deadline, full_jitter, retry_after
+from vault_plugin.strangers import Redirect, place_of
 from vault_plugin.throttle import Throttle
+from vault_plugin.wording import named
 
-_HOST = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 MAX_BODY = 4 * 1024 * 1024  # bytes of an answer; Vault's own limit for a stored value is 1 MiB
 MAX_REFUSALS = (
     8  # in a row: about 2 s. A cluster that changes its leader answers meanwhile, one that is down doesn't.
 )
+_ADDRESS, _CA = named("vault_addr"), named("vault_cacert")
+_CLIENT = f"{named('vault_client_cert')} and {named('vault_client_key')}"
 _HINTS = {
-    Cause.CERTIFICATE: "Name its CA's PEM file with VAULT_CACERT; verification cannot be turned off.",
-    Cause.CLIENT_CERTIFICATE: "Check VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
-    Cause.FILES: "Check VAULT_CACERT, VAULT_CLIENT_CERT and VAULT_CLIENT_KEY.",
-    Cause.SCHEME: "Correct the scheme in VAULT_ADDR.",
+    Cause.CERTIFICATE: f"Name its CA's PEM file with {_CA}; verification cannot be turned off.",
+    Cause.CLIENT_CERTIFICATE: f"Check {_CLIENT}.",
+    Cause.FILES: f"Check {_CA}, {_CLIENT}.",
+    Cause.SCHEME: f"Correct the scheme in {_ADDRESS}.",
 }
 _log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ class TransportError(Exception):
 
     def __init__(self, reason: str, hint: str = "", *, ambiguous: bool = False, final: bool = False) -> None:
         super().__init__(reason)
-        self.hint = hint or "Check VAULT_ADDR, and that Vault is up there."
+        self.hint = hint or f"Check {_ADDRESS}, and that Vault is up there."
         self.ambiguous = ambiguous
         self.final = final
 
@@ -206,12 +208,12 @@ class Transport:
             if not deadline.left():
                 raise last or StoreError(
                     f"The deadline passed before Vault at {node} could be asked.",
-                    hint="Give more time with --deadline.",
+                    hint=f"Give more time with {named('deadline')}.",
                 )
             pause = next(pauses)
             try:
                 answer = self.once(method, path, headers, body, deadline.left())
-                self._stand(answer, is_settled)
+                self._stand(answer, node, path, is_settled)
             except _QuotaError:
                 continue
             except _BusyError as exc:
@@ -312,7 +314,9 @@ class Transport:
                 if answer.status == HTTPStatus.BAD_REQUEST and "X-Vault-Index" in all_headers:
                     answer = self._without_index(node, path, headers)
             except (OSError, http.client.HTTPException) as exc:
-                raise self._failed(node, exc) from None
+                failed = self._failed(node, exc)
+                _log.debug("%s %s: %s", method, path, failed)
+                raise failed from None
         self._clock.observe_date(answer.headers.get("Date"), answer.sent)
         if method != "GET" and (index := answers.index(answer.headers)):
             self.index = index
@@ -373,6 +377,7 @@ class Transport:
             connection.close()
             raise http.client.IncompleteRead(b"")
         self._idle[node].append(connection)
+        _log.debug("%s %s: %d, %.0f ms", method, path, response.status, 1000 * (time.monotonic() - sent))
         self._peers[node].check(response.status, content)
         return Answer(response.status, response.headers, content, sent)
 
@@ -390,50 +395,54 @@ class Transport:
         failure = self._peers[node].explain(exc)
         kind = _MisconfiguredError if failure.misconfigured else TransportError
         kind = _RefusedError if failure.cause is Cause.REFUSED else kind
-        return kind(
-            str(failure), _HINTS.get(failure.cause, ""), ambiguous=not failure.final, final=failure.final
-        )
+        dated = failure.cause is Cause.CERTIFICATE and failure.number in DATES
+        hint = CLOCK if dated else _HINTS.get(failure.cause, "")
+        return kind(str(failure), hint, ambiguous=not failure.final, final=failure.final)
 
-    def _stand(self, answer: Answer, is_settled: Callable[[Answer], bool]) -> None:
+    def _stand(self, answer: Answer, node: str, path: str, is_settled: Callable[[Answer], bool]) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
         status = answer.status
+        is_page = strangers.is_page(answer.headers, answer.body)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise _QuotaError(f"it is busy (status {status})")
         if status == HTTPStatus.BAD_REQUEST and b"from non-versioned to versioned" in answer.body:
             raise _BusyError(
                 "its KV engine is just being set up", "Try again in a moment."
             )  # a standby takes 1 s
-        if status == HTTPStatus.SERVICE_UNAVAILABLE and b"sealed" in answer.body:
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and not is_page and b"sealed" in answer.body:
             raise TransportError("it is sealed", "Have it unsealed.", final=True)
-        if status == HTTPStatus.NOT_IMPLEMENTED:
+        if status == HTTPStatus.NOT_IMPLEMENTED and not is_page:
             raise TransportError("it is not initialized", "Have it initialized.", final=True)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            raise self._redirected(answer.headers.get("Location") or "")
+            raise self._redirected(answer, node, path)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and is_settled(answer):
             raise _SettledRequestError(f"status {status}", "Vault's own log says more.", ambiguous=True)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and is_page:
+            raise TransportError(
+                f"status {status} with an HTML page, as of a proxy or load balancer", ambiguous=True
+            )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransportError(f"status {status}", "Vault's own log says more.", ambiguous=True)
-        if not _is_of_vault(answer):
-            raise _MisconfiguredError(
-                f"what responds there is not Vault (status {status}, not in Vault's form)",
-                "Check VAULT_ADDR: Vault's own address, without /v1 or /ui, and no proxy's login page.",
-                final=True,
-            )
+        if not strangers.is_of_vault(status, answer.body):
+            reason = strangers.described(status, answer.headers, answer.body)
+            raise _MisconfiguredError(reason, strangers.advice(status), final=True)
 
-    def _redirected(self, location: str) -> TransportError:
+    def _redirected(self, answer: Answer, node: str, path: str) -> TransportError:
         """What a redirect means. It may follow what was carried out: seen of a standby whose forwarding broke."""
-        leader = _place(location) or ("", "")
-        host = leader[1].rpartition("@")[2]
-        named = [_place(address) for address in self._addresses]
-        if leader in named:
-            self._node = named.index(leader)
-            error = _RedirectError(f"it redirects to {host}, which does not answer", ambiguous=True)
+        redirect = Redirect.of(answer.status, answer.headers, node, path)
+        places = [place_of(address) for address in self._addresses]
+        if redirect.host and redirect.place in places:
+            self._node = places.index(redirect.place)
+            error = _RedirectError(f"it redirects to {redirect.host}, which does not answer", ambiguous=True)
             error.leader = self._addresses[self._node]
             return error
-        where = f" to {host}, which VAULT_ADDR does not name" if re.fullmatch(_HOST, host) else ""
+        if not redirect.standby:
+            return _MisconfiguredError(str(redirect), redirect.advice, final=True)
+        where = f" to {redirect.host}, which is none of the nodes that were given" if redirect.host else ""
+        all_nodes = f"Give all nodes of the cluster in {_ADDRESS}, separated by commas." if where else ""
         return _SettledError(
             f"it redirects{where}, and redirects are not followed with a Vault token",
-            "Give all nodes of the cluster in VAULT_ADDR, separated by commas.",
+            all_nodes,
             ambiguous=True,
         )
 
@@ -443,30 +452,9 @@ class Transport:
             self._node = (self._node + 1) % len(self._addresses)
 
 
-def _is_of_vault(answer: Answer) -> bool:
-    """Whether Vault itself may have answered: by JSON objects, with errors in a list; empty where there is nothing to say."""
-    if not answer.body.strip():
-        return answer.status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}
-    try:
-        content = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return False
-    is_error = answer.status >= HTTPStatus.BAD_REQUEST
-    return isinstance(content, dict) and (not is_error or bool(content.keys() & {"errors", "data"}))
-
-
 def _names_an_error(body: bytes) -> bool:
     """Whether Vault's answer says what is wrong."""
     return body.translate(None, b" \r\n\t") != b'{"errors":[]}'
-
-
-def _place(url: str) -> tuple[str, str] | None:
-    """Scheme and host with port; None if it is no URL."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return parts.scheme, parts.netloc
 
 
 def _peer(address: str, tls: Tls) -> Peer:

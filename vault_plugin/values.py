@@ -69,10 +69,13 @@ def endpoint_url(text: str) -> str:
 
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, joined by commas; `unix:///path` is a socket. Raises ValueError."""
-    return tuple(
+    addresses = tuple(
         part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
         for part in (part.strip(" ") for part in text.split(","))
     )
+    if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
+        raise ValueError("holds /v1 or /ui, which are parts of Vault: give its address without them")
+    return addresses
 
 
 def credential(text: str) -> Secret | None:

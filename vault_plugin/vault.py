@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import hvac
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
-from vault_plugin import answers, blocking
+from vault_plugin import answers, blocking, refusals
 from vault_plugin.errors import (
     MountMissingError,
     SettingsError,
@@ -26,6 +26,7 @@ from vault_plugin.retry import Deadline, full_jitter
 from vault_plugin.settings import Settings
 from vault_plugin.tokens import Secret
 from vault_plugin.transport import Answer, LastWordError, Transport, TransportError, always
+from vault_plugin.wording import named
 
 T = TypeVar("T")
 YOUNG = 1.0  # seconds during which a login has its role's newest policies
@@ -41,6 +42,7 @@ _OF_THE_NODE = (
     "timeout",
     "connect",
 )
+_OWN_ADDRESS = f"Check that {named('vault_addr')} is Vault's own address."
 _BASE = "http://vault"  # hvac wants some base URL; the transport knows the real ones
 _log = logging.getLogger(__name__)
 
@@ -369,27 +371,35 @@ class VaultClient:
         raise AssertionError  # pragma: no cover  the pauses never end
 
     def _log_in(self, settings: Settings, deadline: Deadline) -> None:
+        errors: list[str] = []
+
+        def is_settled(answer: Answer) -> bool:
+            errors[:] = _errors(answer)
+            return _is_about_the_request(errors)
+
+        where = f"{settings.auth} login at {settings.auth_mount or settings.auth}"
         try:
             # AppRole's is not repeatable: a secret id may be good for a single use.
             once = settings.auth == "approle"
-            with self._session.within(deadline, repeatable=not once, is_settled=_is_about_the_request):
+            with self._session.within(deadline, repeatable=not once, is_settled=is_settled):
                 self._login(settings)
             if settings.auth != "token":  # whose token was checked where it was read
                 answers.login_token(self._client.token)
-        except LastWordError as exc:
+        except LastWordError:
+            refusal = refusals.of_login(errors)
             raise StoreError(
-                f"Vault fails at the {settings.auth} login (status 500), though it is up.",
-                hint=f"Check the configuration at --auth-mount, and the credential. {exc.hint}",
+                f"Vault fails at the {where} (status 500), though it is up: {refusal.reason}.",
+                hint=refusal.hint,
             ) from None
-        except VaultError:
+        except VaultError as exc:
+            refusal = refusals.of_login([str(error) for error in exc.errors or ()])
             raise StoreRefusedError(
-                f"Vault refused the {settings.auth} login.",
-                hint="Is the credential expired, used up or for another role? Check --auth-mount and --auth-role.",
+                f"Vault refused the {where}: {refusal.reason}.", hint=refusal.hint
             ) from None
         except (KeyError, TypeError, answers.MalformedError):  # the first two are what hvac makes of it
             self._client.token = ""
             raise StoreSettingsError(
-                "Vault's answer to the login holds no token.", hint="Is VAULT_ADDR Vault's own address?"
+                "Vault's answer to the login holds no token.", hint=_OWN_ADDRESS
             ) from None
         self._logged_in = True
         self._made = time.monotonic()
@@ -422,34 +432,46 @@ class VaultClient:
                 "error occurred" in str(error) or "preflight" in str(error) for error in exc.errors or ()
             )
             hint = (
-                "Its policy lacks a capability here, or the mount does not exist; README shows the policy."
+                "The policy of the Vault token lacks a capability, or the mount does not exist: "
+                f"{named('verbose')} names the request and the capability, README shows the policy."
                 if known
                 else "Vault does not know the Vault token: it has been revoked, has expired, or is wrong."
             )
+            if known:
+                method, path = str(exc.method).upper(), str(exc.url).removeprefix(_BASE)
+                lacking = refusals.capability(method, path)
+                _log.info("Vault denied %s %s: the policy has to give %s there", method, path, lacking)
             error = StoreRefusedError if known else _UnknownTokenError
             raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
         except answers.MalformedError:
             raise StoreSettingsError(
                 f"The answer to the request to {doing} is not one that Vault gives.",
-                hint="Is VAULT_ADDR Vault's own address?",
+                hint=_OWN_ADDRESS,
             ) from None
         except InvalidPath as exc:
             if _is_unrouted(exc):
                 raise _missing(self._settings.mount) from None
-            raise StoreRefusedError(f"Vault has no path to {doing} (404).", hint="Check --mount.") from None
+            raise StoreRefusedError(
+                f"Vault has no path to {doing} (404).", hint=f"Check {named('mount')}."
+            ) from None
         except VaultError as exc:  # what may pass does not get here
             raise StoreRefusedError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
             ) from None
 
 
-def _is_about_the_request(answer: Answer) -> bool:
-    """Whether a 500 tells of what a login was given, or of its backend's configuration, and not of a node without a leader."""
+def _errors(answer: Answer) -> list[str]:
+    """What Vault lists as errors; nothing where it lists none."""
     try:
-        errors = json.loads(answer.body)["errors"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-    told = " ".join(map(str, errors)).lower() if isinstance(errors, list) else ""
+        errors = answers.refusal(answer.body)["errors"]
+    except answers.MalformedError:
+        return []
+    return [str(error) for error in errors]
+
+
+def _is_about_the_request(errors: list[str]) -> bool:
+    """Whether a 500 tells of what a login was given, or of its backend's configuration, and not of a node without a leader."""
+    told = " ".join(errors).lower()
     return bool(told) and not any(word in told for word in _OF_THE_NODE)
 
 
@@ -460,7 +482,8 @@ def _is_unrouted(exc: VaultError) -> bool:
 
 def _missing(mount: str) -> MountMissingError:
     return MountMissingError(
-        f"No KV secrets engine is mounted at {mount}, which --mount names.", hint="`vault secrets list`."
+        f"No KV secrets engine is mounted at {mount}, which {named('mount')} names.",
+        hint="`vault secrets list` shows what is mounted.",
     )
 
 

@@ -1,14 +1,17 @@
 """A fresh token in one GET, or nothing: the way that most calls take, kept free of hvac and requests."""
 
+import logging
 from typing import Any
 
 from vault_plugin import answers
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.identity import Identity
-from vault_plugin.record import Stored, VaultRef, is_ours, stored_at
+from vault_plugin.record import Stored, VaultRef, described, is_ours, stored_at
 from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Secret
 from vault_plugin.transport import Transport, TransportError
+
+_log = logging.getLogger(__name__)
 
 
 class WarmReader:
@@ -52,6 +55,10 @@ class WarmReader:
             except (TransportError, KlearstackVaultError, answers.MalformedError):
                 return None
             self._versions = (version,)
+            if stored and _log.isEnabledFor(
+                logging.INFO
+            ):  # what is not found is logged by the store, which looks again
+                _log.info("read %s/%s: %s", ref.mount, ref.path, described(stored))
             return stored
         return None
 

@@ -144,7 +144,8 @@ class Watcher:
         """In a line, how many tokens are good."""
         with self._changed:
             good = sum(expiry.end > time.monotonic() for expiry in self._stats.ends.values())
-            return f"{good} tokens are good, {len(self._failing)} cannot be renewed"
+            tokens = "1 token is" if good == 1 else f"{good} tokens are"
+            return f"{tokens} good, {len(self._failing)} cannot be renewed"
 
     @property
     def hangs(self) -> bool:
@@ -271,7 +272,7 @@ class Watcher:
         with self._changed:
             self._stats.failures[exc.code] += 1
             if not self._failing:  # an outage is told once, not for each token
-                _log.warning("line %d: %s %s Trying again", watched.entry.line, exc, exc.hint)
+                _log.warning("line %d: %s Trying again", watched.entry.line, exc.line)
             self._failing.add(watched.entry.identity)
         _log.info("line %d: %s", watched.entry.line, exc)
         return next(watched.pauses) + (MISMATCH_RETRY if isinstance(exc, UserMismatchError) else 0.0)

@@ -10,12 +10,13 @@ from support.fault_proxy import FaultProxy
 
 from vault_plugin.simulator import Simulator
 
-HINT = f" `ansible-doc -t lookup {TOKEN}` explains each option."
+HINT = f" `ansible-doc -t lookup {TOKEN}` explains each."
 SEALED = b'{"errors":["Vault is sealed"]}'
 NOBODY = "http://127.0.0.1:9"
-MISSING_ROLE = "role_id (VAULT_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID) is missing."
+MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
-NO_TOKEN = "vault_token (VAULT_TOKEN) is missing, and ~/.vault-token holds none."
+ENVIRONMENT = " The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
+NO_TOKEN = "vault_token (VAULT_TOKEN or BAO_TOKEN) is missing, and ~/.vault-token holds none."
 EMPTY = "is given but empty: give a value, or leave it out."
 STRING = "must be a string: put it into quotes."
 INPUT: list[tuple[dict[str, Any], str]] = [
@@ -42,10 +43,14 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"mount": False}, f"The option mount {STRING}"),
     ({"mount": "a//b"}, "in segments joined by single slashes."),
     ({"colour": "red"}, "There is no option colour."),
+    ({"user": "26"}, "There is no option user. Did you mean user_id?"),
     ({"deadline": 0}, "deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds."),
     ({"kind": "id"}, "The option kind has a value that it cannot take."),
     ({"auth": "approle"}, MISSING_ROLE),
-    ({"vault_client_key": "/no"}, "vault_client_cert and vault_client_key go together."),
+    (
+        {"vault_client_key": "/no"},
+        "and vault_client_key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go together.",
+    ),
 ]
 TERM = "Each term must be a dict of user_id and company_name."
 TERM_STRING = "The user_id and the company_name must be strings: put them into quotes."
@@ -104,12 +109,13 @@ def bad_input_is_told_and_nobody_is_asked(world: World) -> Scene:
     expected = [said for _, said in INPUT for _ in range(2)] + [*OF_LOOKUPS.values()]
     for result, said in zip(results, expected, strict=True):
         assert result["failed"]
-        assert result["msg"].endswith(said + HINT)
+        hint = f"{ENVIRONMENT}{HINT}" if " is missing" in said else HINT
+        assert result["msg"].endswith(said + hint)
         assert result["msg"].count(HINT) == 1
         assert "\n" not in result["msg"]
         if "error" in result:
-            assert result["msg"] == f"{result['error']['message']}{HINT}"
-            assert (result["error"]["hint"], result["error"]["retryable"]) == (HINT.strip(), False)
+            assert result["msg"] == f"{result['error']['message']}{hint}"
+            assert (result["error"]["hint"], result["error"]["retryable"]) == (hint.strip(), False)
             assert result["error"]["code"] in {"usage", "settings"}
     assert sum("error" in result for result in results) == len(INPUT)
     assert field["msg"] == f"There is no option field.{HINT}"
@@ -174,14 +180,18 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"vault_addr": NOBODY, "deadline": 4},
                 "vault_unavailable",
-                "connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there.",
+                "connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there.",
             ),
             (
                 {"url": NOBODY, "deadline": "4s"},
                 "endpoint_unavailable",
-                "cannot be reached: connection refused. Check url, or try again later.",
+                "cannot be reached: connection refused. Check url (KLEARSTACK_URL), or try again later.",
             ),
-            ({"url": refusing.url}, "endpoint_refused", "The endpoint wants no login; check url."),
+            (
+                {"url": refusing.url},
+                "endpoint_refused",
+                "The endpoint wants no login; check url (KLEARSTACK_URL).",
+            ),
         ]
         results, _ = yield at(world, [task for options, _, _ in sides for task in both(options)])
     for number, (_, code, said) in enumerate(sides):
@@ -202,7 +212,7 @@ def a_token_of_another_user_or_endpoint_is_refused(world: World) -> Scene:
         results, _ = yield at(world, [*mismatch, kept, *other, renewed, accepted])
         assert (staging.mints, elsewhere.mints) == (1, 1)
     for looked, ran, code, option in (
-        (*results[:2], "user_mismatch", "on_user_mismatch warn (KLEARSTACK_ON_USER_MISMATCH)"),
+        (*results[:2], "user_mismatch", "set on_user_mismatch (KLEARSTACK_ON_USER_MISMATCH) to warn"),
         (*results[3:5], "vault_other_endpoint", "path_prefix"),
     ):
         assert option in looked["msg"]

@@ -10,7 +10,7 @@ from support.cli import World
 from support.fault_proxy import FaultProxy
 
 from vault_plugin.clock import ServerClock
-from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.transport import Transport
@@ -50,15 +50,49 @@ def _closed() -> Iterator[None]:
         _opened.pop().close()
 
 
-@pytest.mark.parametrize("location", ["https://vault.internal:8200/v1/x", "https://u:p@vault.internal:8200/"])
-def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: World, location: str) -> None:
+@pytest.mark.parametrize("host", ["vault.internal:8200", "u:p@vault.internal:8200"])
+def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: World, host: str) -> None:
+    location = f"https://{host}/v1/{kv2.mount}/data/{PATH}"
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
-        with pytest.raises(
-            StoreError, match=r"redirects to vault\.internal:8200, which VAULT_ADDR does not name"
-        ):
+        with pytest.raises(StoreError, match=r"redirects to vault\.internal:8200, which is none") as caught:
             client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) == 2
+    assert caught.value.hint.startswith(
+        "Give all nodes of the cluster in --vault-addr (VAULT_ADDR or BAO_ADDR)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "said", "hint"),
+    [
+        (
+            302,
+            "https://sso.example/login?next=/v1",
+            r"\(status 302, a redirect to https://sso.example\)",
+            "login page",
+        ),
+        (
+            307,
+            "https://vault.internal:8200/ui/",
+            r"a redirect to https://vault\.internal:8200\)",
+            "login page",
+        ),
+        (301, "https://127.0.0.1{path}", r"a redirect to https://127\.0\.0\.1\)", "Use https://"),
+        (308, "/login", r"\(status 308, a redirect\)", "login page"),
+    ],
+)
+def test_a_redirect_that_is_none_of_a_standby_is_not_vaults(
+    kv2: World, status: int, location: str, said: str, hint: str
+) -> None:
+    location = location.format(path=f"/v1/{kv2.mount}/data/{PATH}")
+    with FaultProxy(kv2.vault.address) as proxy:
+        proxy.answer(lambda _: True, status, when="before", times=99, location=location)
+        with pytest.raises(StoreSettingsError, match=f"is not Vault .*{said}") as caught:
+            client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30))
+        assert len(proxy.requests) == 1
+    assert hint in caught.value.hint
+    assert "all nodes" not in caught.value.hint
 
 
 @pytest.mark.parametrize("location", ["", "http://[", "http://a b/"])

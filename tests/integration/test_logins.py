@@ -50,12 +50,13 @@ def kubernetes_mount(world: World, platform: Platform) -> Iterator[str]:
         yield reviewer
 
 
-def assert_refused(world: World, jwt: str, *arguments: str, **environ: str | None) -> None:
-    """`get` says so in one line and exits 77; nothing of the JWT is told."""
+def assert_refused(world: World, reason: str, jwt: str, *arguments: str, **environ: str | None) -> None:
+    """`get` says why in one line and exits 77; nothing of the JWT is told."""
     done = world.run("get", *arguments, VAULT_JWT=jwt, **environ)
-    said = f"klearstack-vault: Vault refused the {environ['KLEARSTACK_VAULT_AUTH']} login. "
+    said = f"klearstack-vault: Vault refused the {environ['KLEARSTACK_VAULT_AUTH']} login at "
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (77, "", 1)
     assert done.stderr.startswith(said)
+    assert f": {reason}. " in done.stderr
     assert [part for part in jwt.split(".") if part in done.stderr] == []
     assert world.endpoint.requests == 0
 
@@ -71,17 +72,26 @@ def test_a_jwt_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World, platf
         assert kv2.vault.accessors() == before
 
 
-@pytest.mark.parametrize("claims", [{"aud": "github"}, {"sub": "project:8"}, {"exp": 1_000_000_000}], ids=str)
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"aud": "github"}, "the role does not accept the audience of the JWT (aud)"),
+        ({"sub": "project:8"}, "the role does not accept the subject of the JWT (sub)"),
+        ({"exp": 1_000_000_000}, "the JWT has expired"),
+    ],
+    ids=str,
+)
 def test_a_jwt_for_another_audience_or_subject_or_time_is_refused(
-    kv2: World, platform: Platform, claims: dict[str, Any]
+    kv2: World, platform: Platform, claims: dict[str, Any], reason: str
 ) -> None:
     with jwt_mount(kv2, platform):
-        assert_refused(kv2, platform.issue(**claims), "--auth-role", "ci", **JWT)
+        assert_refused(kv2, reason, platform.issue(**claims), "--auth-role", "ci", **JWT)
 
 
 def test_a_jwt_signed_by_another_key_is_refused(kv2: World, platform: Platform) -> None:
     with jwt_mount(kv2, platform):
-        assert_refused(kv2, Platform().issue(), "--auth-role", "ci", **JWT)
+        reason = "no key of the auth method verifies the signature of the JWT"
+        assert_refused(kv2, reason, Platform().issue(), "--auth-role", "ci", **JWT)
 
 
 def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platform) -> None:
@@ -91,11 +101,14 @@ def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platf
 
 def test_a_mount_without_a_default_role_refuses_who_names_none(kv2: World, platform: Platform) -> None:
     with jwt_mount(kv2, platform):
-        assert_refused(kv2, platform.issue(), **JWT)
+        reason = "no role was named, and the mount has no default role"
+        assert_refused(kv2, reason, platform.issue(), **JWT)
 
 
 def test_a_mount_that_is_not_there_refuses(kv2: World, platform: Platform) -> None:
-    assert_refused(kv2, platform.issue(), "--auth-mount", "ci/github", "--auth-role", "ci", **JWT)
+    reason = "permission denied, which is all that it says"
+    arguments = ("--auth-mount", "ci/github", "--auth-role", "ci")
+    assert_refused(kv2, reason, platform.issue(), *arguments, **JWT)
 
 
 def test_a_mount_elsewhere_is_named_and_a_vault_token_that_lies_about_is_not_sent(
@@ -175,13 +188,19 @@ def test_a_pod_logs_in_by_the_review_of_its_token_and_leaves_no_login_behind(
 
 
 @pytest.mark.parametrize(
-    "other", [{"namespace": "prod"}, {"account": "default"}, {"aud": ["github"]}], ids=str
+    ("other", "reason"),
+    [
+        ({"namespace": "prod"}, "the role does not accept the namespace or the service account of the pod"),
+        ({"account": "default"}, "the role does not accept the namespace or the service account of the pod"),
+        ({"aud": ["github"]}, "the role does not accept the audience of the JWT (aud)"),
+    ],
+    ids=str,
 )
 def test_another_service_account_is_refused_before_any_review(
-    kv2: World, platform: Platform, other: dict[str, Any]
+    kv2: World, platform: Platform, other: dict[str, Any], reason: str
 ) -> None:
     with kubernetes_mount(kv2, platform):
-        assert_refused(kv2, platform.issue_to_pod(**other), **POD)
+        assert_refused(kv2, reason, platform.issue_to_pod(**other), **POD)
     assert platform.reviews == []
 
 
@@ -189,7 +208,7 @@ def test_a_pod_that_is_gone_is_refused_by_the_review(kv2: World, platform: Platf
     jwt = platform.issue_to_pod()
     del platform.issued[jwt]
     with kubernetes_mount(kv2, platform):
-        assert_refused(kv2, jwt, **POD)
+        assert_refused(kv2, "permission denied, which is all that it says", jwt, **POD)
     assert len(platform.reviews) == 1
 
 

@@ -1,13 +1,16 @@
 """What a peer finds out about its server, and what happens when something cuts in while it connects."""
 
+import errno
+import http.client
 import http.server
 import io
 import os
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -54,7 +57,7 @@ def test_a_server_that_hangs_up_and_is_gone_is_not_taken_for_plain_http() -> Non
         peer = Peer.at(f"https://127.0.0.1:{port}", Tls(None))
         with pytest.raises(OSError, match=r"(?i)eof|reset") as caught:
             peer.connect()
-        assert peer.explain(caught.value).cause is Cause.BROKEN
+        assert peer.explain(caught.value).cause in {Cause.BROKEN, Cause.RESET}
 
 
 def test_the_second_closing_shows_that_a_server_with_a_trusted_certificate_speaks_tls(
@@ -69,6 +72,44 @@ def test_the_second_closing_shows_that_a_server_with_a_trusted_certificate_speak
         first, second = (peer.explain(ConnectionResetError()) for _ in range(2))
     assert first.cause is Cause.BROKEN
     assert (second.cause, second.details) == (Cause.SCHEME, SPEAKS_TLS)
+
+
+def test_a_handshake_that_fails_is_tls_and_no_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_loopback()
+    with socket.create_server(("127.0.0.1", 0)) as server, within(Deadline(10)):
+        context = ssl.SSLContext(
+            ssl.PROTOCOL_TLS_SERVER
+        )  # without a certificate there is no cipher to agree on
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with suppress(OSError), connection:
+                context.wrap_socket(connection, server_side=True)
+
+        threading.Thread(target=refuse, daemon=True).start()
+        peer = Peer.at(f"https://127.0.0.1:{server.getsockname()[1]}", Tls(None))
+        monkeypatch.setattr(peer, "_answers_plain_http", lambda: False)  # another test's subject
+        with pytest.raises(ssl.SSLError) as caught:
+            peer.connect()
+    failure = peer.explain(caught.value)
+    assert (failure.cause, failure.final) == (Cause.TLS, False)
+    assert str(failure) == "TLS failed (sslv3 alert handshake failure)"
+
+
+@pytest.mark.parametrize(
+    ("exc", "cause"),
+    [
+        (ConnectionResetError(errno.ECONNRESET, "reset"), Cause.RESET),
+        (BrokenPipeError(errno.EPIPE, "pipe"), Cause.RESET),
+        (http.client.RemoteDisconnected("closed"), Cause.BROKEN),
+        (OSError(errno.EHOSTUNREACH, "no route"), Cause.UNREACHABLE),
+        (OSError(errno.ENETUNREACH, "no route"), Cause.UNREACHABLE),
+        (OSError(errno.EIO, "?"), Cause.BROKEN),
+    ],
+)
+def test_why_there_is_no_response_is_told_apart(exc: Exception, cause: Cause) -> None:
+    failure = Peer.at("https://vault.example", Tls(None)).explain(exc)
+    assert (failure.cause, failure.final, failure.misconfigured) == (cause, False, False)
 
 
 def test_an_interrupt_while_connecting_closes_the_socket_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:

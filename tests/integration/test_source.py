@@ -76,7 +76,7 @@ def test_tokens_of_another_user_are_refused_or_taken_with_a_warning(caplog: pyte
     with endpoint("another-user") as simulator:
         with pytest.raises(UserMismatchError, match="names another user") as caught:
             obtain(simulator.url)
-        assert "--on-user-mismatch warn (KLEARSTACK_ON_USER_MISMATCH)" in caught.value.hint
+        assert "set --on-user-mismatch (KLEARSTACK_ON_USER_MISMATCH) to warn" in caught.value.hint
         assert caplog.records == []
         source = EndpointSource(simulator.url, ServerClock(), timeout=5, accept_other_users=True)
         assert source.obtain(ACME, Deadline(5)).access.user_id == "-1"

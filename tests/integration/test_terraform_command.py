@@ -121,8 +121,8 @@ def test_no_setting_makes_it_refer_to_a_token_that_is_not_in_vault(kv2: World) -
         ('{"user_id": 26, "company_name": "Acme"}', 76, "`user_id` is no string"),
         ('{"user_id": "26"}', 76, "`company_name`"),
         ('{"user_id": "26", "company_name": "Acme", "token": "x"}', 76, "`token`"),
-        ('{"user_id": "26", "company_name": "Acme", "min_ttl": "soon"}', 78, "--min-ttl"),
-        ('{"user_id": "26", "company_name": "Acme", "mount": "../x"}', 78, "--mount"),
+        ('{"user_id": "26", "company_name": "Acme", "min_ttl": "soon"}', 76, "`min_ttl` in the query"),
+        ('{"user_id": "26", "company_name": "Acme", "mount": "../x"}', 76, "`mount` in the query"),
     ],
 )
 def test_what_is_wrong_with_the_query_is_told_in_one_line(

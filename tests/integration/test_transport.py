@@ -202,6 +202,15 @@ def test_a_html_page_with_a_5xx_is_an_outage(asker: Asker, bao: Vault) -> None:
         assert asker.ask(proxy.address).status == 200
 
 
+def test_a_load_balancers_page_is_an_outage_that_is_told_as_such(asker: Asker, bao: Vault) -> None:
+    for status in (500, 501, 503):
+        with FaultProxy(bao.address) as proxy:
+            proxy.answer(lambda _: True, status, body=HTML + b"sealed", when="before", times=10**6)
+            with pytest.raises(StoreError, match=f"status {status} with an HTML page") as caught:
+                asker.ask(proxy.address, seconds=0.2)
+        assert caught.value.retryable
+
+
 def test_nobody_listening_is_given_up_long_before_the_deadline(asker: Asker) -> None:
     started = time.monotonic()
     with pytest.raises(StoreError, match="connection refused") as caught:
@@ -273,7 +282,7 @@ def test_a_redirect_to_anybody_else_is_not_followed_with_the_vault_token(asker: 
 def test_what_must_not_be_repeated_is_sent_once(asker: Asker, bao: Vault) -> None:
     with FaultProxy(bao.address) as proxy:
         proxy.reset(lambda _: True, when="after", times=1)
-        with pytest.raises(StoreError, match="broke"):
+        with pytest.raises(StoreError, match="reset the connection"):
             asker.transport(proxy.address).request(
                 "POST", "/v1/auth/approle/login", {}, b"{}", Deadline(5), repeatable=False
             )

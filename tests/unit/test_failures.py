@@ -75,6 +75,25 @@ def test_a_certificate_is_said_to_be_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not answer in time"),
+        ("reset", "reset the connection"), ("tls", "TLS failed"), ("unreachable", "there is no route to its host"),
+        ("broken", "broke the connection"),
+    ],
+)  # fmt: skip
+def test_why_it_did_not_respond_is_told_apart(cause: str, said: str) -> None:
+    error = error_of(Failure(cause), "https://x")
+    assert said in str(error)
+    assert (error.exit_code, error.retryable) == (69, True)
+
+
+@pytest.mark.parametrize(("number", "clock"), [(9, True), (10, True), (19, False), (62, False)])
+def test_a_certificate_out_of_its_time_may_be_this_hosts_clock(number: int, clock: bool) -> None:
+    assert ("this host's clock" in error_of(Failure("certificate", number), "https://x").hint) == clock
+
+
+@pytest.mark.parametrize(
     "cause", ["status", "timeout", "name", "refused", "certificate", "refuses", "no_json"]
 )
 def test_what_the_endpoint_did_concerns_all(cause: str) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pwd
+import re
 import resource
 import signal
 import sys
@@ -24,6 +25,7 @@ from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
+from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SourceError, SourceRefusedError, WriteError
 from vault_plugin.files import Rights
 from vault_plugin.identity import Identity
@@ -235,11 +237,60 @@ def test_the_first_failures_are_told_and_the_report_has_all(
     done = run(
         "sync", "--company-name", "A", "--stop-after", "0", "--report", str(report), str(tmp_path / "m.csv")
     )
-    assert done.err.count("says no") == 10
+    assert re.sub(r"lines [0-9, ]+ and", "lines ... and", done.err) == (
+        "klearstack-vault: 30 identities failed (lines ... and 20 more): The endpoint says no. Ask.\n"
+    )
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert sorted(int(line["user_id"]) for line in lines) == list(range(30))
     assert all(line["error"]["code"] == "endpoint_refused" for line in lines)
     assert report.stat().st_mode & 0o777 == 0o600
+
+
+def test_each_kind_of_failure_is_one_line_and_there_are_not_too_many(
+    run: Run, targets: FakeTargets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n" + "".join(f"{number}\n" for number in range(24)))
+
+    def fail(identity: Identity, **_: object) -> Outcome:
+        raise SourceRefusedError(f"Kind {int(identity.user_id) % 12}.", hint="Ask.")
+
+    monkeypatch.setattr(targets, "ensure", fail)
+    arguments = ("--company-name", "A", "--stop-after", "0", "--concurrency", "1", str(tmp_path / "m.csv"))
+    done = run("sync", *arguments)
+    said = done.err.splitlines()
+    assert said[0] == "klearstack-vault: 2 identities failed (lines 2, 14): Kind 0. Ask."
+    assert (len(said), said[-1]) == (
+        11,
+        "klearstack-vault: 4 identities failed in other ways: --report lists all.",
+    )
+    done = run("sync", "-v", *arguments)
+    assert done.err.count("INFO: line ") == 24
+
+
+def test_a_single_identity_is_one(run: Run, targets: FakeTargets, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("user_id\n0\n")
+    one = ("--company-name", "A", str(tmp_path / "m.csv"))
+    assert run("sync", *one).out == "1 identity: 1 minted\n"
+    targets.results = {"0": "down"}
+    assert "1 identity failed: " in run("sync", "--stop-after", "1", *one).err
+
+
+def test_watch_says_at_its_start_what_it_keeps_and_where_metrics_are(
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def served(stats: object, host: str, port: int) -> Iterator[int]:
+        yield port or 9123
+
+    monkeypatch.setattr("vault_plugin.metrics.served", served)
+    for address, where in (
+        ("0", "127.0.0.1:9123"),
+        ("[::1]:9100", "[::1]:9100"),
+        ("x.example:1", "x.example:1"),
+    ):
+        assert run("watch", "--metrics", address, manifest).err == (
+            f"klearstack-vault: keeping the tokens of 3 identities; metrics are at http://{where}/metrics\n"
+        )
 
 
 def test_too_many_failures_in_a_row_leave_the_rest(run: Run, targets: FakeTargets, manifest: str) -> None:
@@ -415,7 +466,7 @@ def test_a_report_on_a_full_disk_exits_74(
 def test_a_report_of_which_the_disk_takes_half_a_line_is_told(tmp_path: Path) -> None:
     done = Told(Entry(1, Identity("26", "Acme"), None), "fresh")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with sync_command._telling(Output(str(tmp_path / "report")), 1) as tell:
+    with sync_command._telling(Output(str(tmp_path / "report")), Progress(1)) as tell:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
         try:
             with pytest.raises(WriteError, match="cannot be written"):
@@ -439,7 +490,8 @@ def test_a_terminal_is_shown_how_far_it_is(
 def test_watch_hands_the_manifest_to_the_service(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", "")
+    told = "klearstack-vault: keeping the tokens of 3 identities\n"
+    assert run("watch", "--rate", "2.5", "--concurrency", "3", manifest) == (0, "", told)
     assert fake_service.plan is not None
     assert [(line, one.user_id) for line, one, *_ in fake_service.plan.entries] == [
         (2, "0"),
@@ -458,7 +510,7 @@ def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
     assert run("watch", manifest).code == 0
     fake_service.ended = signal.SIGINT
     done = run("watch", manifest)
-    assert (done.code, done.err) == (130, "klearstack-vault: Interrupted.\n")
+    assert (done.code, done.err.splitlines()[1:]) == (130, ["klearstack-vault: Interrupted."])
 
 
 def test_watch_takes_no_standard_input_which_cannot_be_read_anew(

@@ -16,6 +16,7 @@ from vault_plugin.errors import SettingsError
 from vault_plugin.identity import Identity
 from vault_plugin.settings import SERVICE_ACCOUNT, Origin, Settings, default_company
 from vault_plugin.tokens import Secret
+from vault_plugin.wording import named, worded
 
 ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
 ENOUGH = {
@@ -171,7 +172,7 @@ def test_a_variable_ranks_above_the_file_that_it_may_name(name: str, variable: s
 )
 def test_an_empty_variable_counts_as_unset(name: str, variable: str) -> None:
     if name == "vault_token":
-        with pytest.raises(SettingsError, match="VAULT_TOKEN is missing"):
+        with pytest.raises(SettingsError, match="VAULT_TOKEN or BAO_TOKEN is missing"):
             gathered(name, {variable: ""})
         return
     if name in {"vault_client_cert", "vault_client_key"}:  # one without the other is refused: see below
@@ -224,7 +225,7 @@ def test_all_that_is_missing_is_named_in_one_error() -> None:
     assert complaint({}) == (
         "--user-id (KLEARSTACK_USER_ID) is missing; --company-name (KLEARSTACK_COMPANY_NAME) is missing; "
         "--url (KLEARSTACK_URL) is missing; --vault-addr (VAULT_ADDR or BAO_ADDR) is missing; "
-        "VAULT_TOKEN is missing, and ~/.vault-token holds none."
+        "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token holds none."
     )
 
 
@@ -255,8 +256,8 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         "--min-ttl (KLEARSTACK_MIN_TTL) is no duration",
         "--deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds",
         "--on-vault-error (KLEARSTACK_ON_VAULT_ERROR) must be one of fail, bypass",
-        "--vault-cacert names a file that cannot be read",
-        "--vault-client-cert and --vault-client-key go together",
+        "--vault-cacert (VAULT_CACERT or BAO_CACERT) names a file that cannot be read",
+        "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go",
     ):
         assert part in said
 
@@ -369,13 +370,16 @@ def test_the_token_in_the_home_folder_comes_last(content: bytes, tmp_path: Path)
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
 def test_a_home_folder_without_a_readable_token_has_none(content: bytes, tmp_path: Path) -> None:
-    assert complaint(home_with(tmp_path, content)) == "VAULT_TOKEN is missing, and ~/.vault-token holds none."
+    assert (
+        complaint(home_with(tmp_path, content))
+        == "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token holds none."
+    )
 
 
 def test_no_home_folder_is_needed() -> None:
     assert Settings.from_env(ENOUGH).vault_token == Secret("hvs.token")
     environ = ENOUGH | {"VAULT_TOKEN": "", "HOME": "/nonexistent"}
-    assert "VAULT_TOKEN is missing" in complaint(environ)
+    assert "VAULT_TOKEN or BAO_TOKEN is missing" in complaint(environ)
 
 
 def test_a_token_in_the_home_folder_that_would_break_a_header_is_refused(tmp_path: Path) -> None:
@@ -384,7 +388,7 @@ def test_a_token_in_the_home_folder_that_would_break_a_header_is_refused(tmp_pat
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n"])
 def test_a_secret_of_nothing_but_space_is_missing(blank: str) -> None:
-    assert "VAULT_TOKEN is missing" in complaint(ENOUGH | {"VAULT_TOKEN": blank})
+    assert "VAULT_TOKEN or BAO_TOKEN is missing" in complaint(ENOUGH | {"VAULT_TOKEN": blank})
 
 
 @pytest.mark.parametrize("url", ["http://api.example", "http://10.0.0.1:8080", "http://localhost.example"])
@@ -412,7 +416,7 @@ def test_no_variable_allows_plain_http() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_certificate_file_must_be_readable(name: str, tmp_path: Path) -> None:
     said = complaint(ENOUGH, **{name: str(tmp_path / "missing.pem")})
-    assert f"--{name.replace('_', '-')} names a file that cannot be read" in said
+    assert f"{worded(named(name))} names a file that cannot be read" in said
     assert str(tmp_path) not in said
 
 
@@ -420,16 +424,20 @@ def test_a_client_certificate_and_its_key_go_together() -> None:
     for alone in ("vault_client_cert", "vault_client_key"):
         assert (
             complaint(ENOUGH, **{alone: os.devnull})
-            == "--vault-client-cert and --vault-client-key go together."
+            == "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and "
+            "--vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go together."
         )
     Settings.from_env(ENOUGH, vault_client_cert=os.devnull, vault_client_key=os.devnull)
 
 
 def test_approle_needs_both_its_ids_and_no_token() -> None:
     environ = ENOUGH | {"VAULT_TOKEN": "", "KLEARSTACK_VAULT_AUTH": "approle"}
-    assert complaint(environ) == "VAULT_ROLE_ID is missing; VAULT_SECRET_ID is missing."
-    assert complaint(environ | {"VAULT_ROLE_ID": "r"}) == "VAULT_SECRET_ID is missing."
-    assert complaint(environ | {"BAO_SECRET_ID": "s"}) == "VAULT_ROLE_ID is missing."
+    assert (
+        complaint(environ)
+        == "VAULT_ROLE_ID or BAO_ROLE_ID is missing; VAULT_SECRET_ID or BAO_SECRET_ID is missing."
+    )
+    assert complaint(environ | {"VAULT_ROLE_ID": "r"}) == "VAULT_SECRET_ID or BAO_SECRET_ID is missing."
+    assert complaint(environ | {"BAO_SECRET_ID": "s"}) == "VAULT_ROLE_ID or BAO_ROLE_ID is missing."
     settings = Settings.from_env(environ | {"VAULT_ROLE_ID": "r", "BAO_SECRET_ID": "s"})
     assert (settings.role_id, settings.secret_id, settings.vault_token) == (Secret("r"), Secret("s"), None)
 
@@ -442,7 +450,7 @@ def test_no_other_login_takes_the_token_of_the_home_folder(auth: str, tmp_path: 
 
 
 def test_jwt_needs_one_and_no_role() -> None:
-    assert complaint(ENOUGH, auth="jwt") == "VAULT_JWT is missing."
+    assert complaint(ENOUGH, auth="jwt") == "VAULT_JWT or BAO_JWT is missing."
     settings = Settings.from_env(ENOUGH | {"VAULT_JWT": "j"}, auth="jwt")
     assert (settings.vault_jwt, settings.auth_role) == (Secret("j"), None)
 
@@ -461,7 +469,7 @@ def test_kubernetes_needs_a_role_and_a_jwt(content: bytes | None, pod: Path) -> 
         pod.write_bytes(content)
     assert complaint(ENOUGH, auth="kubernetes") == (
         "--auth-role (KLEARSTACK_VAULT_AUTH_ROLE) is missing; "
-        "VAULT_JWT is missing, and so is a pod's service account token."
+        "VAULT_JWT or BAO_JWT is missing, and so is a pod's service account token."
     )
 
 
@@ -471,7 +479,7 @@ def test_a_pods_service_account_token_comes_last_and_for_kubernetes_only(pod: Pa
     assert Settings.from_env(ENOUGH | role, auth="kubernetes").vault_jwt == Secret("pods.own.jwt")
     given = Settings.from_env(ENOUGH | role | {"VAULT_JWT": "given"}, auth="kubernetes")
     assert given.vault_jwt == Secret("given")
-    assert complaint(ENOUGH | role, auth="jwt") == "VAULT_JWT is missing."
+    assert complaint(ENOUGH | role, auth="jwt") == "VAULT_JWT or BAO_JWT is missing."
 
 
 def test_for_many_no_identity_is_missing_or_taken_and_all_else_is_as_ever() -> None:
@@ -548,7 +556,7 @@ def test_no_file_is_quoted_by_the_error_that_refuses_it(tmp_path: Path) -> None:
 def test_a_file_that_names_no_possible_file_is_refused(name: str, tmp_path: Path) -> None:
     path = file_with(tmp_path, b"/etc/ssl\x00/ca.pem")
     said = complaint(ENOUGH | {f"{ORIGINS[name].env[0]}_FILE": path})
-    assert f"--{name.replace('_', '-')} names a file that cannot be read" in said
+    assert f"{worded(named(name))} names a file that cannot be read" in said
 
 
 VALUES = st.binary().map(lambda value: os.fsdecode(value.replace(b"\0", b"")))  # what an environment can hold

@@ -105,7 +105,9 @@ def test_a_targets_own_mount_and_prefix_come_before_those_of_the_command_line(
 @pytest.mark.parametrize("name", ["VAULT_TOKEN", "BAO_TOKEN"])
 def test_a_vault_of_its_own_is_never_given_another_vaults_token(secret: str, name: str, suffix: str) -> None:
     environ = {"KLEARSTACK_URL": "https://api.example", name + suffix: secret if suffix else "hvs.theirs"}
-    with pytest.raises(SettingsError, match="nothing that belongs to another Vault: VAULT_TOKEN is missing"):
+    with pytest.raises(
+        SettingsError, match="nothing that belongs to another Vault: VAULT_TOKEN or BAO_TOKEN is missing"
+    ):
         gathered({"address": OTHER}, environ)
     assert gathered({"address": OTHER, "token_file": secret}, environ).vault_token == Secret("hvs.own")
 
@@ -118,7 +120,7 @@ def test_a_vault_of_its_own_is_never_given_the_token_in_the_home_folder(tmp_path
         "HOME": str(tmp_path),
     }
     assert gathered({"mount": "kv"}, environ).vault_token == Secret("hvs.theirs")
-    with pytest.raises(SettingsError, match="VAULT_TOKEN is missing"):
+    with pytest.raises(SettingsError, match="VAULT_TOKEN or BAO_TOKEN is missing"):
         gathered({"address": OTHER}, environ)
 
 

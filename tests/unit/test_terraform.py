@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, Run, jwt, token
+from support.fakes import NOW, Done, Run, jwt, token
 from support.texts import TEXTS
 
 from vault_plugin.broker import Grant, Held
@@ -103,9 +103,48 @@ def test_renew_may_be_empty_true_or_false(value: str) -> None:
     assert complaint(GOOD | {"renew": value}) == ""
 
 
-def test_a_bad_duration_is_a_setting_gone_wrong() -> None:
-    with pytest.raises(SettingsError, match="--min-ttl"):
-        respond(json.dumps(GOOD | {"min_ttl": "soon"}).encode(), {})
+WRONG = {
+    "min_ttl": ("soon", "is no duration"),
+    "deadline": ("0", "must be more than 0 seconds"),
+    "mount": ("a//b", "may hold letters"),
+    "path_prefix": ("../x", "may hold letters"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [(name, *how) for name, how in WRONG.items()])
+def test_a_value_that_will_not_do_is_the_querys_by_its_key(
+    name: str, value: str, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = answered(GOOD | {name: value}, run, monkeypatch)
+    assert (done.code, done.out) == (76, "")
+    assert f"`{name}` in the query" in done.err
+    assert said in done.err
+    assert "`klearstack-vault terraform --help` explains each." in done.err
+    assert value not in done.err.split() or value == "0"
+    assert " --" not in done.err.replace("`klearstack-vault terraform --help`", "")
+
+
+@pytest.mark.parametrize("query", [GOOD, GOOD | {"min_ttl": ""}])
+def test_what_the_environment_holds_is_no_fault_of_the_query(
+    query: dict[str, str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_MIN_TTL", "soon")
+    done = answered(query, run, monkeypatch)
+    assert (done.code, done.out) == (78, "")
+    for said in ("KLEARSTACK_MIN_TTL", "KLEARSTACK_URL is missing", "VAULT_ADDR or BAO_ADDR is missing"):
+        assert said in done.err
+    assert "--" not in done.err.replace("`klearstack-vault terraform --help`", "")
+
+
+def test_a_key_that_is_nearly_one_is_told_which() -> None:
+    assert "`usr_id`; `user_id` is near to it; it may have" in complaint(GOOD | {"usr_id": "26"})
+    assert "near" not in complaint(GOOD | {"password": "x"})
+
+
+def answered(query: object, run: Run, monkeypatch: pytest.MonkeyPatch) -> Done:
+    text = io.BytesIO(json.dumps(query).encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(text))
+    return run("terraform")
 
 
 JSON = st.recursive(

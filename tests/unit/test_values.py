@@ -140,6 +140,16 @@ def test_what_is_no_plain_base_url_is_no_address_of_vault(text: str) -> None:
             vault_addresses(addresses)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["https://v.example/v1", "https://v.example/v1/", "https://v.example/ui/vault/secrets", "http://v:8200/x/v1", "https://a,https://b/ui"],
+)  # fmt: skip
+def test_a_path_of_vault_itself_is_no_part_of_its_address(address: str) -> None:
+    with pytest.raises(ValueError, match="holds /v1 or /ui"):
+        vault_addresses(address)
+    assert vault_addresses("https://v.example/v10,https://ui/x,unix:///ui/v1")
+
+
 def test_the_endpoints_path_is_the_documented_one() -> None:
     assert ENDPOINT_PATH == "/access/klearstack/getaccesstokenfromuserid"
 

@@ -153,7 +153,10 @@ def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
         pytest.raises(StoreRefusedError, match=r"denied permission to read \(403\)"),
     ):
         client.read(1, "kv", "p/x", Deadline(5))
-    assert caplog.messages == ["no new login to Vault after a refusal: Vault is away."]
+    assert caplog.messages == [
+        "Vault denied GET /v1/kv/p/x: the policy has to give read there",
+        "no new login to Vault after a refusal: Vault is away.",
+    ]
     assert vault.paths == [LOGIN, "/v1/kv/p/x", LOGIN]
     assert token_of(client) == "s.first"
 
@@ -170,4 +173,4 @@ def test_a_path_that_vault_does_not_have_is_a_refusal() -> None:
     vault = Vault(answer(404, {"errors": []}))
     with pytest.raises(StoreRefusedError, match=r"no path to write \(404\)") as caught:
         client_of(vault).write_v1("kv", "p/x", {"token": "t"}, Deadline(5))
-    assert caught.value.hint == "Check --mount."
+    assert caught.value.hint == "Check --mount (KLEARSTACK_VAULT_MOUNT)."

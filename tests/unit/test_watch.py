@@ -366,7 +366,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
     assert warnings(caplog)[1:] == ["all tokens can be renewed again"]
     targets.found = [SourceError("Down again.")]
     one._renew(watched[2])
-    assert warnings(caplog)[2:] == ["line 3: Down again.  Trying again"]
+    assert warnings(caplog)[2:] == ["line 3: Down again. Trying again"]
 
 
 def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCaptureFixture) -> None:
@@ -470,7 +470,7 @@ def test_a_token_that_has_ended_is_good_no_more() -> None:
     one = watcher(FakeTargets(outcome(left=600)), stats=(stats := Stats()))
     assert one.status == "0 tokens are good, 0 cannot be renewed"
     renewed(one, entry())
-    assert one.status == "1 tokens are good, 0 cannot be renewed"
+    assert one.status == "1 token is good, 0 cannot be renewed"
     stats.ends = {one: expiry._replace(end=time.monotonic() - 1) for one, expiry in stats.ends.items()}
     assert one.status == "0 tokens are good, 0 cannot be renewed"
 
@@ -484,7 +484,7 @@ def test_a_new_manifest_keeps_what_is_known_of_those_who_stay() -> None:
     one = watcher(FakeTargets(), moved, entry(2), stats=stats)
     assert {identity: expiry.entry for identity, expiry in stats.ends.items()} == {moved.identity: moved}
     assert stats.mints == 9
-    assert one.status == "1 tokens are good, 0 cannot be renewed"
+    assert one.status == "1 token is good, 0 cannot be renewed"
 
 
 # Files

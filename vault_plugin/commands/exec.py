@@ -25,7 +25,7 @@ from vault_plugin.settings import Settings
     "KLEARSTACK_TOKEN_EXPIRATION says until when it is valid. For a longer time, use `watch`.",
 )
 @click.option("--pristine", is_flag=True, help="Nothing else goes into the command's environment.")
-@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
 @settings_options()
 def exec_(
     command: tuple[str, ...],

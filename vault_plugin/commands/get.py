@@ -32,7 +32,7 @@ from vault_plugin.streams import require_output
     metavar="FILE",
     help="Write to a file (mode 0600, replaced atomically), device or FIFO; `-` is standard output.",
 )
-@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
 @settings_options()
 def get(
     wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None

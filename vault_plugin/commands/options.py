@@ -3,15 +3,19 @@
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 import click
 
+from vault_plugin.commands.progress import Progress
+from vault_plugin.commands.usage import SettingOption
 from vault_plugin.environment import without_line_end
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.settings import Origin, Settings
 from vault_plugin.tokens import Kind
+from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
@@ -42,25 +46,37 @@ def _option(one: Field[Any]) -> Callable[[F], F]:
         f"[default: {default}]" if default not in (None, MISSING, False) else "",
     ]
     text = " ".join(filter(None, (origin.help, *notes)))
-    return click.option(f"--{one.name.replace('_', '-')}", one.name, default=None, help=text, **how)
+    return click.option(flag(one.name), one.name, cls=SettingOption, default=None, help=text, **how)
 
 
 def _metavar(name: str) -> str:
     return {"min_ttl": "DURATION", "timeout": "DURATION", "deadline": "DURATION"}.get(name, "TEXT")
 
 
-def log_to_stderr(verbose: int, *, repeat: bool = True) -> None:
-    """Our warnings on standard error; with -v what is done, with -vv more.
+class LogHandler(logging.StreamHandler[Any]):
+    """Writes to standard error, beside the line of `progress` if there is one."""
+
+    progress: Progress | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        with self.progress.hidden() if self.progress else nullcontext():
+            super().emit(record)
+
+
+def log_to_stderr(verbose: int, *, repeat: bool = True) -> LogHandler:
+    """Our warnings on standard error; with -v each step, with -vv each HTTP exchange, too.
 
     Without `repeat`, what the parts warn of is said once: among many identities it is the same for all.
     """
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     if not repeat:
         handler.addFilter(_Once())
     handler.setFormatter(logging.Formatter("klearstack-vault: %(levelname)s: %(message)s"))
     ours = logging.getLogger("vault_plugin")  # and nobody else's: other libraries log what they send
     ours.addHandler(handler)
     ours.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
+    return handler
 
 
 class _Once(logging.Filter):
@@ -74,6 +90,11 @@ class _Once(logging.Filter):
         new = str(record.msg) not in self._told
         self._told.add(str(record.msg))
         return new
+
+
+def identities(count: int) -> str:
+    """So many identities, for people."""
+    return f"{count:,} {'identity' if count == 1 else 'identities'}"
 
 
 def print_out(text: str) -> None:

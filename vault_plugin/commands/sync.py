@@ -1,18 +1,19 @@
 """`sync`: make every token of a manifest good."""
 
 import json
+import logging
 import signal
-import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from os import EX_OK
 from typing import Any
 
 import click
 
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
-from vault_plugin.commands.options import log_to_stderr, print_out, settings_options
-from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.commands.options import identities, log_to_stderr, print_out, settings_options
+from vault_plugin.commands.progress import Progress
 from vault_plugin.outputs import STDOUT, Output
 from vault_plugin.streams import require_output
 from vault_plugin.sync import Done, Sync
@@ -20,7 +21,8 @@ from vault_plugin.targets import connect_all
 
 CHANGED = 2  # as Terraform's -detailed-exitcode says it
 PARTIAL = 5
-SHOWN = 10  # failures on standard error; --report has all of them
+SHOWN = 10  # kinds of failures on standard error, and lines of each; --report has all of them
+_log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -43,7 +45,7 @@ SHOWN = 10  # failures on standard error; --report has all of them
     metavar="FILE",
     help="Write a line of JSON for each identity to a new file (mode 0600); `-` is standard output.",
 )
-@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
 @settings_options("user_id", "company_name", "deadline", "on_vault_error")
 def sync(
     *,
@@ -61,12 +63,13 @@ def sync(
 
     MANIFEST is YAML, JSON Lines or CSV; `-` is standard input. Run it again after a failure: it does what is left.
     """
-    log_to_stderr(verbose, repeat=False)
+    handler = log_to_stderr(verbose, repeat=False)
     require_output()
     with ExitStack() as stack:
         manifest = stack.enter_context(opened_manifest(options))
         destination = None if report is None else Output(report)
-        tell = stack.enter_context(_telling(destination, manifest.count))
+        handler.progress = Progress(manifest.count)
+        tell = stack.enter_context(_telling(destination, handler.progress))
         with connect_all(manifest.targets) as targets:
             run = Sync(
                 targets,
@@ -80,7 +83,7 @@ def sync(
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
     if run.outage is not None and run.waited:
-        click.echo(f"klearstack-vault: {_outage(run.waited, run.outage)}".rstrip(), err=True)
+        click.echo(f"klearstack-vault: {identities(run.waited)} failed: {run.outage.line}", err=True)
     left = manifest.count - run.counts.total()
     summary = _summary(run, manifest.count, left)
     if destination is not None and destination.descriptor == STDOUT:
@@ -96,27 +99,55 @@ def sync(
     return CHANGED if detailed_exitcode and run.counts.total() > run.counts["fresh"] else EX_OK
 
 
+class _Failures:
+    """What failed, by what is said of it: a line for each kind, however often it occurred."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lines: dict[str, list[int]] = {}  # of the manifest, the first ones of each kind
+        self._others = 0
+
+    def add(self, error: str, line: int) -> None:
+        """One more."""
+        if error not in self._lines and len(self._lines) == SHOWN:
+            self._others += 1
+            return
+        self._counts[error] += 1
+        lines = self._lines.setdefault(error, [])
+        if len(lines) < SHOWN:
+            lines.append(line)
+
+    def tell(self) -> None:
+        """Say so on standard error."""
+        for error, lines in self._lines.items():
+            where, count = ", ".join(map(str, sorted(lines))), self._counts[error]
+            if count == 1:
+                where = f"line {where}"
+            else:
+                more = f" and {count - len(lines):,} more" if count > len(lines) else ""
+                where = f"{identities(count)} failed (lines {where}{more})"
+            click.echo(f"klearstack-vault: {where}: {error}", err=True)
+        if self._others:
+            others = identities(self._others)
+            click.echo(f"klearstack-vault: {others} failed in other ways: --report lists all.", err=True)
+
+
 @contextmanager
-def _telling(report: Output | None, count: int) -> Iterator[Callable[[Done], None]]:
-    """What hears of each identity: the report, the progress bar (on a terminal), and the first failures' readers."""
-    shown = 0
+def _telling(report: Output | None, progress: Progress) -> Iterator[Callable[[Done], None]]:
+    """What hears of each identity: the report, the line of progress, and at the end whoever reads of the failures."""
+    failures = _Failures()
     with ExitStack() as stack:
+        stack.callback(failures.tell)
         write = None if report is None else stack.enter_context(report.lines())
-        bar = stack.enter_context(
-            click.progressbar(length=count, file=sys.stderr) if sys.stderr.isatty() else nullcontext()
-        )
+        stack.callback(progress.end)
 
         def tell(done: Done) -> None:
-            nonlocal shown
             if write is not None:
                 write(json.dumps(done.describe()).encode() + b"\n")
-            if done.error is not None and not done.outage and (shown := shown + 1) <= SHOWN:
-                click.echo(
-                    f"klearstack-vault: line {done.entry.line}: {done.error} {done.error.hint}".rstrip(),
-                    err=True,
-                )
-            if bar is not None:
-                bar.update(1)
+            if done.error is not None and not done.outage:
+                failures.add(done.error.line, done.entry.line)
+                _log.info("line %d: %s", done.entry.line, done.error.line)
+            progress.step()
 
         yield tell
 
@@ -141,10 +172,6 @@ def _stopped_by_signals(run: Sync) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _outage(count: int, error: KlearstackVaultError) -> str:
-    return f"{count:,} {'identity' if count == 1 else 'identities'} failed: {error} {error.hint}"
-
-
 def _summary(run: Sync, count: int, left: int) -> str:
     words = {
         "fresh": "fresh",
@@ -156,4 +183,4 @@ def _summary(run: Sync, count: int, left: int) -> str:
     parts = [f"{run.counts[result]:,} {word}" for result, word in words.items() if run.counts[result]]  # type: ignore[index]
     if left:
         parts.append(f"{left:,} not tried ({run.stopped_by})")
-    return f"{count:,} identities: {', '.join(parts) or 'nothing to do'}\n"
+    return f"{identities(count)}: {', '.join(parts) or 'nothing to do'}\n"

@@ -6,7 +6,8 @@ import click
 
 from vault_plugin.commands.options import print_out
 from vault_plugin.streams import read_query, require_output
-from vault_plugin.terraform import MAX_QUERY, respond
+from vault_plugin.terraform import MAX_QUERY, WORDS, respond
+from vault_plugin.wording import speak
 
 
 @click.command()
@@ -16,8 +17,12 @@ from vault_plugin.terraform import MAX_QUERY, respond
 def terraform(with_tokens: bool) -> None:
     """The program of Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
 
+    The query has user_id and company_name; it may have mount, path_prefix, min_ttl, renew and deadline, as strings. All
+    other settings come from the environment, as `klearstack-vault get --help` lists them.
+
     With --with-tokens, `data "external"` would write the tokens into Terraform's state in plain text.
     """
+    speak(WORDS)
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
     query = read_query(MAX_QUERY + 1)
     require_output()

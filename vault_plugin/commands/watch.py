@@ -12,7 +12,7 @@ import click
 
 from vault_plugin import service
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
-from vault_plugin.commands.options import log_to_stderr, settings_options
+from vault_plugin.commands.options import identities, log_to_stderr, settings_options
 from vault_plugin.errors import UsageError
 from vault_plugin.files import Rights
 from vault_plugin.watch import Hook, Stats, Watcher
@@ -45,7 +45,7 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # as in manifests.py
 @click.option(
     "--metrics", metavar="[HOST:]PORT", help="Answer Prometheus there; HOST is 127.0.0.1 unless named."
 )
-@click.option("-v", "--verbose", count=True, help="Say on standard error what is done; -vv says more.")
+@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
 @settings_options("user_id", "company_name", "on_vault_error")
 def watch(
     *,
@@ -76,14 +76,19 @@ def watch(
             files=Rights(mode, _owner(owner)),
             on_change=hook,
         )
+        where = ""
         if metrics is not None:
             from vault_plugin.metrics import served  # noqa: PLC0415  whoever wants none needs not load its server
 
-            stack.enter_context(served(stats, *_address(metrics)))
+            host, port = _address(metrics)
+            port = stack.enter_context(served(stats, host, port))
+            where = f"; metrics are at http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
         def load() -> service.Plan:
             with opened_manifest(options) as manifest:
-                return service.Plan(manifest.targets, list(manifest.entries()))
+                entries = list(manifest.entries())
+            click.echo(f"klearstack-vault: keeping the tokens of {identities(len(entries))}{where}", err=True)
+            return service.Plan(manifest.targets, entries)
 
         ended = service.run(load, watcher_of)
     if ended == signal.SIGINT:

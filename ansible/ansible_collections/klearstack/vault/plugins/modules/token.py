@@ -211,7 +211,7 @@ msg:
   description: What failed and what to do; in check mode, that a token would be minted.
   type: str
   returned: on failure, and in check mode if a token would be minted
-  sample: "Vault at https://vault.example.com:8200 gives no answer: connection refused. Check vault_addr (VAULT_ADDR), and that Vault is up there."
+  sample: "Vault at https://vault.example.com:8200 gives no answer: connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there."
 error:
   description: The failure, for programs. Holds no secret.
   type: dict
@@ -228,7 +228,7 @@ error:
     hint:
       description: What to do.
       type: str
-      sample: Check vault_addr (VAULT_ADDR), and that Vault is up there.
+      sample: Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there.
     retryable:
       description: Whether the same task may succeed later.
       type: bool

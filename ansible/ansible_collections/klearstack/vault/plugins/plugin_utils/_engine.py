@@ -10,9 +10,9 @@ Options come in as Ansible resolves them and go out as plain text; the package k
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from ansible import constants
@@ -23,10 +23,11 @@ from jinja2 import Undefined, UndefinedError
 
 try:
     from vault_plugin.app import connect
-    from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+    from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError, bug
     from vault_plugin.formats import describe, describe_error
-    from vault_plugin.settings import Settings
+    from vault_plugin.settings import Settings, words
     from vault_plugin.tokens import Kind
+    from vault_plugin.wording import speaking
 except ImportError:
     connect = None
 
@@ -45,7 +46,10 @@ MISSING = (
     f"{sys.executable} -m pip install {PACKAGE}"
 )
 _OMITTED = "__omit_place_holder__"  # what `omit` is before core 2.19, which has none in lookups
-_HINT = "`ansible-doc -t lookup klearstack.vault.token` explains each option."
+_DOC = "`ansible-doc -t lookup klearstack.vault.token`"
+_HINT = f"{_DOC} explains each."
+# Core hands it to what runs on the hosts, and to nothing that runs here.
+_ENVIRONMENT = "The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
 _display = Display()
 
 
@@ -53,16 +57,16 @@ class EngineError(Exception):
     """What failed and what to do, in one line without any secret; `about` is the same for machines."""
 
     def __init__(self, exc):
-        hint = _HINT if "--help" in exc.hint else exc.hint
-        super().__init__(_in_options(f"{exc} {hint}".rstrip()))
-        self.about = {**describe_error(exc), "message": _in_options(str(exc)), "hint": _in_options(hint)}
+        self.about = describe_error(exc)
+        if isinstance(exc, SettingsError) and exc.missing:
+            self.about["hint"] = f"{_ENVIRONMENT} {exc.hint}"
+        super().__init__(f"{self.about['message']} {self.about['hint']}".rstrip())
 
 
-def _in_options(text):
-    """The package speaks of its command line and environment; here the same settings are options."""
-    text = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text)
-    variable = r"(?<!\()\b(?:(VAULT_ADDR|VAULT_TOKEN)|VAULT_(ROLE_ID|SECRET_ID))\b(?: or BAO_\w+)?"
-    return re.sub(variable, lambda name: f"{(name[1] or name[2]).lower()} ({name[0]})", text)
+def _words(lookup):
+    """What messages call settings here: by their options."""
+    others = {"renew": "renew", "verbose": "`ansible-playbook -v`", "help": _DOC}
+    return words(lambda name: name if name in lookup.option_definitions else None, others)
 
 
 class _ToDisplay(logging.Handler):
@@ -70,7 +74,7 @@ class _ToDisplay(logging.Handler):
 
     def emit(self, record):
         show = _display.warning if record.levelno >= logging.WARNING else _display.v
-        show(f"klearstack.vault: {_in_options(record.getMessage())}")
+        show(f"klearstack.vault: {record.getMessage()}")
 
 
 def _listen():
@@ -88,6 +92,11 @@ def tokens(lookup, templar, variables, direct, terms=(), field=None, mint=True):
     Raises EngineError, and AnsibleError for what core itself finds wrong, such as an undefined variable.
     """
     _listen()
+    with speaking(_words(lookup)):
+        return _tokens(lookup, templar, variables, direct, terms, field, mint)
+
+
+def _tokens(lookup, templar, variables, direct, terms, field, mint):
     try:
         options = _options(lookup, templar, variables, direct)
         kinds = _kinds(options.pop("kind"), field)
@@ -119,7 +128,9 @@ def _options(lookup, templar, variables, direct):
         name: about for name, about in lookup.option_definitions.items() if name not in ("_terms", "field")
     }
     if unknown := sorted(str(name) for name in direct if name not in definitions):
-        raise UsageError(f"There is no option {unknown[0]}.", hint=_HINT)
+        near = get_close_matches(unknown[0], definitions, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"There is no option {unknown[0]}.{meant}", hint=_HINT)
     options = {"kind": "access", "renew": False}
     for name, about in definitions.items():
         given = direct.get(name)

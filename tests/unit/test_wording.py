@@ -1,0 +1,160 @@
+"""Messages name a setting as the face calls it that shows them."""
+
+import ast
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+from support.fakes import Run
+
+import vault_plugin
+from vault_plugin import cli, environment, terraform
+from vault_plugin.commands.usage import words_of
+from vault_plugin.errors import Failure, SettingsError, StoreError
+from vault_plugin.failures import _KINDS, error_of
+from vault_plugin.record import foreign, of_another_endpoint
+from vault_plugin.settings import Settings
+from vault_plugin.wording import flag, named, speak, speaking, worded
+
+PACKAGE = Path(vault_plugin.__file__).parent
+SETTINGS = [one.name for one in fields(Settings)]
+VARIABLES = {variable for one in fields(Settings) for variable in one.metadata["origin"].env}
+WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch")
+
+
+def command(name: str) -> click.Command:
+    found = cli.cli.get_command(click.Context(cli.cli), name)
+    assert found is not None
+    return found
+
+
+def options(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
+@pytest.mark.parametrize("face", WITH_SETTINGS)
+def test_no_command_is_told_of_an_option_that_it_does_not_have(face: str, name: str) -> None:
+    said = words_of(command(face))(name)
+    own = {option for param in command(face).params for option in param.opts} | {"--help"}
+    others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
+    assert options(said) - set(others) <= own
+    assert "-v" not in said.split() or "-v" in own
+    assert said
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
+def test_terraform_has_keys_and_variables_and_no_options(name: str) -> None:
+    said = re.sub(r"`klearstack-vault [a-z]+ --?[a-z-]+`", "", terraform.WORDS(name))
+    assert options(said) == set()
+    assert name in (*terraform.REQUIRED, *terraform.OPTIONAL) or "in the query" not in said
+
+
+def test_a_setting_goes_by_its_option_and_its_variable() -> None:
+    get, sync = words_of(command("get")), words_of(command("sync"))
+    assert get("url") == sync("url") == "--url (KLEARSTACK_URL)"
+    assert (get("vault_token"), get("lock_dir")) == ("VAULT_TOKEN or BAO_TOKEN", "KLEARSTACK_LOCK_DIR")
+    assert (get("deadline"), sync("deadline")) == ("--deadline (KLEARSTACK_DEADLINE)", "KLEARSTACK_DEADLINE")
+    assert (get("user_id"), sync("user_id")) == (
+        "--user-id (KLEARSTACK_USER_ID)",
+        "`user_id` in the manifest",
+    )
+    assert terraform.WORDS("min_ttl") == "`min_ttl` in the query (KLEARSTACK_MIN_TTL)"
+    assert terraform.WORDS("url") == "KLEARSTACK_URL"
+
+
+def test_an_error_is_in_the_words_of_whoever_shows_it() -> None:
+    error = StoreError(f"Wrong {named('url')}.", hint=f"Check {named('deadline')}.")
+    assert error.line == "Wrong --url (KLEARSTACK_URL). Check --deadline (KLEARSTACK_DEADLINE)."
+    with speaking(str.upper):
+        assert (str(error), error.hint) == ("Wrong URL.", "Check DEADLINE.")
+        with speaking():
+            speak(terraform.WORDS)
+            assert error.hint == "Check `deadline` in the query (KLEARSTACK_DEADLINE)."
+        assert error.hint == "Check DEADLINE."
+    assert "--url" in str(error)
+
+
+def test_a_command_speaks_for_itself_and_for_nobody_after_it(run: Run) -> None:
+    before = worded(named("help"))
+    assert "`klearstack-vault exec --help` explains each." in run("exec", "--", "true").err
+    assert worded(named("help")) == before
+
+
+@pytest.mark.parametrize("face", ["helper", "terraform"])
+def test_who_has_no_v_is_not_told_to_use_it(face: str) -> None:
+    words = terraform.WORDS if face == "terraform" else words_of(command(face))
+    with speaking(words):
+        assert foreign().hint.endswith("; `klearstack-vault get -v` shows the path.")
+        expected = "`renew` in the query" if face == "terraform" else "`klearstack-vault get --renew`"
+        assert of_another_endpoint().hint.endswith(f"with {expected}.")
+
+
+@pytest.mark.parametrize("cause", sorted(_KINDS))
+def test_each_failure_of_the_endpoint_is_worded_by_terraform(cause: str) -> None:
+    with speaking(terraform.WORDS):
+        assert options(error_of(Failure(cause, 10), "https://api.example").line) == set()
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The texts in a module, but for docstrings."""
+    tree = ast.parse(path.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_no_part_names_a_settings_option_or_variable_itself(path: Path) -> None:
+    flags = {flag(name) for name in SETTINGS}
+    told = [text for text in texts(path) if " " in text]  # a sentence, not a name
+    assert [text for text in told if options(text) & flags] == []
+    if path.stem not in {"settings", "ci", "demo"}:
+        variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
+        assert [text for text in told if variables.search(text)] == []
+
+
+def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"KLEARSTACK_MIN_TTL": "soon", "HOME": "/nonexistent"}, url="ftp://x")
+    assert caught.value.missing == {"user_id", "company_name", "vault_addr", "vault_token"}
+    assert caught.value.settings == caught.value.missing | {"min_ttl", "url"}
+
+
+def test_variables_that_others_follow_and_we_do_not_are_told_once_at_v(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    environment._tell.cache_clear()
+    given = {
+        "KLEARSTACK_USER_ID": "26",
+        "KLEARSTACK_COMPANY_NAME": "Acme",
+        "KLEARSTACK_URL": "https://api.example",
+        "VAULT_ADDR": "https://vault.example",
+        "VAULT_TOKEN": "hvs.CANARY",
+    }
+    ignored = {
+        "VAULT_SKIP_VERIFY": "CANARY",
+        "HTTPS_PROXY": "http://u:CANARY@p",
+        "BAO_CAPATH": "/x",
+        "VAULT_MFA": "",
+    }
+    with caplog.at_level(logging.INFO, "vault_plugin"):
+        Settings.from_env(given)
+        assert caplog.messages == []
+        for _ in range(2):
+            Settings.from_env(given | ignored)
+    assert caplog.messages == [
+        "these variables are set, but not supported, and change nothing: BAO_CAPATH, HTTPS_PROXY, VAULT_SKIP_VERIFY"
+    ]
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    assert not environment.IGNORED & VARIABLES

@@ -1,0 +1,55 @@
+"""How far a run is, in one line of a terminal that messages do not share."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PERIOD = 0.1  # seconds between two drawings at least
+WIDTH = 36
+_CLEARED = "\r\x1b[K"
+
+
+class Progress:
+    """Draws the line, where standard error is a terminal. Safe among threads."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._drawn = 0.0
+        self._shown = sys.stderr.isatty()
+        self._lock = threading.RLock()
+
+    def step(self) -> None:
+        """One more is done."""
+        with self._lock:
+            self._done += 1
+            if self._done == self._total or time.monotonic() - self._drawn >= PERIOD:
+                self._write(self._line())
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Without the line, for a message."""
+        with self._lock:
+            self._write(_CLEARED)
+            yield
+            self._write(self._line())
+
+    def end(self) -> None:
+        """Leave the last state in a line of its own."""
+        with self._lock:
+            if self._done:
+                self._write(f"{self._line()}\n")
+            self._shown = False
+
+    def _line(self) -> str:
+        self._drawn = time.monotonic()
+        part = self._done / self._total if self._total else 1.0
+        bar = "#" * int(part * WIDTH)
+        return f"{_CLEARED}[{bar:-<{WIDTH}}] {self._done:,} of {self._total:,} ({part:.0%})"
+
+    def _write(self, text: str) -> None:
+        if self._shown:
+            sys.stderr.write(text)
+            sys.stderr.flush()

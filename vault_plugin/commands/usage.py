@@ -1,0 +1,71 @@
+"""A wrong command line in words, without what was typed: it may have been a token. And what a command calls settings."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+import click
+
+from vault_plugin.errors import UsageError
+from vault_plugin.settings import Settings, words
+from vault_plugin.wording import Words, flag, named
+
+
+class SettingOption(click.Option):
+    """The option of a setting."""
+
+
+def words_of(command: click.Command) -> Words:
+    """What the command calls settings: by its own options, the manifest's keys, or their variables."""
+    options = {str(option.name): isinstance(option, SettingOption) for option in command.params}
+    names = {name for name, is_setting in options.items() if is_setting} | {"company_name"} & options.keys()
+    elsewhere = {"renew": "--renew", "verbose": "-v"}
+    others = {
+        "help": f"`klearstack-vault {command.name} --help`",
+        **{
+            name: text if name in options else f"`klearstack-vault get {text}`"
+            for name, text in elsewhere.items()
+        },
+    }
+    if "manifest" in options:
+        others["user_id"] = "`user_id` in the manifest"
+    return words(lambda name: flag(name) if name in names else None, others)
+
+
+def usage_error(exc: click.ClickException) -> UsageError:
+    """What is wrong with the command line, and where its help is."""
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    where = f"`{context.command_path} --help`" if context else named("help")
+    return UsageError(_complaint(exc, context), hint=f"{where} shows the way.")
+
+
+def no_command(typed: str, commands: Iterable[str]) -> UsageError:
+    """The error for a command that there is not."""
+    suggestion = _did_you_mean(typed, {name: name for name in commands})
+    return UsageError(
+        f"There is no such command.{suggestion}", hint="`klearstack-vault --help` shows the way."
+    )
+
+
+def _complaint(exc: click.ClickException, context: click.Context | None) -> str:
+    if isinstance(exc, click.NoSuchOption):
+        names = {name: name for option in context.command.params for name in option.opts} if context else {}
+        secrets = [one for one in fields(Settings) if not one.metadata["origin"].flag]
+        variables = {flag(one.name): f"the variable {one.metadata['origin'].env[-1]}" for one in secrets}
+        return f"There is no option of that name.{_did_you_mean(exc.option_name, variables | names)}"
+    if isinstance(exc, click.BadOptionUsage):
+        return f"{exc.option_name} takes {'a' if 'requires' in exc.message else 'no'} value."
+    if isinstance(exc, click.MissingParameter) and exc.param is not None:
+        return f"{str(exc.param.name).upper()} is missing."
+    if isinstance(exc, click.BadParameter) and exc.param is not None:
+        choices = getattr(exc.param.type, "choices", ())
+        return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."
+    return "It takes fewer arguments."
+
+
+def _did_you_mean(typed: str, names: dict[str, str]) -> str:
+    """The nearest of our own names, with a space before it; empty if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415  a warm read does without it
+
+    begun = [name for name in names if len(typed) > 3 and name.startswith(typed)]
+    near = begun if len(begun) == 1 else get_close_matches(typed, names, 1)
+    return f" Did you mean {names[near[0]]}?" if near else ""
