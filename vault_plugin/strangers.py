@@ -3,7 +3,6 @@
 import json
 import re
 from email.message import Message
-from http import HTTPStatus
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -25,12 +24,12 @@ _SWITCHES = {
 def is_of_vault(status: int, body: bytes) -> bool:
     """Whether Vault itself may have answered: by JSON objects, with errors in a list; empty where there is nothing to say."""
     if not body.strip():
-        return status in {HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST}
+        return status in {204, 400}
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    is_error = status >= HTTPStatus.BAD_REQUEST
+    is_error = status >= 400
     return isinstance(content, dict) and (not is_error or bool(content.keys() & {"errors", "data"}))
 
 
@@ -77,7 +76,7 @@ class Redirect(NamedTuple):
         same_host = bool(place[1]) and _hostname(asked[1]) == _hostname(place[1])
         switch = _SWITCHES.get((asked[0], place[0])) if same_host else None
         same_path = not place[1] or urlsplit(location).path.endswith(path.partition("?")[0])
-        standby = status == HTTPStatus.TEMPORARY_REDIRECT and same_path and switch is None
+        standby = status == 307 and same_path and switch is None
         return cls(status, place, standby, switch or _ADVICE)
 
     @property

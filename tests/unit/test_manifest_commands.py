@@ -263,6 +263,7 @@ def test_each_kind_of_failure_is_one_line_and_there_are_not_too_many(
         11,
         "klearstack-vault: 4 identities failed in other ways: --report lists all.",
     )
+    logging.getLogger("vault_plugin").handlers.clear()
     done = run("sync", "-v", *arguments)
     assert done.err.count("INFO: line ") == 24
 

@@ -22,16 +22,17 @@ class Terminal(io.StringIO):
         return [line.rpartition("\r\x1b[K")[2] for line in self.getvalue().split("\n")]
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Standard error as a terminal. Not by a fixture: pytest sets its own again after those."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
 
 
 def test_a_message_has_a_line_of_its_own_and_the_bar_is_drawn_below_it(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    terminal = on_terminal(monkeypatch)
     monkeypatch.setattr(progress, "PERIOD", 0.0)
     handler = log_to_stderr(1)
     handler.progress = line = Progress(1234)
@@ -50,9 +51,8 @@ def test_a_message_has_a_line_of_its_own_and_the_bar_is_drawn_below_it(
     ]
 
 
-def test_it_is_drawn_from_time_to_time_and_at_the_end(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_drawn_from_time_to_time_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
     monkeypatch.setattr(progress, "PERIOD", 1e9)
     line = Progress(50)
     for _ in range(50):
@@ -62,9 +62,8 @@ def test_it_is_drawn_from_time_to_time_and_at_the_end(
     assert terminal.lines[0] == f"[{'#' * 36}] 50 of 50 (100%)"
 
 
-def test_of_nothing_and_without_a_terminal_nothing_is_drawn(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_nothing_and_without_a_terminal_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
     nothing = Progress(0)
     nothing.end()
     monkeypatch.setattr(terminal, "isatty", lambda: False)

@@ -135,7 +135,7 @@ def test_no_other_credential_goes_to_a_vault_of_its_own(secret: str, name: str, 
     row = {"address": OTHER, "auth": auth} | own
     gathered(row, environ)
     del row[key]
-    with pytest.raises(SettingsError, match=f"VAULT_{name} is missing"):
+    with pytest.raises(SettingsError, match=f"VAULT_{name} or BAO_{name} is missing"):
         gathered(row, environ)
 
 
