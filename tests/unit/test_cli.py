@@ -20,6 +20,7 @@ from support.fakes import ACME, NOW, Run, jwt, token
 
 from vault_plugin import cli
 from vault_plugin.broker import Grant, Held
+from vault_plugin.commands import usage
 from vault_plugin.errors import (
     ForeignSecretError,
     KlearstackVaultError,
@@ -200,7 +201,7 @@ def test_what_fails_while_an_error_is_put_into_words_shows_no_value(
     def broken(exc: click.ClickException) -> str:
         raise ValueError(str(exc) + CANARY)
 
-    monkeypatch.setattr(cli, "_without_values", broken)
+    monkeypatch.setattr(usage, "usage_error", broken)
     done = run("get", "--foo", CANARY)
     assert (done.code, done.out) == (70, "")
     assert "A bug of ours: ValueError at " in done.err
