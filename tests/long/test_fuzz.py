@@ -19,7 +19,7 @@ from support.fuzz import (
 
 from vault_plugin import yaml_rows
 
-thousands = settings(max_examples=10_000, deadline=None)
+thousands = settings(max_examples=4_000, deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_pure_python")
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(YAML_MANIFESTS)
 def test_no_manifest_ends_in_an_internal_error_without_libyaml(case: tuple[str, bytes]) -> None:
     read_manifest(case)
