@@ -19,7 +19,6 @@ from vault_plugin.simulator import Simulator
 
 COMMAND = [sys.executable, "-m", "vault_plugin"]
 # What measures coverage in subprocesses, and what a fresh interpreter itself needs.
-_OURS = ("KLEARSTACK_", "VAULT_", "BAO_")
 _KEPT = ("PATH", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "COVERAGE_FILE", "PYTHONPATH")
 
 
@@ -83,11 +82,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`klearstack-vault` with these arguments in this environment."""
     given = {name: value for name, value in environ.items() if value is not None}
-    others = {name for name in given if not name.startswith(_OURS)}
-    if (
-        others <= {"HOME", "TMPDIR", "COVERAGE_FILE", *preloaded.environment()}
-        and preloaded.environment().items() <= given.items()
-    ):
+    if preloaded.serves(given):
         return preloaded.run([*COMMAND, *arguments], given, stdin, 90)
     return subprocess.run(
         [*COMMAND, *arguments],

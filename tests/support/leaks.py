@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from support import preloaded
 from support.cli import World
 from vault_plugin.simulator import Simulator
 
@@ -17,7 +18,10 @@ def leaked(kv2: World, endpoint: Simulator, text: str) -> list[str]:
 
 @contextmanager
 def watched_processes() -> Iterator[set[bytes]]:
-    """The command lines of all processes that run meanwhile, as `ps` would show them."""
+    """The command lines of all processes that run meanwhile, as `ps` would show them.
+
+    cli.run starts the command as a process of its own meanwhile: a copy has the command line of what it is a copy of.
+    """
     seen: set[bytes] = set()
     over = threading.Event()
 
@@ -30,7 +34,8 @@ def watched_processes() -> Iterator[set[bytes]]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield seen
+        with preloaded.suspended():
+            yield seen
     finally:  # or a test that fails would never end
         over.set()
         watcher.join()

@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,6 +78,25 @@ def environment() -> dict[str, str]:
 
 
 _lock = threading.Lock()
+_suspended: list[None] = []
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """A time in which the command needs a process of its own."""
+    _suspended.append(None)
+    try:
+        yield
+    finally:
+        _suspended.pop()
+
+
+def serves(environ: Mapping[str, str]) -> bool:
+    """Whether a copy can be what a process of its own would be in this environment."""
+    others = {name for name in environ if not name.startswith(("KLEARSTACK_", "VAULT_", "BAO_"))}
+    ours = environment()
+    at_most = {"HOME", "TMPDIR", "COVERAGE_FILE", *ours}
+    return not _suspended and others <= at_most and ours.items() <= environ.items()
 
 
 def serve() -> None:
