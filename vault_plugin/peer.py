@@ -186,12 +186,15 @@ def _has_closed(exc: BaseException) -> bool:
     return any(isinstance(one, ConnectionResetError | BrokenPipeError) for one in _chain(exc))
 
 
+_CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # a mere closing, whatever it is called
+
+
 def _explained(exc: BaseException) -> Failure:
     for one in _chain(exc):
         if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):
             return Failure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
-            if isinstance(one, kind) and not isinstance(one, ssl.SSLEOFError):  # which is a mere closing
+            if isinstance(one, kind) and not isinstance(one, _CLOSED):
                 return Failure(cause, _details(one, cause), getattr(one, "verify_code", 0))
         number = one.errno if isinstance(one, OSError) else None
         if number in _NO_ROUTE:

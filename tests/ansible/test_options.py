@@ -115,9 +115,9 @@ def what_community_hashi_vault_knows_from_variables_we_know_too(world: World) ->
     for one, said in zip(
         results[2:],
         [
-            "auth_mount and auth_role.",
-            "auth_mount and auth_role.",
-            "vault_cacert names a file that cannot be read",
+            "Check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT), too.",
+            "Check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT), too.",
+            "vault_cacert (VAULT_CACERT or BAO_CACERT) names a file that cannot be read",
             "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
             "The option auth has a value that it cannot take",
         ],

@@ -118,6 +118,20 @@ def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
         assert counter.communicate(timeout=60)[0] == b"300001\n"
 
 
+def test_what_a_pipe_cannot_take_yet_is_written_when_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    taken = []
+    monkeypatch.setattr(streams, "_wait", lambda *_: taken.append(os.read(reading, 2**20)))
+    assert streams._Descriptor(writing).write(b"x" * 300_000) == 300_000
+    os.close(writing)
+    while part := os.read(reading, 2**20):
+        taken.append(part)
+    os.close(reading)
+    assert len(taken) > 1
+    assert b"".join(taken) == b"x" * 300_000
+
+
 @pytest.mark.measured
 def test_a_query_on_a_non_blocking_pipe_is_read_to_its_end() -> None:
     reading, writing = os.pipe()
