@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki
 from support.vault import Vault
 
+from vault_plugin import network
 from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.retry import Deadline
@@ -342,3 +344,40 @@ def test_a_request_that_no_longer_holds_is_not_sent_again(bao: Vault, asker: Ask
             with pytest.raises(OutdatedError):
                 ask()
         assert len(proxy.requests) == good_for + 1
+
+
+def test_a_read_on_a_kept_connection_that_closes_without_a_response_is_asked_again_on_a_new_one(
+    asker: Asker,
+) -> None:
+    response = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    served = []
+
+    def serve(listener: socket.socket) -> None:
+        for count in (1, 1):  # responses on a connection; the request after them closes it
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as requests:
+                for number in range(count + 1):
+                    while (line := requests.readline()).strip():
+                        served.append(line)
+                    if number < count:
+                        connection.sendall(response)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        transport = asker.transport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for _ in range(2):
+            assert transport.request("GET", "/v1/x", {}, None, Deadline(30)).status == 200
+        transport.close()
+        server.join(60)
+    assert served.count(b"GET /v1/x HTTP/1.1\r\n") == 3
+
+
+def test_past_its_limit_a_connection_does_nothing() -> None:
+    one, other = socket.socketpair()
+    with network.Socket(fileno=one.detach()) as ours, other, network.within(Deadline(0)):
+        with pytest.raises(TimeoutError):
+            ours.sendall(b"x")
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(1)
