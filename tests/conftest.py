@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from support import docker, notes
 from support.cli import World
@@ -32,6 +33,11 @@ _FOREIGN = (
     "NETRC",
 )
 _MEASURING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+# The same examples in each run, so that none fails, or leaves a line uncovered, by chance. .ci/full tries thousands of new ones.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thousands", max_examples=2_000, deadline=None)
+hypothesis.settings.load_profile("same")
+
 _NO_SKIPS = os.environ.get("KLEARSTACK_TEST_NO_SKIPS") == "1"
 _skipped: list[str] = []
 

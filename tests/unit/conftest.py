@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import hypothesis
 import pytest
 from support.fakes import Done, Run
 
 from vault_plugin import cli, environment
-
-hypothesis.settings.register_profile("unit", deadline=None)  # a slow machine is no failure
-hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""No manifest, query or list of hosts ends in an internal error (70). tests/long tries thousands of each."""
+"""No manifest, query or list of hosts ends in an internal error (70). .ci/full tries thousands of each."""
 
 from collections.abc import Collection
 
