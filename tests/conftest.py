@@ -19,8 +19,8 @@ from support.once import run_folder
 from support.ports import require_loopback
 from support.vault import Vault
 
-from vault_plugin.embedded import openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 _FOREIGN = (
     "KLEARSTACK_",

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from vault_plugin.broker import Broker, TokenReader, TokenSource, TokenStore
-from vault_plugin.clock import ServerClock, latest
 from vault_plugin.errors import OutputError, SourceError
 from vault_plugin.failures import error_of, is_shared
-from vault_plugin.identity import Identity
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
+from vault_plugin.settings.values import ENDPOINT_PATH, issuer
 from vault_plugin.singleflight import SingleFlight, Turn
-from vault_plugin.throttle import Throttle
-from vault_plugin.tokens import Kind
-from vault_plugin.transport import Transport
-from vault_plugin.values import ENDPOINT_PATH, issuer
-from vault_plugin.warm import WarmReader
+from vault_plugin.timing.clock import ServerClock, latest
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.timing.throttle import Throttle
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.vault.reader import WarmReader
+from vault_plugin.vault.transport import Transport
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
 REVOKE_TIMEOUT = (
@@ -99,8 +99,8 @@ def connect(
         closing.callback(transport.close)
 
         def make_store() -> TokenStore:
-            from vault_plugin.store import VaultStore  # noqa: PLC0415  hvac, requests
-            from vault_plugin.vault import VaultClient  # noqa: PLC0415  hvac, requests
+            from vault_plugin.vault.client import VaultClient  # noqa: PLC0415  hvac, requests
+            from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
 
             client = VaultClient(transport, settings, reread or (lambda _: settings))
             closing.callback(lambda: client.close(farewell()))
@@ -114,7 +114,7 @@ def connect(
             )
 
         def make_source() -> TokenSource:
-            from vault_plugin.source import EndpointSource  # noqa: PLC0415  requests
+            from vault_plugin.endpoint.client import EndpointSource  # noqa: PLC0415  requests
 
             source = EndpointSource(
                 settings.url,

@@ -7,11 +7,20 @@ from math import floor
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
 from typing import Literal, NamedTuple, Protocol
 
-from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, StoreError, TokenError
-from vault_plugin.identity import Identity
-from vault_plugin.record import Slot, Stored, VaultRef, of_another_endpoint
-from vault_plugin.retry import Deadline
-from vault_plugin.tokens import Kind, Secret, Token, TokenPair
+from vault_plugin.errors import (
+    BusyError,
+    KlearstackVaultError,
+    OtherEndpointError,
+    SourceError,
+    StoreError,
+    TokenError,
+)
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.wording import named
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
 _USELESS = "none was found with enough lifetime left"
@@ -503,7 +512,7 @@ class Broker:
         """Raise OtherEndpointError if a valid token of another endpoint is among them."""
         now = self._now()
         if any(one and one.token.ttl(now) and not one.token.is_of(self._endpoint) for one in stored):
-            raise of_another_endpoint()
+            raise _of_another_endpoint()
 
     def _unstored(self, pair: TokenPair, kinds: Collection[Kind], exc: StoreError) -> Grant:
         _log.warning("%s The token was minted WITHOUT being stored: each further call mints again.", exc)
@@ -540,3 +549,11 @@ def _warn_of_overdue(seconds: float, why: KlearstackVaultError) -> None:
 def _is_outage(exc: KlearstackVaultError) -> bool:
     """Whether a side is down or too busy; a refusal is none, and nothing may paper over it."""
     return exc.exit_code in (EX_UNAVAILABLE, EX_TEMPFAIL)
+
+
+def _of_another_endpoint() -> OtherEndpointError:
+    """The error for a path at which a valid token lies that another endpoint issued."""
+    return OtherEndpointError(
+        f"Another endpoint than the one of {named('url')} issued the token that Vault holds for this identity.",
+        hint=f"Give each endpoint its own {named('path_prefix')}, or replace the stored token with {named('renew')}.",
+    )

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
-from vault_plugin import streams
 from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+from vault_plugin.output import streams
 from vault_plugin.wording import speak, speaking
 
 # Each command's module and name. Only the one that is called is loaded: all of them take longer than a stored token does.

@@ -20,11 +20,12 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from vault_plugin import blocking
 from vault_plugin.errors import BusyError, Failure, OutputError
 from vault_plugin.failures import code_of
 from vault_plugin.lock_folder import LockFolder
-from vault_plugin.retry import Deadline, full_jitter
+from vault_plugin.timing import blocking
+from vault_plugin.timing.backoff import full_jitter
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.wording import named
 
 LEAST = 0.5  # seconds that the folder gets in any case; a local one takes microseconds

@@ -9,7 +9,7 @@ from support.ansible import CORES, Ansible, built_wheel, installed
 from support.cli import World
 from support.vault import Vault
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 @pytest.fixture(scope="session")

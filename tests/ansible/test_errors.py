@@ -8,7 +8,7 @@ from support.ansible import TOKEN, Ansible, Scene, at, lookup, registered, regis
 from support.cli import World
 from support.fault_proxy import FaultProxy
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 HINT = f" `ansible-doc -t lookup {TOKEN}` explains each."
 SEALED = b'{"errors":["Vault is sealed"]}'

@@ -10,7 +10,7 @@ from support.cli import World
 from support.drip import closing
 from support.fault_proxy import FaultProxy
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 FAULTS = ["401", "500", "html", "not-json", "redirect", "wrong-type"]
 STATUSES = [200, 403, 500]

@@ -9,7 +9,8 @@ import pytest
 from support.ansible import TOKEN, Ansible, Scene, Tasks, at, lookup, shown, token
 from support.cli import World
 
-from vault_plugin.settings import Origin, Settings
+from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import Origin
 
 SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
 SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}

@@ -8,7 +8,7 @@ from typing import Any
 from support.ansible import TOKEN, Ansible, Scene, at, shown, token
 from support.cli import World
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 def test_the_task_says_what_it_did(ansible: Ansible, kv2: World, another: Callable[[], World]) -> None:

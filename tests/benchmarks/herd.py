@@ -11,8 +11,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from vault_plugin.embedded import openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 CALLERS = 40
 COMMAND = [sys.executable, "-m", "vault_plugin"]

@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vault_plugin.embedded import openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")

@@ -20,8 +20,8 @@ sys.path.insert(0, str(TESTS))
 
 from support.vault import Vault  # noqa: E402
 
-from vault_plugin.clock import parse_rfc3339  # noqa: E402
-from vault_plugin.embedded import openbao  # noqa: E402
+from vault_plugin.demo.embedded import openbao  # noqa: E402
+from vault_plugin.timing.clock import parse_rfc3339  # noqa: E402
 
 PEER = """
 import sys, threading, time

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 
-from vault_plugin.embedded import binary, openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import binary, openbao
+from vault_plugin.demo.simulator import Simulator
 
 ROUNDS = 15
 HVAC = """

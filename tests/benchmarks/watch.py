@@ -20,8 +20,8 @@ sys.path.insert(0, str(TESTS))
 from support.sampling import Sampler  # noqa: E402
 from support.vault import Vault  # noqa: E402
 
-from vault_plugin.embedded import free_port, openbao  # noqa: E402
-from vault_plugin.simulator import Simulator  # noqa: E402
+from vault_plugin.demo.embedded import free_port, openbao  # noqa: E402
+from vault_plugin.demo.simulator import Simulator  # noqa: E402
 
 
 def metrics(port: int) -> dict[str, float]:

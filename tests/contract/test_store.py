@@ -11,17 +11,19 @@ from support.vault import Vault
 from support.waiting import until
 
 from vault_plugin.broker import TokenReader, TokenStore
-from vault_plugin.clock import ServerClock
 from vault_plugin.errors import ForeignSecretError
-from vault_plugin.identity import Identity
-from vault_plugin.record import Slot, Stored, VaultRef, to_data
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.store import VaultStore
-from vault_plugin.tokens import Kind, Secret, Token
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
-from vault_plugin.warm import WarmReader
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.reader import WarmReader
+from vault_plugin.vault.record import to_data
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Transport
 
 HOSTILE = [
     "../../../cubbyhole",

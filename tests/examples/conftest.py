@@ -15,8 +15,8 @@ from support.once import made_once
 from support.vault import Vault
 from uv import find_uv_bin
 
-from vault_plugin.embedded import binary, openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import binary, openbao
+from vault_plugin.demo.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
 WHEEL = Path(

@@ -23,14 +23,14 @@ from support.punctual import PATIENCE, SLACK, assert_every_command_ends
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin import network
-from vault_plugin.clock import ServerClock
+from vault_plugin.demo.simulator import Simulator
+from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, SourceProtocolError, StoreError
-from vault_plugin.retry import Deadline
-from vault_plugin.simulator import Simulator
+from vault_plugin.network import sockets as network
 from vault_plugin.singleflight import SingleFlight
-from vault_plugin.source import EndpointSource
-from vault_plugin.transport import Answer, Transport, TransportError
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.transport import Answer, Transport, TransportError
 
 
 def ask_vault(url: str, seconds: float, timeout: float = 5) -> Answer:

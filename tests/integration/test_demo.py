@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from support.cli import COMMAND, kept, run
 
-from vault_plugin.demo import Narrator
-from vault_plugin.embedded import Server
+from vault_plugin.demo.embedded import Server
+from vault_plugin.demo.faults import FAULTS
+from vault_plugin.demo.simulator import Simulator
+from vault_plugin.demo.tour import Narrator
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.faults import FAULTS
-from vault_plugin.simulator import Simulator
-from vault_plugin.tokens import Kind, Token
-from vault_plugin.values import ENDPOINT_PATH
+from vault_plugin.settings.values import ENDPOINT_PATH
+from vault_plugin.tokens.jwt import Kind, Token
 
 
 def environ(folder: Path) -> dict[str, str]:

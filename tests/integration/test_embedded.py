@@ -13,8 +13,8 @@ import pytest
 from support.cli import kept
 from support.vault import Vault
 
-from vault_plugin import embedded
-from vault_plugin.embedded import openbao
+from vault_plugin.demo import embedded
+from vault_plugin.demo.embedded import openbao
 from vault_plugin.errors import SettingsError, StoreError
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import pytest
 from support.cli import World, kept
 from support.vault import Vault
 
-from vault_plugin.embedded import binary
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import binary
+from vault_plugin.demo.simulator import Simulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

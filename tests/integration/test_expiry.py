@@ -16,17 +16,17 @@ from support.vault import Vault
 from support.waiting import until
 
 from vault_plugin.app import connect
-from vault_plugin.clock import ServerClock, parse_rfc3339
+from vault_plugin.bulk.targets import Targets
 from vault_plugin.errors import StoreError, TokenError
-from vault_plugin.identity import Identity
-from vault_plugin.record import Slot, Stored
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.store import VaultStore
-from vault_plugin.targets import Targets
-from vault_plugin.tokens import Kind, Token
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
+from vault_plugin.timing.clock import ServerClock, parse_rfc3339
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.stored import Slot, Stored
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Transport
 
 ACCESS = "klearstack/Acme/26/access"
 REFRESH = "klearstack/Acme/26/refresh"

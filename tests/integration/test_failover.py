@@ -14,16 +14,16 @@ from support.raft import Cluster, insist, raft_cluster
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.clock import ServerClock, parse_rfc3339
-from vault_plugin.identity import Identity
-from vault_plugin.record import Stored
-from vault_plugin.retry import Deadline
+from vault_plugin.demo.simulator import Simulator
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import Simulator
-from vault_plugin.store import VaultStore
-from vault_plugin.tokens import Kind
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
+from vault_plugin.timing.clock import ServerClock, parse_rfc3339
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import Stored
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Transport
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from support.fault_proxy import FaultProxy
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.clock import parse_rfc3339
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
+from vault_plugin.timing.clock import parse_rfc3339
 
 # A try and a call take as long as a loaded machine needs.
 PATIENT = {"KLEARSTACK_TIMEOUT": "60", "KLEARSTACK_DEADLINE": "60"}

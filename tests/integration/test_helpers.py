@@ -20,9 +20,9 @@ from support.fakes import token as made_token
 from support.leaks import leaked, watched_processes
 from support.tls import pki, serving_https
 
-from vault_plugin.clock import parse_rfc3339
-from vault_plugin.record import to_data
-from vault_plugin.tokens import Kind
+from vault_plugin.timing.clock import parse_rfc3339
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.vault.record import to_data
 
 SCRIPTS = Path(sys.executable).parent
 BAZEL, GIT = "klearstack-vault-credential-helper", "git-credential-klearstack-vault"

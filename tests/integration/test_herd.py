@@ -16,9 +16,9 @@ from support.waiting import until
 from vault_plugin.app import connect
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
 from vault_plugin.singleflight import SingleFlight, Turn
+from vault_plugin.timing.deadline import Deadline
 
 CALLERS = 8
 PATIENCE = 60  # seconds that a real wait may take before the test has failed

@@ -9,12 +9,12 @@ import pytest
 from support.cli import World
 from support.fault_proxy import FaultProxy
 
-from vault_plugin.clock import ServerClock
 from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.transport import Transport
 
 PATH = "klearstack/Acme/26/access"
 DATA = f"/data/{PATH} "  # with the end of the request's target
@@ -196,7 +196,7 @@ def test_a_credential_file_that_stays_empty_is_named(kv2: World, tmp_path: Path)
 def test_a_refusal_under_a_login_of_ours_leads_to_one_new_login(
     kv2: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vault_plugin.vault.YOUNG", 0.0)
+    monkeypatch.setattr("vault_plugin.vault.client.YOUNG", 0.0)
     role_id, secret_id, _ = kv2.vault.approle('path "sys/none" { capabilities = ["read"] }')
     environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
     with FaultProxy(kv2.vault.address) as proxy:

@@ -14,10 +14,10 @@ from support.leaks import leaked, watched_processes
 
 from vault_plugin.app import connect
 from vault_plugin.cli import main
+from vault_plugin.demo.faults import FAULTS
+from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.faults import FAULTS
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import Simulator
 
 Get = Callable[..., Done]
 CODES = {  # by which `get` exits for each fault

@@ -14,7 +14,7 @@ from support.fault_proxy import FaultProxy
 from support.oidc import Platform
 from support.vault import Vault
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 JWT = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_TOKEN": None}
 POD = {"KLEARSTACK_VAULT_AUTH": "kubernetes", "KLEARSTACK_VAULT_AUTH_ROLE": "ci", "VAULT_TOKEN": None}

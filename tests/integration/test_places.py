@@ -12,10 +12,10 @@ from support.devices import device
 from support.fakes import ACME, jwt
 from support.fault_proxy import FaultProxy
 
-from vault_plugin.retry import Deadline
+from vault_plugin.settings.values import issuer
 from vault_plugin.singleflight import SingleFlight
-from vault_plugin.tokens import Kind
-from vault_plugin.values import issuer
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.jwt import Kind
 
 NAMESPACE = ["unshare", "--mount", "--propagation", "private"]
 

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import pytest
 from support.waiting import until
 
-from vault_plugin.faults import FAULTS
-from vault_plugin.simulator import Simulator
-from vault_plugin.values import ENDPOINT_PATH as PATH
+from vault_plugin.demo.faults import FAULTS
+from vault_plugin.demo.simulator import Simulator
+from vault_plugin.settings.values import ENDPOINT_PATH as PATH
 
 # --- The code samples of the endpoint's page -----------------------------------------------------------------------
 # https://klearstack.gitbook.io/klearstack-api-documentation, "Get Access Token From UserID". The page has five: Shell,
@@ -773,7 +773,7 @@ def test_a_mistake_of_ours_is_printed(capfd: pytest.CaptureFixture[str]) -> None
 
 def test_a_command_serves_until_it_is_interrupted() -> None:
     command = (
-        "from vault_plugin.simulator import Simulator\n"
+        "from vault_plugin.demo.simulator import Simulator\n"
         "endpoint = Simulator()\n"
         "print(endpoint.url, flush=True)\n"
         "try: endpoint.serve_forever()\n"

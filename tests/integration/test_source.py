@@ -17,7 +17,8 @@ import trustme
 from support.fakes import ACME, FakeClock, jwt
 from support.ports import own_port
 
-from vault_plugin.clock import ServerClock
+from vault_plugin.demo.simulator import Simulator
+from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import (
     KlearstackVaultError,
     ParameterMissingError,
@@ -29,11 +30,10 @@ from vault_plugin.errors import (
     TokenError,
     UserMismatchError,
 )
-from vault_plugin.identity import Identity
-from vault_plugin.retry import Deadline
-from vault_plugin.simulator import Simulator
-from vault_plugin.source import EndpointSource
-from vault_plugin.tokens import Kind, TokenPair
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, TokenPair
 
 
 def obtain(

@@ -31,8 +31,8 @@ from support.leaks import leaked
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.embedded import openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 # tests/long has 400 and 500.
 

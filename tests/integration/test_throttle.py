@@ -12,16 +12,16 @@ from support.fault_proxy import FaultProxy
 from support.quotas import audited_vault
 from support.vault import Vault
 
-from vault_plugin.clock import ServerClock
+from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import StoreBusyError
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import Simulator
-from vault_plugin.store import VaultStore
-from vault_plugin.throttle import Throttle
-from vault_plugin.tokens import Kind
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.timing.throttle import Throttle
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Transport
 
 LOOK = "/v1/sys/seal-status"
 INDEX = "eyJjbHVzdGVyX2lkIjoieCJ9"  # which OpenBao can decode, and which is another cluster's

@@ -10,7 +10,7 @@ from support.cli import kept, run
 from support.tls import doors_of_openbao, pki, serving_https
 from support.vault import Vault
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 @contextmanager

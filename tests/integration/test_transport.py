@@ -16,11 +16,11 @@ from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki
 from support.vault import Vault
 
-from vault_plugin import network
-from vault_plugin.clock import ServerClock
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
-from vault_plugin.retry import Deadline
-from vault_plugin.transport import Answer, OutdatedError, Transport, TransportError
+from vault_plugin.network import sockets as network
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.transport import Answer, OutdatedError, Transport, TransportError
 
 
 class Asker:

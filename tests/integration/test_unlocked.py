@@ -11,7 +11,7 @@ from support.cli import World
 from vault_plugin.app import connect
 from vault_plugin.errors import OutputError
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.jwt import Kind
 
 
 def test_without_locks_kv_v2_is_written_with_one_warning_and_kv_v1_is_not(

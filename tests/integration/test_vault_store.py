@@ -12,7 +12,6 @@ from support.fakes import ACME, token
 from support.fault_proxy import FaultProxy
 from support.vault import Vault
 
-from vault_plugin.clock import ServerClock, parse_rfc3339
 from vault_plugin.errors import (
     ForeignSecretError,
     MountMissingError,
@@ -21,14 +20,16 @@ from vault_plugin.errors import (
     StoreSettingsError,
     TokenError,
 )
-from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Stored, to_data
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.store import VaultStore
-from vault_plugin.tokens import Kind, Token
-from vault_plugin.transport import Transport
-from vault_plugin.vault import VaultClient
+from vault_plugin.timing.clock import ServerClock, parse_rfc3339
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.stored import Stored
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.record import MANAGED_BY, to_data
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Transport
 
 
 class Bench:

@@ -21,8 +21,8 @@ from support.sampling import Sampler
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.embedded import openbao
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 
 class Watch:

@@ -18,13 +18,13 @@ from support.fault_proxy import FaultProxy
 from support.leaks import leaked
 
 from vault_plugin.app import connect
-from vault_plugin.clock import ServerClock
+from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import OtherEndpointError, UserMismatchError
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import Simulator
-from vault_plugin.tokens import Kind
-from vault_plugin.transport import Transport
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.vault.transport import Transport
 
 HOST = "cache.example.com"
 FACES = {

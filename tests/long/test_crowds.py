@@ -9,7 +9,7 @@ from support.crowd import assert_one_mint
 from support.raft import raft_cluster
 from support.vault import Vault
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 def test_50_processes_at_once_on_a_cold_identity_mint_once(kv2: World) -> None:

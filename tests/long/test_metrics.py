@@ -3,10 +3,10 @@
 import subprocess
 from urllib.request import urlopen
 
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.metrics import served
-from vault_plugin.watch import Expiry, Stats
+from vault_plugin.bulk.metrics import served
+from vault_plugin.bulk.watch import Expiry, Stats
+from vault_plugin.manifest.model import Entry
+from vault_plugin.tokens.identity import Identity
 
 
 def test_promtool_finds_nothing_to_improve() -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.cli import COMMAND, World
 from support.quotas import Audited, audited_vault
 
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 TOKENS = ("access", "refresh")
 

@@ -10,7 +10,7 @@ from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
 from support.waiting import until
 
-from vault_plugin.clock import parse_rfc3339
+from vault_plugin.timing.clock import parse_rfc3339
 
 ACCESS = "klearstack/Acme/26/access"
 REFRESH = "klearstack/Acme/26/refresh"

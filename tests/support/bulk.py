@@ -12,7 +12,7 @@ from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
 from support.vault import Vault
 from support.waiting import until
-from vault_plugin.clock import parse_rfc3339
+from vault_plugin.timing.clock import parse_rfc3339
 
 Report = list[dict[str, Any]]
 

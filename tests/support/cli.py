@@ -13,9 +13,9 @@ from support import preloaded
 from support.vault import Vault
 from support.waiting import until
 from vault_plugin.app import connect
-from vault_plugin.faults import Fault
+from vault_plugin.demo.faults import Fault
+from vault_plugin.demo.simulator import Simulator
 from vault_plugin.settings import Settings
-from vault_plugin.simulator import Simulator
 
 COMMAND = [sys.executable, "-m", "vault_plugin"]
 # What measures coverage in subprocesses, and what a fresh interpreter itself needs.

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 from support import notes
 from support.once import locked
-from vault_plugin.embedded import binary
+from vault_plugin.demo.embedded import binary
 
 # Read at import, before a fixture cleans the environment.
 NAMED_IMAGE = os.environ.get("KLEARSTACK_TEST_VAULT_IMAGE", "")

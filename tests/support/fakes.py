@@ -10,24 +10,15 @@ from math import ceil, inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.clock import format_rfc3339
+from vault_plugin.bulk.outage import Gate, Scope
 from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
-from vault_plugin.identity import Identity
-from vault_plugin.names import checked
-from vault_plugin.outage import Gate, Scope
-from vault_plugin.record import (
-    REJECTED_AT,
-    Slot,
-    Stored,
-    VaultRef,
-    foreign,
-    rejected_at,
-    stored_at,
-    to_data,
-    without_token,
-)
-from vault_plugin.retry import Deadline
-from vault_plugin.tokens import Kind, Token, TokenPair
+from vault_plugin.timing.clock import format_rfc3339
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.names import checked
+from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.vault.record import REJECTED_AT, foreign, rejected_at, stored_at, to_data, without_token
 
 
 class Done(NamedTuple):

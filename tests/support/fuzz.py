@@ -14,14 +14,14 @@ import pytest
 from hypothesis import strategies as st
 
 from support.texts import ANY_TEXT
-from vault_plugin import protocols, terraform
+from vault_plugin.bulk.targets import KEYS, settings_of
 from vault_plugin.commands.helper import helper
 from vault_plugin.errors import KlearstackVaultError, StoreError
-from vault_plugin.manifest import Manifest
-from vault_plugin.row import IDENTITY_KEYS, Row
+from vault_plugin.manifest.model import Manifest
+from vault_plugin.manifest.row import IDENTITY_KEYS, Row
+from vault_plugin.manifest.shards import Shard
+from vault_plugin.protocols import protocols, terraform
 from vault_plugin.settings import Settings
-from vault_plugin.shards import Shard
-from vault_plugin.targets import KEYS, settings_of
 
 URL = "https://api.example"
 ENVIRON = {"KLEARSTACK_URL": URL, "VAULT_ADDR": "https://v.example", "VAULT_TOKEN": "hvs.x"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support import preloaded
 from support.cli import World
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 def leaked(kv2: World, endpoint: Simulator, text: str) -> list[str]:

@@ -3,9 +3,9 @@
 import tracemalloc
 from pathlib import Path
 
-from vault_plugin.manifest import Manifest
+from vault_plugin.manifest.model import Manifest
+from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
-from vault_plugin.shards import Shard
 
 
 def made_file(path: Path, form: str, count: int) -> None:

@@ -5,7 +5,7 @@ import time
 
 from support.cli import World
 from support.waiting import until
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 
 def manifest(world: World, count: int) -> str:

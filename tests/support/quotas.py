@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from support.vault import Vault
-from vault_plugin.clock import parse_rfc3339
-from vault_plugin.embedded import openbao
+from vault_plugin.demo.embedded import openbao
+from vault_plugin.timing.clock import parse_rfc3339
 
 
 class Audited(Vault):

@@ -15,7 +15,7 @@ from hvac.exceptions import VaultError
 
 from support.ports import own_port
 from support.vault import Vault
-from vault_plugin.embedded import binary, stop
+from vault_plugin.demo.embedded import binary, stop
 
 Found = TypeVar("Found")
 

@@ -14,7 +14,7 @@ from support.cli import World
 from support.once import made_once
 from support.terraform import Terraform, prepare, prepared
 from support.vault import Vault
-from vault_plugin.simulator import Simulator
+from vault_plugin.demo.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "terraform"

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from support.vault import Vault
-from vault_plugin.clock import parse_rfc3339
+from vault_plugin.timing.clock import parse_rfc3339
 
 
 class Sample(NamedTuple):

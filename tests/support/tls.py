@@ -11,7 +11,7 @@ from pathlib import Path
 import trustme
 
 from support.ports import own_port
-from vault_plugin.embedded import openbao
+from vault_plugin.demo.embedded import openbao
 
 
 def pki(folder: Path) -> dict[str, str]:

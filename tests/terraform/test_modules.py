@@ -16,7 +16,7 @@ from support.roots import EXAMPLES, ROOT, Root, blocks_that_ask_at_once, command
 from support.terraform import Terraform
 from support.waiting import until
 
-from vault_plugin.embedded import binary
+from vault_plugin.demo.embedded import binary
 
 COPY = "teams/scanning/klearstack"  # of the token, by with-vault
 

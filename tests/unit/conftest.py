@@ -10,7 +10,8 @@ from typing import NoReturn
 import pytest
 from support.fakes import Done, Run
 
-from vault_plugin import cli, environment
+from vault_plugin import cli
+from vault_plugin.settings import environment
 
 
 @pytest.fixture(autouse=True)

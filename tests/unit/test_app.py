@@ -9,13 +9,13 @@ from support.fakes import ACME
 
 from vault_plugin.app import connect, tell_skew
 from vault_plugin.broker import Broker
-from vault_plugin.clock import ServerClock
 from vault_plugin.errors import BusyError, Failure, SourceError
 from vault_plugin.failures import error_of
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.transport import Transport
-from vault_plugin.warm import WarmReader
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.reader import WarmReader
+from vault_plugin.vault.transport import Transport
 
 
 def clock(ahead: float) -> ServerClock:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vault_plugin import blocking
+from vault_plugin.timing import blocking
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 SHORT = 0.02

@@ -19,7 +19,6 @@ from support.fakes import (
 )
 
 from vault_plugin.broker import Broker, Grant
-from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import (
     BusyError,
     ForeignSecretError,
@@ -33,9 +32,11 @@ from vault_plugin.errors import (
     TokenError,
     UserMismatchError,
 )
-from vault_plugin.record import Slot, Stored, VaultRef
-from vault_plugin.retry import Deadline
-from vault_plugin.tokens import Kind, Secret
+from vault_plugin.timing.clock import format_rfc3339
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import Slot, Stored, VaultRef
 
 DEADLINE = Deadline(10)
 URL = "https://api.example"

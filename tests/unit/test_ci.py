@@ -11,11 +11,11 @@ from support.devices import device
 from support.fakes import NOW, token
 
 from vault_plugin.broker import Grant, Held
-from vault_plugin.ci import check, hand_on
 from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
-from vault_plugin.formats import FORMATS
-from vault_plugin.record import VaultRef
-from vault_plugin.tokens import Kind
+from vault_plugin.output.ci import check, hand_on
+from vault_plugin.output.formats import FORMATS
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 
 def grant(kinds: Collection[Kind], version: int | None = 7) -> Grant:

@@ -21,6 +21,7 @@ from support.fakes import ACME, NOW, Run, jwt, token
 from vault_plugin import cli
 from vault_plugin.broker import Grant, Held
 from vault_plugin.commands import usage
+from vault_plugin.demo.faults import FAULTS
 from vault_plugin.errors import (
     ForeignSecretError,
     KlearstackVaultError,
@@ -30,11 +31,10 @@ from vault_plugin.errors import (
     StoreBusyError,
     TokenError,
 )
-from vault_plugin.faults import FAULTS
-from vault_plugin.identity import Identity
-from vault_plugin.record import VaultRef
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 CANARY = jwt(jti="canary")
 ENOUGH = {
@@ -590,7 +590,7 @@ def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
     call = "try: cli.main(['get'])\nexcept SystemExit: print(*sys.modules, sep='\\n')"
     done = process("-c", f"import sys\nfrom vault_plugin import cli\n{call}")
     loaded = set(done.stdout.split())
-    assert "vault_plugin.warm" in loaded
+    assert "vault_plugin.vault.reader" in loaded
     assert {name for name in loaded if name.startswith("vault_plugin.commands.")} == {
         "vault_plugin.commands.get",
         "vault_plugin.commands.options",
@@ -630,7 +630,7 @@ def test_simulate_lists_its_faults_and_tells_of_a_port_that_is_taken(
     def taken(**_: object) -> None:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
-    monkeypatch.setattr("vault_plugin.simulator.Simulator", taken)
+    monkeypatch.setattr("vault_plugin.demo.simulator.Simulator", taken)
     done = run("simulate", "--port", "9")
     assert (done.code, done.out) == (73, "")
     assert "Port 9 cannot be listened on (Address already in use)." in done.err

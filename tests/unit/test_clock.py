@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import ANY_TEXT
 
-from vault_plugin.clock import MAX_DATE, ServerClock, format_rfc3339, latest, parse_rfc3339
+from vault_plugin.timing.clock import MAX_DATE, ServerClock, format_rfc3339, latest, parse_rfc3339
 
 YEAR_2100 = 4_102_444_800
 TICKS = 1024  # a second's, so that floats hold all times of a simulation exactly

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vault_plugin import environment
-from vault_plugin.environment import look_up, process_environment, text_of_file, without_line_end
 from vault_plugin.errors import SettingsError
-from vault_plugin.retry import Deadline
-from vault_plugin.settings import Settings
+from vault_plugin.settings import Settings, environment
+from vault_plugin.settings.environment import look_up, process_environment, text_of_file, without_line_end
+from vault_plugin.timing.deadline import Deadline
 
 
 @pytest.mark.parametrize(

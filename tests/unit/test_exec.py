@@ -17,14 +17,14 @@ from typing import NoReturn
 import pytest
 from support.fakes import NOW, Run, jwt, token
 
-from vault_plugin import exec as runner
-from vault_plugin import token_files
+from vault_plugin import process as runner
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import OutputError, UsageError
-from vault_plugin.exec import NotFoundError, NotRunError, run, supervise
-from vault_plugin.identity import Identity
+from vault_plugin.output import token_files
+from vault_plugin.process import NotFoundError, NotRunError, run, supervise
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
 
 SETTINGS = Settings(user_id="26", company_name="Acme", url="https://api.example", vault_addr=("https://v",))
 ACCESS, BOTH = (Kind.ACCESS,), (Kind.ACCESS, Kind.REFRESH)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_plugin import failures
+from vault_plugin.demo.faults import missing_parameters
 from vault_plugin.errors import Failure, SourceBusyError
 from vault_plugin.failures import code_of, error_of, is_shared, missing_parameter
-from vault_plugin.faults import missing_parameters
 
 SENTENCE = missing_parameters(["company_name"])
 

@@ -18,9 +18,10 @@ import pytest
 from support import notes
 from support.devices import device
 
-from vault_plugin import files, temporary
 from vault_plugin.errors import OutputError, WriteError
-from vault_plugin.files import Rights, make_folders, open_private, write_file
+from vault_plugin.output import private_files as files
+from vault_plugin.output import temporary
+from vault_plugin.output.private_files import Rights, make_folders, open_private, write_file
 
 
 def test_a_file_is_written_whole_and_for_its_owner_alone(tmp_path: Path) -> None:

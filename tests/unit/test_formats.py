@@ -10,9 +10,9 @@ from support.fakes import NOW, jwt, token
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.formats import FORMATS, render, render_error
-from vault_plugin.record import VaultRef
-from vault_plugin.tokens import Kind
+from vault_plugin.output.formats import FORMATS, render, render_error
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 ACCESS, REFRESH, BOTH = (Kind.ACCESS,), (Kind.REFRESH,), (Kind.ACCESS, Kind.REFRESH)
 DELETION = "2026-09-21T14:28:19.5Z"

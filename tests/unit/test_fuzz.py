@@ -17,7 +17,7 @@ from support.fuzz import (
     read_query,
 )
 
-from vault_plugin import yaml_rows
+from vault_plugin.manifest import yaml_rows
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from support.fakes import is_name
 from support.texts import CHARACTERS
 
 from vault_plugin.errors import SettingsError
-from vault_plugin.identity import MAX_SEGMENT, Identity, encode
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.identity import MAX_SEGMENT, Identity, encode
+from vault_plugin.tokens.jwt import Kind
 
 # Few characters that all mean something to paths, URLs, policies or the encoding itself: collisions come soon.
 TRICKY = st.text("a./~+*%2FE{}@é\x00 ", min_size=1, max_size=8)

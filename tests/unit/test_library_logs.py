@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from vault_plugin.library_logs import unlogged
+from vault_plugin.network.library_logs import unlogged
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -22,7 +22,7 @@ def test_only_the_libraries_and_only_inside(caplog: pytest.LogCaptureFixture) ->
         "charset_normalizer",
     ]
     libraries = [logging.getLogger(name) for name in names]
-    others = [logging.getLogger(name) for name in ("vault_plugin.store", "urllib3x", "theirs", "root")]
+    others = [logging.getLogger(name) for name in ("vault_plugin.vault.store", "urllib3x", "theirs", "root")]
     with caplog.at_level(logging.DEBUG):
         with unlogged():
             for logger in libraries + others:

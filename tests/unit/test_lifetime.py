@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.lifetime import EARLIEST, MAX_LIFE, Landing, ResponseTimes, fits, landing, plan
+from vault_plugin.vault.lifetime import EARLIEST, MAX_LIFE, Landing, ResponseTimes, fits, landing, plan
 
 
 @given(

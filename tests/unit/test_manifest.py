@@ -18,11 +18,11 @@ from support.manifests import made_file, peak
 from support.texts import NAMES
 
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import MAX_NAME, MAX_SHOWN, Entry, Manifest, format_of, rewindable
-from vault_plugin.row import Row
+from vault_plugin.manifest.model import MAX_NAME, MAX_SHOWN, Entry, Manifest, format_of, rewindable
+from vault_plugin.manifest.row import Row
+from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
-from vault_plugin.shards import Shard
+from vault_plugin.tokens.identity import Identity
 
 ALL = Shard(1, 1)
 KEYS = ("address", "mount", "namespace", "path_prefix")

@@ -20,22 +20,23 @@ from support.devices import device
 from support.fakes import NOW, Run, Slots, jwt, token
 from support.waiting import until
 
-from vault_plugin import cli, service
+from vault_plugin import cli
 from vault_plugin.broker import Grant, Held
+from vault_plugin.bulk import service
+from vault_plugin.bulk.sync import Done as Told
+from vault_plugin.bulk.targets import Outcome
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
 from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SourceError, SourceRefusedError, WriteError
-from vault_plugin.files import Rights
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.outputs import Output
-from vault_plugin.record import VaultRef
+from vault_plugin.manifest.model import Entry
+from vault_plugin.output.destination import Output
+from vault_plugin.output.private_files import Rights
 from vault_plugin.settings import Settings
-from vault_plugin.sync import Done as Told
-from vault_plugin.targets import Outcome
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 ENOUGH = {
     "KLEARSTACK_URL": "https://api.example",
@@ -283,7 +284,7 @@ def test_watch_says_at_its_start_what_it_keeps_and_where_metrics_are(
     def served(stats: object, host: str, port: int) -> Iterator[int]:
         yield port or 9123
 
-    monkeypatch.setattr("vault_plugin.metrics.served", served)
+    monkeypatch.setattr("vault_plugin.bulk.metrics.served", served)
     for address, where in (
         ("0", "127.0.0.1:9123"),
         ("[::1]:9100", "[::1]:9100"),
@@ -594,7 +595,7 @@ def test_metrics_are_served_at_an_address(
         assert stats is fake_service.watcher_of.keywords["stats"]
         log.append("closed")
 
-    monkeypatch.setattr("vault_plugin.metrics.served", served)
+    monkeypatch.setattr("vault_plugin.bulk.metrics.served", served)
     fake_service.meanwhile = lambda: log.append("watched")
     assert run("watch", "--metrics", text, manifest).code == 0
     assert log == [address, "watched", "closed"]
@@ -646,10 +647,10 @@ def test_among_many_identities_a_part_warns_once(repeat: bool, capsys: pytest.Ca
     for number in (1, 2):
         for part in common.ONCE:
             told(part, logging.WARNING, "the clock of %s", part)
-        told("vault_plugin.store", logging.WARNING, "another %d", number)
-        told("vault_plugin.watch", logging.WARNING, "an outage")
-        told("vault_plugin.store", logging.INFO, "read")
-        told("vault_plugin.store", logging.ERROR, "lost")
+        told("vault_plugin.vault.store", logging.WARNING, "another %d", number)
+        told("vault_plugin.bulk.watch", logging.WARNING, "an outage")
+        told("vault_plugin.vault.store", logging.INFO, "read")
+        told("vault_plugin.vault.store", logging.ERROR, "lost")
     err = capsys.readouterr().err
     counts = [
         err.count(text) for text in ("the clock of", "another", "an outage", "INFO: read", "ERROR: lost")

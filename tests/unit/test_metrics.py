@@ -9,13 +9,13 @@ from typing import NoReturn
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from vault_plugin import metrics
+from vault_plugin.bulk import metrics
+from vault_plugin.bulk.metrics import _Stats, served
+from vault_plugin.bulk.watch import Expiry, Stats
 from vault_plugin.errors import OutputError
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.metrics import _Stats, served
-from vault_plugin.tokens import Kind
-from vault_plugin.watch import Expiry, Stats
+from vault_plugin.manifest.model import Entry
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
 
 
 def shown(stats: Stats) -> dict[str, float]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.fakes import is_name
 from support.texts import TEXTS
 
-from vault_plugin.names import checked, is_composed
+from vault_plugin.tokens.names import checked, is_composed
 
 SPACES = [*re.findall(r"\s", "".join(map(chr, range(sys.maxunicode + 1)))), "\u2800"]
 CONTROLS = [*map(chr, (*range(32), *range(0x7F, 0xA0))), "\u2028", "\u2029"]

@@ -16,19 +16,21 @@ from hypothesis import strategies as st
 from support.fakes import ACME, jwt
 from support.texts import CHARACTERS
 
-from vault_plugin import answers
-from vault_plugin.clock import ServerClock
+from vault_plugin.endpoint.client import EndpointSource, _Adapter
 from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
-from vault_plugin.identity import Identity
-from vault_plugin.record import MANAGED_BY, Slot
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.source import EndpointSource, _Adapter
-from vault_plugin.store import VaultStore
-from vault_plugin.tokens import Kind, Secret, Token
-from vault_plugin.transport import Answer, Transport
-from vault_plugin.vault import VaultClient
-from vault_plugin.warm import WarmReader
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import Slot
+from vault_plugin.vault import schema as answers
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.reader import WarmReader
+from vault_plugin.vault.record import MANAGED_BY
+from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.transport import Answer, Transport
 
 FUZZ = settings(suppress_health_check=list(HealthCheck))
 

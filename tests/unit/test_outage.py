@@ -3,6 +3,7 @@
 import pytest
 from support.fakes import FakeClock
 
+from vault_plugin.bulk.outage import BUSY, CAREFUL, PATIENCE, PROBES, SHORTER, Gate, Scope, Turn, scope_of
 from vault_plugin.errors import (
     ForeignSecretError,
     KlearstackVaultError,
@@ -15,7 +16,6 @@ from vault_plugin.errors import (
     StoreError,
     StoreRefusedError,
 )
-from vault_plugin.outage import BUSY, CAREFUL, PATIENCE, PROBES, SHORTER, Gate, Scope, Turn, scope_of
 
 DOWN = SourceError("down")
 VAULT = StoreError("down")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from support.devices import device
 
-from vault_plugin import outputs
 from vault_plugin.errors import OutputError, WriteError
-from vault_plugin.outputs import Output, append, must_be_appendable
-from vault_plugin.retry import Deadline
+from vault_plugin.output import destination as outputs
+from vault_plugin.output.destination import Output, append, must_be_appendable
+from vault_plugin.timing.deadline import Deadline
 
 PATIENCE = 30  # seconds
 

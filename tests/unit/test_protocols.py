@@ -19,12 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import NOW, Done, Run, jwt
 
-from vault_plugin import protocols
 from vault_plugin.broker import Grant, Held
-from vault_plugin.clock import parse_rfc3339
 from vault_plugin.errors import QueryError, StoreError, UsageError
-from vault_plugin.identity import Identity
-from vault_plugin.protocols import (
+from vault_plugin.protocols import protocols
+from vault_plugin.protocols.protocols import (
     MAX_EXEC_INFO,
     MAX_QUERY,
     SAFETY,
@@ -36,7 +34,10 @@ from vault_plugin.protocols import (
     until,
 )
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Kind, Secret, Token
+from vault_plugin.timing.clock import parse_rfc3339
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.secret import Secret
 
 SETTINGS = Settings(
     user_id="26", company_name="Acme", url="https://api.example/base", vault_addr=("https://v",)

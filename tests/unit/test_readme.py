@@ -7,9 +7,10 @@ from pathlib import Path
 import yaml
 
 from vault_plugin import errors
-from vault_plugin import exec as runner
-from vault_plugin.protocols import VERSIONS
-from vault_plugin.settings import Origin, Settings
+from vault_plugin import process as runner
+from vault_plugin.protocols.protocols import VERSIONS
+from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import Origin
 
 README = Path(__file__).parents[2] / "README.md"
 MEANINGS = {

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from support.fakes import ACME, NOW, jwt
 from support.texts import NAMES, TEXTS
 
-from vault_plugin.clock import format_rfc3339
 from vault_plugin.errors import ForeignSecretError
-from vault_plugin.identity import Identity
-from vault_plugin.record import (
+from vault_plugin.timing.clock import format_rfc3339
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.stored import Stored, VaultRef
+from vault_plugin.vault.record import (
     MANAGED_BY,
-    Stored,
-    VaultRef,
     from_data,
     is_ours,
     marked_issuer,
@@ -22,7 +22,6 @@ from vault_plugin.record import (
     to_data,
     without_token,
 )
-from vault_plugin.tokens import Kind, Token
 
 DATES = st.integers(0, 4_102_444_800)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.refusals import _LOGINS, _UNKNOWN, capability, of_login
+from vault_plugin.vault.refusals import _LOGINS, _UNKNOWN, capability, of_login
 
 AUDIENCE = "the role does not accept the audience of the JWT (aud)"
 TYPE = "a claim of the JWT has another type than the role expects"

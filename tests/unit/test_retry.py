@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from support.fakes import FakeClock
 from support.texts import ANY_TEXT
 
-from vault_plugin.retry import Deadline, Pace, full_jitter, retry_after
+from vault_plugin.timing.backoff import full_jitter, retry_after
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.timing.rate_limiter import RateLimiter
 
 
 def test_a_deadline_counts_down_to_zero_and_stays_there() -> None:
@@ -134,29 +136,29 @@ def test_no_retry_after_crashes_or_is_negative(header: str) -> None:
     assert retry_after(header) >= 0
 
 
-def begun(pace: Pace, clock: FakeClock, count: int) -> list[float]:
+def begun(pace: RateLimiter, clock: FakeClock, count: int) -> list[float]:
     """When each of so many begins, if nothing else takes time."""
     times = []
     for _ in range(count):
-        pace.wait()
+        pace.acquire()
         times.append(clock.time)
     return times
 
 
 def test_a_pace_lets_the_first_go_at_once_and_spaces_the_others_evenly() -> None:
     clock = FakeClock(100.0)
-    assert begun(Pace(4, clock.sleep, clock.now), clock, 5) == [100.0, 100.25, 100.5, 100.75, 101.0]
+    assert begun(RateLimiter(4, clock.sleep, clock.now), clock, 5) == [100.0, 100.25, 100.5, 100.75, 101.0]
 
 
 def test_a_rate_may_be_less_than_one_a_second() -> None:
     clock = FakeClock(0.0)
-    assert begun(Pace(0.1, clock.sleep, clock.now), clock, 3) == [0.0, 10.0, 20.0]
+    assert begun(RateLimiter(0.1, clock.sleep, clock.now), clock, 3) == [0.0, 10.0, 20.0]
 
 
 def test_what_takes_longer_than_the_pace_does_not_wait_and_saves_nothing_up() -> None:
     clock = FakeClock(0.0)
-    pace = Pace(1, clock.sleep, clock.now)
-    pace.wait()
+    pace = RateLimiter(1, clock.sleep, clock.now)
+    pace.acquire()
     clock.time = 100.0
     assert begun(pace, clock, 3) == [100.0, 101.0, 102.0]
     assert clock.slept[1] == 0
@@ -165,10 +167,10 @@ def test_what_takes_longer_than_the_pace_does_not_wait_and_saves_nothing_up() ->
 @given(st.floats(0.01, 1000), st.lists(st.floats(0, 10), min_size=1, max_size=30))
 def test_no_second_sees_more_than_the_rate(rate: float, works: list[float]) -> None:
     clock = FakeClock(0.0)
-    pace = Pace(rate, clock.sleep, clock.now)
+    pace = RateLimiter(rate, clock.sleep, clock.now)
     times = []
     for work in works:
-        pace.wait()
+        pace.acquire()
         times.append(clock.time)
         clock.time += work
     for earlier, later in pairwise(times):
@@ -184,8 +186,8 @@ def test_all_threads_share_one_pace_and_nobody_waits_for_one_who_sleeps() -> Non
         asked.append(seconds)
         barrier.wait(30)  # all sleep at the same time, or this breaks
 
-    pace = Pace(2, sleep, clock.now)
-    threads = [threading.Thread(target=pace.wait) for _ in range(8)]
+    pace = RateLimiter(2, sleep, clock.now)
+    threads = [threading.Thread(target=pace.acquire) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -194,4 +196,4 @@ def test_all_threads_share_one_pace_and_nobody_waits_for_one_who_sleeps() -> Non
 
 
 def test_a_pace_goes_by_a_real_clock_unless_told_otherwise() -> None:
-    Pace(1e6).wait()
+    RateLimiter(1e6).acquire()

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import TEXTS
 
-from vault_plugin import yaml_rows
-from vault_plugin.bounded import BoundedStream
-from vault_plugin.row import NEVER_EMPTY, Problem, Row, shown
-from vault_plugin.rows import FORMATS, MAX_LINE, read_csv, read_jsonl
-from vault_plugin.yaml_rows import MAX_SCALAR, read_yaml
+from vault_plugin.manifest import yaml_rows
+from vault_plugin.manifest.bounded import BoundedStream
+from vault_plugin.manifest.row import NEVER_EMPTY, Problem, Row, shown
+from vault_plugin.manifest.rows import FORMATS, MAX_LINE, read_csv, read_jsonl
+from vault_plugin.manifest.yaml_rows import MAX_SCALAR, read_yaml
 
 CANARY = "hvs.CAN-ARY"
 TWICE = "stands there twice"

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 import pytest
 
-from vault_plugin import service
+from vault_plugin.bulk import service
+from vault_plugin.bulk.service import Plan, run
 from vault_plugin.errors import SettingsError
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.service import Plan, run
+from vault_plugin.manifest.model import Entry
+from vault_plugin.tokens.identity import Identity
 
 ENTRY = Entry(1, Identity("26", "Acme"), None)
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault_plugin.errors import SettingsError
-from vault_plugin.identity import Identity
-from vault_plugin.settings import SERVICE_ACCOUNT, Origin, Settings, default_company
-from vault_plugin.tokens import Secret
+from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import SERVICE_ACCOUNT, Origin, default_company
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.secret import Secret
 from vault_plugin.wording import named, worded
 
 ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
@@ -459,7 +460,7 @@ def test_jwt_needs_one_and_no_role() -> None:
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The service account token of a pod, which is not there yet; these tests may run in one."""
     assert Path("/var/run/secrets/kubernetes.io/serviceaccount/token") == SERVICE_ACCOUNT
-    monkeypatch.setattr("vault_plugin.settings.SERVICE_ACCOUNT", tmp_path / "token")
+    monkeypatch.setattr("vault_plugin.settings.declarations.SERVICE_ACCOUNT", tmp_path / "token")
     return tmp_path / "token"
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from support.texts import ASCII, CHARACTERS, NAMES
 
 from vault_plugin.errors import UsageError
-from vault_plugin.identity import Identity
-from vault_plugin.shards import Shard, shard
+from vault_plugin.manifest.shards import Shard, shard
+from vault_plugin.tokens.identity import Identity
 
 IDENTITIES = st.builds(Identity, NAMES, NAMES)
 

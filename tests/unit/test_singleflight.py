@@ -21,8 +21,8 @@ from support.fakes import FakeClock
 from vault_plugin import singleflight
 from vault_plugin.errors import BusyError, Failure, OutputError
 from vault_plugin.lock_folder import LockFolder
-from vault_plugin.retry import Deadline
 from vault_plugin.singleflight import SingleFlight
+from vault_plugin.timing.deadline import Deadline
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 

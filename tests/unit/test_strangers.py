@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.strangers import Redirect, advice, described, is_of_vault, place_of
+from vault_plugin.vault.not_vault import Redirect, advice, described, is_of_vault, place_of
 from vault_plugin.wording import worded
 
 HTML = b"<!doctype html><title>CANARY</title>"

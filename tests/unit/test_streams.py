@@ -11,8 +11,8 @@ import pytest
 from support.devices import device
 from support.series import series
 
-from vault_plugin import streams
 from vault_plugin.errors import QueryError, WriteError
+from vault_plugin.output import streams
 
 INSTALLED = "from vault_plugin import streams; streams.install(); import sys, os; "
 PRINTERS = [("--version",), ("--help",), ("get", "--help"), ("watch", "-h"), ("simulate", "--fault", "list")]
@@ -199,6 +199,6 @@ def test_a_standard_output_that_is_gone_is_closed(monkeypatch: pytest.MonkeyPatc
     def fcntl(*_: object) -> NoReturn:
         raise OSError(EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr("vault_plugin.streams.fcntl.fcntl", fcntl)
+    monkeypatch.setattr("vault_plugin.output.streams.fcntl.fcntl", fcntl)
     with pytest.raises(WriteError, match="it is closed"):
         streams.require_output()

@@ -9,8 +9,11 @@ from typing import Any, Literal
 import pytest
 from support.fakes import NOW, Slots, token
 
-from vault_plugin import sync
 from vault_plugin.broker import Grant, Held
+from vault_plugin.bulk import sync
+from vault_plugin.bulk.outage import Gate, Turn
+from vault_plugin.bulk.sync import Done, Sync
+from vault_plugin.bulk.targets import Outcome
 from vault_plugin.errors import (
     KlearstackVaultError,
     SettingsError,
@@ -21,14 +24,11 @@ from vault_plugin.errors import (
     StoreRefusedError,
     WriteError,
 )
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.outage import Gate, Turn
-from vault_plugin.record import VaultRef
-from vault_plugin.retry import Deadline
-from vault_plugin.sync import Done, Sync
-from vault_plugin.targets import Outcome
-from vault_plugin.tokens import Kind
+from vault_plugin.manifest.model import Entry
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 

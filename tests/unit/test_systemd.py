@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import pytest
 
-from vault_plugin.systemd import Notifier
+from vault_plugin.bulk.systemd import Notifier
 
 
 class FakeSocket:

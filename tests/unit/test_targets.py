@@ -9,16 +9,17 @@ from typing import NoReturn
 import pytest
 from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeSource, FakeStore, pair, token
 
-from vault_plugin import targets
 from vault_plugin.broker import Broker
+from vault_plugin.bulk import targets
+from vault_plugin.bulk.targets import KEYS, Flags, Targets, connect_all, settings_of
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
-from vault_plugin.record import Slot
-from vault_plugin.retry import Deadline
-from vault_plugin.row import Row
+from vault_plugin.manifest.row import Row
 from vault_plugin.settings import Settings
-from vault_plugin.targets import KEYS, Flags, Targets, connect_all, settings_of
-from vault_plugin.throttle import Throttle
-from vault_plugin.tokens import Kind, Secret, TokenPair
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.timing.throttle import Throttle
+from vault_plugin.tokens.jwt import Kind, TokenPair
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import Slot
 
 ENVIRON = {
     "KLEARSTACK_URL": "https://api.example",

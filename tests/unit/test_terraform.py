@@ -15,11 +15,11 @@ from support.texts import TEXTS
 
 from vault_plugin.broker import Grant, Held
 from vault_plugin.errors import QueryError, SettingsError
-from vault_plugin.identity import Identity
-from vault_plugin.record import VaultRef
+from vault_plugin.protocols.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
 from vault_plugin.settings import Settings
-from vault_plugin.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
-from vault_plugin.tokens import Kind
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.stored import VaultRef
 
 GOOD = {"user_id": "26", "company_name": "Acme"}
 
@@ -184,7 +184,7 @@ def test_the_answer_refers_to_both_tokens_and_holds_them_only_if_it_shall(
     kv: int, version: str, with_tokens: bool, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = FakeBroker(kv)
-    monkeypatch.setattr("vault_plugin.terraform.connect", broker.connect)
+    monkeypatch.setattr("vault_plugin.protocols.terraform.connect", broker.connect)
     for name, text in (
         ("KLEARSTACK_URL", "https://api.example"),
         ("VAULT_ADDR", "https://vault.example"),

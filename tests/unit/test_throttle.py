@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import FakeClock
 
-from vault_plugin.throttle import BACKOFF, FIRST, REQUESTS, UNLIMITED, Throttle
+from vault_plugin.timing.throttle import BACKOFF, FIRST, REQUESTS, UNLIMITED, Throttle
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from vault_plugin import files as private_files
-from vault_plugin import token_files
 from vault_plugin.errors import OutputError, WriteError
-from vault_plugin.temporary import temporary_folder
-from vault_plugin.token_files import TokenFiles
+from vault_plugin.output import private_files, token_files
+from vault_plugin.output.temporary import temporary_folder
+from vault_plugin.output.token_files import TokenFiles
 
 PATIENCE = 30
 HOLDER = """

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from support.fakes import jwt
 from support.texts import ANY_TEXT, ASCII, CHARACTERS, TEXTS
 
-from vault_plugin.clock import MAX_DATE
 from vault_plugin.errors import TokenError
-from vault_plugin.tokens import Kind, Secret, Token, TokenPair
+from vault_plugin.timing.clock import MAX_DATE
+from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.secret import Secret
 
 UNREADABLE = "The access token is no JWT with a readable `exp`."
 ANOTHER_KIND = "The access token's `token_type` says that it is another kind of token."

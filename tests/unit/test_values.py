@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import ANY_TEXT
 
-from vault_plugin.values import (
+from vault_plugin.settings.values import (
     ENDPOINT_PATH,
     duration,
     endpoint_url,

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from vault_plugin.errors import StoreError, StoreRefusedError
-from vault_plugin.retry import Deadline
 from vault_plugin.settings import Settings
-from vault_plugin.tokens import Secret
-from vault_plugin.transport import Answer, LastWordError, Transport, TransportError
-from vault_plugin.vault import YOUNG, VaultClient
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.vault.client import YOUNG, VaultClient
+from vault_plugin.vault.transport import Answer, LastWordError, Transport, TransportError
 
 LOGIN = "/v1/auth/approle/login"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
@@ -149,7 +149,7 @@ def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
 
     vault.before_answer = age
     with (
-        caplog.at_level(logging.INFO, "vault_plugin.vault"),
+        caplog.at_level(logging.INFO, "vault_plugin.vault.client"),
         pytest.raises(StoreRefusedError, match=r"denied permission to read \(403\)"),
     ):
         client.read(1, "kv", "p/x", Deadline(5))

@@ -19,17 +19,18 @@ from hypothesis import strategies as st
 from support.fakes import NOW, OpenGate, Slots, jwt, token
 from support.waiting import until
 
-from vault_plugin import children, watch
+from vault_plugin import children
 from vault_plugin.broker import Grant, Held
+from vault_plugin.bulk import watch
+from vault_plugin.bulk.outage import Gate, Turn
+from vault_plugin.bulk.targets import Outcome
+from vault_plugin.bulk.watch import Expiry, Hook, Stats, Watcher, _Watched
 from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
-from vault_plugin.files import Rights
-from vault_plugin.identity import Identity
-from vault_plugin.manifest import Entry
-from vault_plugin.outage import Gate, Turn
-from vault_plugin.record import VaultRef
-from vault_plugin.targets import Outcome
-from vault_plugin.tokens import Kind, Token
-from vault_plugin.watch import Expiry, Hook, Stats, Watcher, _Watched
+from vault_plugin.manifest.model import Entry
+from vault_plugin.output.private_files import Rights
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.stored import VaultRef
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
@@ -275,19 +276,19 @@ def test_it_does_not_wait_long_for_what_hangs(monkeypatch: pytest.MonkeyPatch) -
 # Rate
 
 
-class FakePace:
+class FakeRateLimiter:
     def __init__(self) -> None:
         self.waits = 0
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def wait(self) -> None:
+    def acquire(self) -> None:
         self.waits += 1
         self.meanwhile()
 
 
-def paced(targets: FakeTargets) -> tuple[Watcher, FakePace]:
-    one, pace = watcher(targets, rate=5.0), FakePace()
-    one._pace = pace  # type: ignore[assignment]
+def paced(targets: FakeTargets) -> tuple[Watcher, FakeRateLimiter]:
+    one, pace = watcher(targets, rate=5.0), FakeRateLimiter()
+    one._rate_limiter = pace  # type: ignore[assignment]
     return one, pace
 
 

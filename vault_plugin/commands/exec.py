@@ -4,7 +4,7 @@ from typing import NoReturn
 
 import click
 
-from vault_plugin import exec as runner
+from vault_plugin import process as runner
 from vault_plugin.commands.options import KINDS, leave_stdin, log_to_stderr, settings_options
 from vault_plugin.settings import Settings
 

@@ -4,14 +4,14 @@ from contextlib import suppress
 
 import click
 
-from vault_plugin import ci, formats
 from vault_plugin.app import connect
 from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
 from vault_plugin.errors import KlearstackVaultError, WriteError, bug
-from vault_plugin.outputs import Output
-from vault_plugin.retry import Deadline
+from vault_plugin.output import ci, formats
+from vault_plugin.output.destination import Output
+from vault_plugin.output.streams import require_output
 from vault_plugin.settings import Settings
-from vault_plugin.streams import require_output
+from vault_plugin.timing.deadline import Deadline
 
 
 @click.command()

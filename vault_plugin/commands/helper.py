@@ -6,11 +6,11 @@ from functools import partial
 
 import click
 
-from vault_plugin import protocols
 from vault_plugin.commands.options import leave_stdin, print_out, settings_options
 from vault_plugin.errors import UsageError
+from vault_plugin.output.streams import read_query, require_output
+from vault_plugin.protocols import protocols
 from vault_plugin.settings import Settings
-from vault_plugin.streams import read_query, require_output
 
 
 @click.command()

@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 import click
 
+from vault_plugin.bulk.targets import KEYS, settings_of
 from vault_plugin.errors import UsageError
-from vault_plugin.manifest import Manifest, format_of, rewindable
-from vault_plugin.rows import FORMATS
-from vault_plugin.settings import default_company
-from vault_plugin.shards import shard
-from vault_plugin.targets import KEYS, settings_of
-from vault_plugin.values import positive_duration
+from vault_plugin.manifest.model import Manifest, format_of, rewindable
+from vault_plugin.manifest.rows import FORMATS
+from vault_plugin.manifest.shards import shard
+from vault_plugin.settings.declarations import default_company
+from vault_plugin.settings.values import positive_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,15 +11,16 @@ import click
 
 from vault_plugin.commands.progress import Progress
 from vault_plugin.commands.usage import SettingOption
-from vault_plugin.environment import without_line_end
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.settings import Origin, Settings
-from vault_plugin.tokens import Kind
+from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import Origin
+from vault_plugin.settings.environment import without_line_end
+from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
-ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.source", "vault_plugin.store")
+ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint.client", "vault_plugin.vault.store")
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 

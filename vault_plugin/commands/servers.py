@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from vault_plugin.errors import OutputError, UsageError
-from vault_plugin.streams import require_output
+from vault_plugin.output.streams import require_output
 
 
 @click.command()
 def demo() -> None:
     """Show all this on a real OpenBao and a simulated endpoint, on loopback, in under 20 seconds."""
-    from vault_plugin import demo as story  # noqa: PLC0415  its servers are no warm read's business
+    from vault_plugin.demo import tour as story  # noqa: PLC0415  its servers are no warm read's business
 
     require_output()
     story.run(click.echo)
@@ -32,8 +32,8 @@ def demo() -> None:
 @click.option("--fault-count", type=click.IntRange(min=1), help="Only that many times.  [default: always]")
 def simulate(**options: Any) -> None:
     """Serve KlearStack's endpoint on loopback. Prints its URL; GET /simulator/stats counts the mints."""
-    from vault_plugin.faults import FAULTS  # noqa: PLC0415  as above
-    from vault_plugin.simulator import Simulator  # noqa: PLC0415  as above
+    from vault_plugin.demo.faults import FAULTS  # noqa: PLC0415  as above
+    from vault_plugin.demo.simulator import Simulator  # noqa: PLC0415  as above
 
     if options["fault"] == "list":
         click.echo("\n".join(f"{name:24} {fault.does}" for name, fault in sorted(FAULTS.items())))

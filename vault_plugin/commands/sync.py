@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
+from vault_plugin.bulk.sync import Done, Sync
+from vault_plugin.bulk.targets import connect_all
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
 from vault_plugin.commands.options import identities, log_to_stderr, print_out, settings_options
 from vault_plugin.commands.progress import Progress
-from vault_plugin.outputs import STDOUT, Output
-from vault_plugin.streams import require_output
-from vault_plugin.sync import Done, Sync
-from vault_plugin.targets import connect_all
+from vault_plugin.output.destination import STDOUT, Output
+from vault_plugin.output.streams import require_output
 
 CHANGED = 2  # as Terraform's -detailed-exitcode says it
 PARTIAL = 5

@@ -5,8 +5,8 @@ import logging
 import click
 
 from vault_plugin.commands.options import print_out
-from vault_plugin.streams import read_query, require_output
-from vault_plugin.terraform import MAX_QUERY, WORDS, respond
+from vault_plugin.output.streams import read_query, require_output
+from vault_plugin.protocols.terraform import MAX_QUERY, WORDS, respond
 from vault_plugin.wording import speak
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from vault_plugin import service
+from vault_plugin.bulk import service
+from vault_plugin.bulk.watch import Hook, Stats, Watcher
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import identities, log_to_stderr, settings_options
 from vault_plugin.errors import UsageError
-from vault_plugin.files import Rights
-from vault_plugin.watch import Hook, Stats, Watcher
+from vault_plugin.output.private_files import Rights
 
 
 class _Mode(click.ParamType):  # type: ignore[type-arg]  # as in manifests.py
@@ -78,7 +78,7 @@ def watch(
         )
         where = ""
         if metrics is not None:
-            from vault_plugin.metrics import served  # noqa: PLC0415  whoever wants none needs not load its server
+            from vault_plugin.bulk.metrics import served  # noqa: PLC0415  whoever wants none needs not load its server
 
             host, port = _address(metrics)
             port = stack.enter_context(served(stats, host, port))

@@ -1,0 +1,1 @@
+"""Many identities at once: sync and watch."""

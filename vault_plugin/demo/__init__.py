@@ -1,0 +1,1 @@
+"""The demo, with an OpenBao and an endpoint of its own."""

@@ -1,0 +1,1 @@
+"""Manifests: which identities, which Vaults."""

@@ -1,0 +1,1 @@
+"""Connections: TLS, deadlines, and why one failed. Shared by both sides."""

@@ -1,0 +1,107 @@
+"""What a grant looks like outside: text for a pipe, a file or another program. Secrets are revealed here."""
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from vault_plugin.broker import Grant, Held
+from vault_plugin.errors import KlearstackVaultError, UsageError
+from vault_plugin.timing.clock import format_rfc3339
+from vault_plugin.tokens.jwt import Kind
+
+_JSON_KEYS = (
+    *("access_token", "token_type", "expires_at", "expires_in", "source", "stale", "vault"),
+    *("refresh_token", "refresh_expires_at", "refresh_expires_in", "refresh_vault"),
+)
+
+
+def _raw(grant: Grant) -> str:
+    return "\n".join(held.token.value.reveal() for held in grant.held.values())
+
+
+def describe(grant: Grant) -> dict[str, Any]:
+    """The grant as plain strings, numbers and booleans, under the names of README's JSON."""
+    answer: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
+    for kind, held in grant.held.items():
+        prefix = "refresh_" if kind is Kind.REFRESH else ""
+        answer |= {
+            f"{kind}_token": held.token.value.reveal(),
+            f"{prefix}expires_at": format_rfc3339(held.token.expires_at),
+            f"{prefix}expires_in": held.ttl(grant.now),
+            f"{prefix}vault": _place(held),
+        }
+    return {name: answer[name] for name in _JSON_KEYS if name in answer}
+
+
+def _place(held: Held) -> dict[str, Any] | None:
+    ref = held.ref
+    if ref is None:
+        return None
+    return {"mount": ref.mount, "path": ref.path, "version": ref.version, "deletion_time": ref.deletion_time}
+
+
+def _json(grant: Grant) -> str:
+    return json.dumps(describe(grant))
+
+
+def variables(grant: Grant) -> dict[str, str]:
+    """Names and texts of the environment variables that hold the tokens, and when they expire."""
+    answer: dict[str, str] = {}
+    for kind, held in grant.held.items():
+        prefix = "KLEARSTACK_REFRESH" if kind is Kind.REFRESH else "KLEARSTACK"
+        answer |= {
+            f"KLEARSTACK_{kind.upper()}_TOKEN": held.token.value.reveal(),
+            f"{prefix}_TOKEN_EXPIRATION": format_rfc3339(held.token.expires_at),
+        }
+    return answer
+
+
+def _env(grant: Grant) -> str:
+    # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], as Token.from_jwt has seen to.
+    return "\n".join(f"export {name}={text}" for name, text in variables(grant).items())
+
+
+def _header(grant: Grant) -> str:
+    return f"Authorization: Bearer {grant.access.token.value.reveal()}"
+
+
+def _curl(grant: Grant) -> str:
+    return f'header = "{_header(grant)}"'
+
+
+def _github(grant: Grant) -> str:
+    # The parts too, for whoever prints a token without its signature, or that alone. Nothing needs escaping, see _env.
+    tokens = [held.token.value.reveal() for held in grant.held.values()]
+    return "\n".join(f"::add-mask::{part}" for token in tokens for part in (token, *token.rsplit(".", 1)))
+
+
+FORMATS = {
+    "raw": _raw,
+    "json": _json,
+    "env": _env,
+    "header": _header,
+    "curl": _curl,
+    "github": _github,
+}
+
+
+def check(form: str, kinds: Collection[Kind]) -> None:
+    """Before anything is contacted. Raises UsageError if these tokens do not fit that form."""
+    if form in {"header", "curl"} and list(kinds) != [Kind.ACCESS]:
+        raise UsageError("Only the access token goes into a header.", hint="Leave --token out.")
+
+
+def render(grant: Grant, form: str) -> str:
+    """The grant in one of FORMATS, ending in a newline. Raises UsageError if it does not fit that form."""
+    check(form, grant.held)
+    return FORMATS[form](grant) + "\n"
+
+
+def describe_error(exc: KlearstackVaultError) -> dict[str, Any]:
+    """The error as plain strings and booleans."""
+    return {"code": exc.code, "message": str(exc), "hint": exc.hint, "retryable": exc.retryable}
+
+
+def render_error(exc: KlearstackVaultError) -> str:
+    """The JSON that stands for an answer that failed."""
+    return json.dumps({"error": describe_error(exc)}) + "\n"

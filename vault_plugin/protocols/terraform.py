@@ -1,0 +1,113 @@
+"""The program behind Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
+
+Terraform writes query and result into its state in plain text, so neither may hold a secret: the result says where in
+Vault the tokens lie, and an ephemeral resource reads them there. Nothing in it changes while stored tokens are reused,
+or every plan would show a difference.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from vault_plugin.app import connect
+from vault_plugin.broker import Grant
+from vault_plugin.errors import QueryError, SettingsError
+from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import words
+from vault_plugin.timing.clock import format_rfc3339
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.names import checked
+from vault_plugin.tokens.stored import VaultRef
+
+MAX_QUERY = 64 * 1024  # bytes
+MIN_TTL = "2m"  # what a token is to last beyond the plan, unless query or environment says otherwise
+REQUIRED = ("user_id", "company_name")
+OPTIONAL = ("mount", "path_prefix", "min_ttl", "renew", "deadline")
+_CREDENTIAL = re.compile(
+    r"(hv[sbr]|[sbr])\.[\w-]{24,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
+)  # a Vault token, a JWT
+_HINT = "Credentials come from the environment or a file: Terraform stores the query in its state."
+
+_KEYS = {name: f"`{name}` in the query" for name in (*REQUIRED, "renew")}
+# What messages call settings here; there are flags of no kind.
+WORDS = words(
+    lambda name: f"`{name}` in the query" if name in OPTIONAL else None,
+    {**_KEYS, "help": "`klearstack-vault terraform --help`", "verbose": "`klearstack-vault get -v`"},
+)
+
+
+def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_tokens: bool = False) -> str:
+    """Answer one query: a flat JSON object of strings, in ASCII.
+
+    `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output is stored nowhere.
+
+    Raises QueryError if the query is not a JSON object of strings with the agreed keys and values, or holds a credential; and what
+    Settings.from_env and Broker.get raise.
+    """
+    query = _read(text)
+    renew = query.pop("renew", "")
+    if renew not in ("", "true", "false"):
+        raise QueryError('The query\'s `renew` must be "true" or "false".')
+    try:
+        settings = Settings.from_env(
+            {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
+            on_vault_error="fail",  # there is no reference to a token that is not in Vault
+            **query,
+        )
+    except SettingsError as exc:
+        if any(query.get(name) for name in exc.settings):
+            raise QueryError(str(exc), hint=exc.hint) from None
+        raise
+    with connect(settings) as broker:
+        grant = broker.get(settings.identity(), tuple(Kind), renew=renew == "true")
+    return json.dumps(_result(grant, with_tokens=with_tokens)) + "\n"
+
+
+def _read(text: bytes) -> dict[str, str]:
+    try:
+        query = json.loads(text[: MAX_QUERY + 1])
+    except (ValueError, RecursionError):
+        raise QueryError("The query on standard input is not JSON.") from None
+    if not isinstance(query, dict):
+        raise QueryError("The query on standard input is no JSON object.")
+    for name, value in query.items():
+        if name not in REQUIRED + OPTIONAL:
+            shown = f"`{name}`" if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "that is no plain word"
+            from difflib import get_close_matches  # noqa: PLC0415  no good query needs it
+
+            near = get_close_matches(name, REQUIRED + OPTIONAL, 1)
+            nearest = f"; `{near[0]}` is near to it" if near else ""
+            raise QueryError(
+                f"The query has a key {shown}{nearest}; it may have {', '.join(REQUIRED + OPTIONAL)}.",
+                hint=_HINT,
+            )
+        if not isinstance(value, str):
+            raise QueryError(f"The query's `{name}` is no string.")
+        if _CREDENTIAL.fullmatch(value.strip()):
+            raise QueryError(f"The query's `{name}` looks like a credential.", hint=_HINT)
+    if missing := [f"`{name}`" for name in REQUIRED if not query.get(name)]:
+        raise QueryError(f"The query lacks {' and '.join(missing)}.")
+    for name in REQUIRED:
+        try:
+            checked(query[name])
+        except ValueError as exc:
+            raise QueryError(f"The query's `{name}` {exc}.") from None
+    return query
+
+
+def _result(grant: Grant, *, with_tokens: bool) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for kind, held in grant.held.items():
+        ref = cast(VaultRef, held.ref)  # on_vault_error="fail"
+        result |= {
+            "mount": ref.mount,
+            "kv_version": "1" if ref.version is None else "2",
+            f"{kind}_name": ref.path,
+            f"{kind}_version": "" if ref.version is None else str(ref.version),
+            f"{kind}_expires_at": format_rfc3339(held.token.expires_at),
+        }
+        if with_tokens:
+            result[f"{kind}_token"] = held.token.value.reveal()
+    return result

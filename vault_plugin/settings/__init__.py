@@ -1,0 +1,5 @@
+"""Settings: where each is declared, how its text is read, and where it comes from."""
+
+from vault_plugin.settings.declarations import Settings
+
+__all__ = ["Settings"]

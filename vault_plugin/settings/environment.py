@@ -1,0 +1,135 @@
+"""Text from environment variables, and from the files that they name: UTF-8, whatever the locale says."""
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.timing import blocking
+from vault_plugin.timing.backoff import full_jitter
+from vault_plugin.timing.deadline import Deadline
+
+# What Vault's own command, or most HTTP clients, follow and we do not (see `tell_ignored`).
+_OF_VAULT = (
+    *(
+        "AGENT_ADDR",
+        "CACERT_BYTES",
+        "CAPATH",
+        "CLIENT_TIMEOUT",
+        "DISABLE_REDIRECTS",
+        "HTTP_PROXY",
+        "MAX_RETRIES",
+    ),
+    *("MFA", "PROXY_ADDR", "RATE_LIMIT", "SKIP_VERIFY", "SRV_LOOKUP", "TLS_SERVER_NAME", "WRAP_TTL"),
+)
+IGNORED = frozenset(
+    {
+        *(f"{prefix}_{name}" for prefix in ("BAO", "VAULT") for name in _OF_VAULT),
+        *("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"),
+        *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+    }
+)
+REWRITTEN = 10.0  # seconds that a credential's file may be empty or gone while another program replaces it
+
+_log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """What a variable says, or the file that it names; `place` says so of a file, as a part of a sentence."""
+
+    text: str
+    place: str
+
+
+def process_environment() -> Mapping[str, str]:
+    """This process's environment. What is not UTF-8 is escaped (`surrogateescape`), as Python does it.
+
+    The command line always runs in UTF-8; another program that imports us may not.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return os.environ
+    return {
+        name.decode("utf-8", "surrogateescape"): text.decode("utf-8", "surrogateescape")
+        for name, text in os.environb.items()
+    }
+
+
+def tell_ignored(environ: Mapping[str, str]) -> None:
+    """Log once for all which variables are set that other programs follow, and we do not."""
+    if found := sorted(name for name in IGNORED.intersection(environ) if environ[name]):
+        _tell(", ".join(found))
+
+
+@cache
+def _tell(names: str) -> None:
+    _log.info("these variables are set, but not supported, and change nothing: %s", names)
+
+
+def look_up(
+    names: Sequence[str], environ: Mapping[str, str], deadline: Deadline, *, rewritten: bool = False
+) -> Found | None:
+    """What the first of these variables says that is not empty, or the file that `<name>_FILE` names.
+
+    `rewritten`: see text_of_file. Raises ValueError if that file cannot be read, SettingsError if not before the deadline.
+    """
+    for name in names:
+        if value := environ.get(name):
+            return Found(value, "")
+        if path := environ.get(f"{name}_FILE"):
+            complaint = f"cannot be read from the file that {name}_FILE names"
+            text = text_of_file(Path(path), complaint, deadline, rewritten=rewritten)
+            return Found(text, f", as read from the file that {name}_FILE names,")
+    return None
+
+
+def text_of_file(
+    path: Path, complaint: str, deadline: Deadline, *, rewritten: bool = False, given: bool = True
+) -> str:
+    """The file's text without its final line end. Raises ValueError with that complaint if it cannot be read.
+
+    `rewritten`: another program replaces the file from time to time. While it is empty or cannot be read, it is read again,
+    for half of what is left of the deadline, at most for REWRITTEN seconds; not if it does not exist and was not given.
+    A FIFO that nobody writes to, or a network file system, may keep it back: SettingsError at the deadline.
+    """
+    patience = Deadline(min(REWRITTEN, deadline.left() / 2) if rewritten else 0.0)
+    for pause in full_jitter(0.05, 0.5):
+        try:
+            # A device stays as empty as it is.
+            content, may_change = blocking.call(
+                f"file {path}", lambda: (path.read_bytes(), path.is_file()), deadline.left()
+            )
+            text = without_line_end(content.decode())
+            if text.strip() or not (may_change and patience.permits(pause)):
+                return text
+        except TimeoutError:
+            raise SettingsError(
+                f"{path} could not be read before the deadline passed.",
+                hint="A FIFO needs somebody who writes to it.",
+            ) from None
+        except UnicodeDecodeError:
+            raise ValueError(complaint) from None
+        except OSError as exc:
+            missing = isinstance(exc, FileNotFoundError)
+            if not patience.permits(pause) or isinstance(exc, IsADirectoryError) or (missing and not given):
+                raise ValueError(complaint) from None
+        time.sleep(pause)
+    raise AssertionError  # pragma: no cover  the pauses never end
+
+
+def without_line_end(text: str) -> str:
+    """The text without its last LF or CRLF. Only one: what else there is may be a mistake, and is not hidden."""
+    return re.sub(r"\r?\n\Z", "", text)
+
+
+def is_readable(path: str) -> bool:
+    """Whether this process may read the file of that name."""
+    try:
+        return os.access(path, os.R_OK)
+    except ValueError:  # a NUL, which only a file can hold
+        return False

@@ -1,0 +1,96 @@
+"""How the text of a setting is read: durations, URLs, paths, credentials. Each raises ValueError that does not quote it."""
+
+import re
+from urllib.parse import urlsplit
+
+from vault_plugin.tokens.secret import Secret
+
+ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
+_PORTS = {"http": 80, "https": 443}
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
+_SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
+_SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `1.5`, `90s`, `15m` or `1h30m`. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip()) if text.strip() else None
+    if match is None:
+        raise ValueError("is no duration such as 90, 90s, 15m or 1h30m")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def positive_duration(text: str) -> float:
+    """The same, more than 0. Raises ValueError."""
+    if not (seconds := duration(text)):
+        raise ValueError("must be more than 0 seconds")
+    return seconds
+
+
+def vault_path(text: str) -> str:
+    """A mount or prefix such as `secret` or `team/kv`, without outer slashes. Raises ValueError.
+
+    Only characters that mean themselves in a URL and in a policy; no segment that could lead elsewhere.
+    """
+    path = text.strip("/")
+    if not _SEGMENTS.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        raise ValueError("may hold letters, digits and _@.~- in segments joined by single slashes")
+    return path
+
+
+def _url(text: str, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in schemes and parts.port != 0 and parts.username is None
+        sound = sound and bool(
+            (parts.hostname or "").encode("idna")
+        )  # or getaddrinfo would raise UnicodeError
+    except ValueError:
+        sound = False
+    if not sound or re.search(r"[^!-~]|[?#\\]", text):
+        raise ValueError(
+            f"must look like {schemes[-1]}://host[:port], without user, password, query or fragment"
+        )
+    return text.rstrip("/")
+
+
+def is_plain_and_remote(url: str) -> bool:
+    """Whether what is sent there could be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or "")
+
+
+def endpoint_url(text: str) -> str:
+    """KlearStack's base URL. Raises ValueError."""
+    return _url(text, ("http", "https")).removesuffix(ENDPOINT_PATH).rstrip("/")
+
+
+def vault_addresses(text: str) -> tuple[str, ...]:
+    """One or more nodes of one cluster, joined by commas; `unix:///path` is a socket. Raises ValueError."""
+    addresses = tuple(
+        part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
+        for part in (part.strip(" ") for part in text.split(","))
+    )
+    if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
+        raise ValueError("holds /v1 or /ui, which are parts of Vault: give its address without them")
+    return addresses
+
+
+def credential(text: str) -> Secret | None:
+    """A token or an id to log in with, without the white space around it; None if that is all. Raises ValueError."""
+    text = text.strip()  # a trailing newline would end up in a header
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("holds characters that no such credential has")
+    return Secret(text) if text else None
+
+
+def issuer(url: str) -> str:
+    """The endpoint that a base URL names: the same text for each spelling of its scheme, host and port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").removesuffix(".")
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"

@@ -1,0 +1,1 @@
+"""Clocks, deadlines, backoff and rate limits."""

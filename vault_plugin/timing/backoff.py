@@ -1,0 +1,40 @@
+"""How long to wait between two tries."""
+
+import random
+import time
+from collections.abc import Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+
+def full_jitter(base: float, cap: float) -> Iterator[float]:
+    """Seconds to wait before each further try: anything up to a bound that doubles from `base` to `cap`.
+
+    "Full jitter" spreads callers that failed together, so that they don't return together.
+    """
+    bound = base
+    while True:
+        yield random.uniform(0, bound)  # noqa: S311  no secret hangs on it
+        bound = min(cap, bound * 2)
+
+
+def retry_after(header: str | None, date: str | None = None) -> float:
+    """Seconds to wait by a `Retry-After` header, which is a number or an HTTP date; 0 where it is neither.
+
+    A date counts from the `Date` header of the same response, if there is one: by the server's clock, not by ours.
+    """
+    if header is None:
+        return 0.0
+    if header.isascii() and header.isdigit():
+        return float(header)
+    then, now = _instant(header), _instant(date or "")
+    return 0.0 if then is None else max(0.0, then - (time.time() if now is None else now))
+
+
+def _instant(header: str) -> float | None:
+    """Unix seconds of an HTTP date."""
+    try:
+        moment = parsedate_to_datetime(header)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,1 @@
+"""Secrets, tokens, the identities they belong to, and what is stored of them."""

@@ -1,0 +1,60 @@
+"""Whose tokens: a user of a company, and the place in Vault that belongs to nobody else."""
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.names import checked
+
+MAX_SEGMENT = 160  # characters; Vault's Raft storage takes 32 KiB for a whole path
+_KEPT = re.compile(r"[A-Za-z0-9_@-]|(?<=[^.])\.(?=[^.])")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user of a company, as KlearStack knows them. Both are taken exactly as given: no trimming, no folding.
+
+    Raises SettingsError if one is empty, not a string, or has characters that nobody sees (see names.py). They are all
+    it takes to mint a token, so `repr` hides them.
+    """
+
+    user_id: str = field(repr=False)
+    company_name: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        given: dict[str, object] = {"user_id": self.user_id, "company_name": self.company_name}
+        for name, value in given.items():
+            if not isinstance(value, str):
+                raise SettingsError(f"The {name} is not a string.")
+            if not value:
+                raise SettingsError(f"The {name} is empty.")
+            try:
+                checked(value)
+            except ValueError as exc:
+                raise SettingsError(f"The {name} {exc}.") from None
+
+    def path(self, prefix: str, kind: Kind) -> str:
+        """The path below the mount: `<prefix>/<company>/<user>/access` or `.../refresh`."""
+        return f"{prefix}/{encode(self.company_name)}/{encode(self.user_id)}/{kind}"
+
+
+def encode(text: str) -> str:
+    """Any non-empty text as one path segment, readable and injective.
+
+    Letters, digits, `_`, `@`, `-` and single dots inside stay; each other byte of the UTF-8 becomes `~XX`. So no
+    segment can be `.` or `..`, or a policy's `+` or `*`, and nobody's URL quoting changes it. What would be longer
+    than 160 characters is cut, and told apart by `~~` (which nothing else encodes to) and 128 bits of its SHA-256.
+    """
+    parts = [
+        char if _KEPT.match(text, at) else "".join(f"~{byte:02X}" for byte in char.encode())
+        for at, char in enumerate(text)
+    ]
+    if sum(map(len, parts)) <= MAX_SEGMENT:
+        return "".join(parts)
+    tail = "~~" + sha256(text.encode()).hexdigest()[:32]
+    head = ""
+    while len(head) + len(parts[0]) + len(tail) <= MAX_SEGMENT:
+        head += parts.pop(0)
+    return head + tail

@@ -1,0 +1,1 @@
+"""The client of HashiCorp Vault and OpenBao."""
