@@ -17,9 +17,9 @@ from vault_plugin.errors import (
 )
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
 from vault_plugin.wording import named
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class TokenReader(Protocol):
     """A quick look that may fail to see: None says nothing."""
 
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None: ...
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None: ...
 
 
 class TokenStore(Protocol):
@@ -43,26 +43,28 @@ class TokenStore(Protocol):
     """
 
     def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
-    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot: ...
+    def try_writing(
+        self, identity: Identity, kind: Kind, slot: PathState, deadline: Deadline
+    ) -> PathState: ...
     def checks_and_sets(self, deadline: Deadline) -> bool: ...
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot: ...
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> PathState: ...
     def write(
         self,
         identity: Identity,
         token: Token,
         release_version: str,
-        slot: Slot,
+        slot: PathState,
         deadline: Deadline,
         age: float = 0.0,
-    ) -> Stored: ...
-    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot: ...
-    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None: ...
+    ) -> StoredToken: ...
+    def repair(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState: ...
+    def reject(self, identity: Identity, slot: PathState, deadline: Deadline) -> None: ...
 
 
 class TokenSource(Protocol):
     """Mints tokens. `fallback`: the caller has a stored token to use if that fails, and should not wait for long."""
 
-    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair: ...
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenSet: ...
 
 
 class Turn(Protocol):
@@ -185,7 +187,7 @@ class Broker:
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self.deadline)
-        seen: dict[Kind, Slot] = {}
+        seen: dict[Kind, PathState] = {}
         try:
             outworn = self._glance(identity, kinds, deadline, thorough=renew)
             if not renew and outworn and (grant := self._on_time(identity, kinds, outworn, deadline)):
@@ -208,7 +210,7 @@ class Broker:
 
     def _glance(
         self, identity: Identity, kinds: Collection[Kind], deadline: Deadline, *, thorough: bool
-    ) -> list[Stored | None] | None:
+    ) -> list[StoredToken | None] | None:
         """What a first look finds: one try, since whoever has to try again does so alone, with the lock.
 
         None if nothing can be seen. `thorough`: None for a token says that there is none, not that none was seen.
@@ -234,7 +236,7 @@ class Broker:
         exc: BusyError,
         *,
         renew: bool,
-        outworn: list[Stored | None] | None,
+        outworn: list[StoredToken | None] | None,
     ) -> Grant:
         """A last look, without the lock: if its holder waits for Vault, that is the cause to be told."""
         once = deadline.half().patient(0)
@@ -243,7 +245,7 @@ class Broker:
             return grant._replace(waited=True)
         return self._stale(stored, exc)
 
-    def _stale(self, stored: list[Stored | None], exc: SourceError | BusyError) -> Grant:
+    def _stale(self, stored: list[StoredToken | None], exc: SourceError | BusyError) -> Grant:
         """These tokens although they are not fresh, if they have not expired. Else raise `exc`."""
         stale = self._granted(stored, "vault", stale=True)
         if stale is None or not _is_outage(exc):
@@ -330,7 +332,7 @@ class Broker:
         self,
         identity: Identity,
         kinds: Collection[Kind],
-        stored: list[Stored | None],
+        stored: list[StoredToken | None],
         deadline: Deadline,
         min_ttl: float | None = None,
     ) -> Grant | None:
@@ -349,7 +351,7 @@ class Broker:
             _warn_of_overdue(grant.overdue, exc)
         return self._fresh(stored, min_ttl)
 
-    def _repaired(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+    def _repaired(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState:
         """The slot, after its version was corrected if Vault would have kept it too long; as it is where that fails."""
         if slot.stored is None or not slot.stored.overdue:
             return slot
@@ -364,10 +366,10 @@ class Broker:
         identity: Identity,
         kinds: Collection[Kind],
         deadline: Deadline,
-        slots: dict[Kind, Slot],
+        slots: dict[Kind, PathState],
         *,
         renew: bool = False,
-        outworn: list[Stored | None] | None = None,
+        outworn: list[StoredToken | None] | None = None,
         fallback: bool = False,
         min_ttl: float | None = None,
         cautious: bool = False,
@@ -418,18 +420,18 @@ class Broker:
             )
         return grant._replace(waited=turn.waited)
 
-    def _read_others(self, identity: Identity, slots: dict[Kind, Slot], deadline: Deadline) -> None:
+    def _read_others(self, identity: Identity, slots: dict[Kind, PathState], deadline: Deadline) -> None:
         """Read the kinds that the caller did not ask for: both are minted."""
         for kind in set(Kind).difference(slots):
             slot = self._store().read(identity, kind, deadline.half())
             slots[kind] = self._repaired(identity, slot, deadline)
 
     def _written(
-        self, identity: Identity, pair: TokenPair, slots: Mapping[Kind, Slot], deadline: Deadline
-    ) -> dict[Kind, Stored]:
+        self, identity: Identity, pair: TokenSet, slots: Mapping[Kind, PathState], deadline: Deadline
+    ) -> dict[Kind, StoredToken]:
         """What is stored at the end of a mint."""
         minted_at = self._vault_now()
-        landed: dict[Kind, Stored] = {}
+        landed: dict[Kind, StoredToken] = {}
         # The access token comes last: whoever finds it finds the refresh token too.
         for token in (pair.refresh, pair.access):
             age = self._vault_now() - minted_at
@@ -444,10 +446,10 @@ class Broker:
         kinds: Collection[Kind],
         deadline: Deadline,
         turn: Turn,
-        slots: dict[Kind, Slot],
+        slots: dict[Kind, PathState],
         *,
         renew: bool,
-        outworn: list[Stored | None] | None,
+        outworn: list[StoredToken | None] | None,
     ) -> Grant | None:
         """What the one before us has made of it, by a quick look: fresh tokens, or the endpoint's failure, which is raised.
 
@@ -461,7 +463,7 @@ class Broker:
             if grant and not grant.overdue:
                 return grant._replace(waited=True)
         if failure := turn.failure(deadline.half()):
-            slots.update({kind: Slot(stored=one) for kind, one in zip(kinds, stored, strict=True)})
+            slots.update({kind: PathState(stored=one) for kind, one in zip(kinds, stored, strict=True)})
             raise failure
         return None
 
@@ -469,11 +471,11 @@ class Broker:
         self,
         identity: Identity,
         deadline: Deadline,
-        stored: list[Stored | None],
+        stored: list[StoredToken | None],
         turn: Turn,
         *,
         fallback: bool,
-    ) -> TokenPair:
+    ) -> TokenSet:
         """A new pair, or the failure of another caller who has just asked for it."""
         if failure := turn.failure(deadline.half()):
             raise failure
@@ -486,7 +488,7 @@ class Broker:
         turn.responded()
         return pair
 
-    def _fresh(self, stored: list[Stored | None], min_ttl: float | None = None) -> Grant | None:
+    def _fresh(self, stored: list[StoredToken | None], min_ttl: float | None = None) -> Grant | None:
         grant = self._granted(stored, "vault", stale=False)
         wanted = self._min_ttl if min_ttl is None else min_ttl
         if grant is None or not all(
@@ -496,7 +498,7 @@ class Broker:
         return grant
 
     def _granted(
-        self, stored: Collection[Stored | None], source: Literal["vault", "endpoint"], *, stale: bool
+        self, stored: Collection[StoredToken | None], source: Literal["vault", "endpoint"], *, stale: bool
     ) -> Grant | None:
         """All of them, if all of them live and are this endpoint's."""
         now, vault_now = self._now(), self._vault_now()
@@ -508,13 +510,13 @@ class Broker:
         alive = len(held) == len(stored) and all(one.ttl(now) for one in held.values())
         return Grant(held, source, stale, now) if alive else None
 
-    def _refuse_others(self, stored: Iterable[Stored | None]) -> None:
+    def _refuse_others(self, stored: Iterable[StoredToken | None]) -> None:
         """Raise OtherEndpointError if a valid token of another endpoint is among them."""
         now = self._now()
         if any(one and one.token.ttl(now) and not one.token.is_of(self._endpoint) for one in stored):
             raise _of_another_endpoint()
 
-    def _unstored(self, pair: TokenPair, kinds: Collection[Kind], exc: StoreError) -> Grant:
+    def _unstored(self, pair: TokenSet, kinds: Collection[Kind], exc: StoreError) -> Grant:
         _log.warning("%s The token was minted WITHOUT being stored: each further call mints again.", exc)
         held = {token.kind: Held(token, None) for token in pair.tokens if token.kind in kinds}
         return Grant(held, "endpoint", stale=False, now=self._now())
@@ -529,12 +531,14 @@ def _told(identity: Identity, grant: Grant) -> Grant:
     return grant
 
 
-def _will_do(stored: list[Stored | None], *, renew: bool, outworn: list[Stored | None] | None) -> bool:
+def _will_do(
+    stored: list[StoredToken | None], *, renew: bool, outworn: list[StoredToken | None] | None
+) -> bool:
     """Whether these tokens may be used, as far as `renew` goes: only if they are known to be others than before."""
     return not renew or (outworn is not None and stored != outworn)
 
 
-def _tokens(slots: Mapping[Kind, Slot], kinds: Collection[Kind]) -> list[Stored | None]:
+def _tokens(slots: Mapping[Kind, PathState], kinds: Collection[Kind]) -> list[StoredToken | None]:
     return [slots[kind].stored for kind in kinds]
 
 

@@ -18,7 +18,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.record import to_data
@@ -58,7 +58,7 @@ class Room:
     intrude: Callable[[str, dict[str, str]], object]
     keep_too_long: Callable[[], object]  # the access token of ACME
 
-    def put(self, made: Token, identity: Identity = ACME) -> Stored:
+    def put(self, made: Token, identity: Identity = ACME) -> StoredToken:
         slot = self.store.read(identity, made.kind, deadline())
         return self.store.write(identity, made, "7.8.9", slot, deadline())
 
@@ -182,7 +182,7 @@ def test_a_token_issued_in_the_future_does_not_win_a_race(room: Room) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_newer_token_that_has_expired_does_not_outrank_a_valid_one(room: Room, kind: Kind) -> None:
-    expired = Stored(token(kind, at=now() + 5, exp=now() - 5), VaultRef("m", "p"))
+    expired = StoredToken(token(kind, at=now() + 5, exp=now() - 5), VaultRef("m", "p"))
     slot = room.store.read(ACME, kind, deadline())._replace(stored=expired)
     new = token(kind, at=now())
     assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
@@ -364,7 +364,7 @@ def test_a_try_to_write_changes_nothing_that_is_stored(room: Room, stored: bool)
 # A token that a server has rejected
 
 
-def access(room: Room) -> Slot:
+def access(room: Room) -> PathState:
     return room.store.read(ACME, Kind.ACCESS, deadline())
 
 

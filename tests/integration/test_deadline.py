@@ -30,10 +30,10 @@ from vault_plugin.network import sockets as network
 from vault_plugin.singleflight import SingleFlight
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.vault.transport import Answer, Transport, TransportError
+from vault_plugin.vault.transport import Response, Transport, TransportError
 
 
-def ask_vault(url: str, seconds: float, timeout: float = 5) -> Answer:
+def ask_vault(url: str, seconds: float, timeout: float = 5) -> Response:
     transport = Transport([url], ServerClock(), timeout=timeout)
     try:
         return transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(seconds))

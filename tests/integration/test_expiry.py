@@ -23,7 +23,7 @@ from vault_plugin.timing.clock import ServerClock, parse_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import Slot, Stored
+from vault_plugin.tokens.stored import PathState, StoredToken
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.store import VaultStore
 from vault_plugin.vault.transport import Transport
@@ -62,11 +62,11 @@ def bench(bao: Vault) -> Iterator[Bench]:
         yield Bench(bao, bao.mount("v2"), closing)
 
 
-def read(store: VaultStore) -> Slot:
+def read(store: VaultStore) -> PathState:
     return store.read(ACME, Kind.ACCESS, Deadline(30))
 
 
-def put(store: VaultStore, made: Token, slot: Slot | None = None, age: float = 0.0) -> Stored:
+def put(store: VaultStore, made: Token, slot: PathState | None = None, age: float = 0.0) -> StoredToken:
     return store.write(ACME, made, "7.8.9", slot or read(store), Deadline(30), age)
 
 
@@ -74,7 +74,7 @@ def new(life: int = 60) -> Token:
     return token(at=int(time.time()), life=life)
 
 
-def early(stored: Stored) -> float:
+def early(stored: StoredToken) -> float:
     """How many seconds before its JWT's end Vault will delete it."""
     return stored.token.expires_at - (parse_rfc3339(stored.ref.deletion_time) or 0)
 
@@ -159,9 +159,9 @@ def test_a_token_that_expires_before_its_lost_answer_is_asked_for_leaves_nothing
 def test_a_token_that_was_stored_in_time_by_a_write_that_was_given_up_stays(bench: Bench) -> None:
     store, made = bench.store(), new()
     stored = put(store, made)
-    task = store._task(ACME, made, "7.8.9", Slot(), Deadline(30), 0.0)
+    task = store._task(ACME, made, "7.8.9", PathState(), Deadline(30), 0.0)
     task.times.delayed = True
-    assert store._given_up(task, Slot()).stored == stored
+    assert store._given_up(task, PathState()).stored == stored
 
 
 # The next call that may write
@@ -424,7 +424,7 @@ def test_the_longest_life_that_vault_takes_is_no_reason_to_write_again(bench: Be
     made = token(at=int(time.time()), life=300 * 366 * 86400)
     stored = put(bench.store(), made)
     assert stored.ref.version == 1
-    assert put(bench.store(), token(at=int(time.time()), life=60), Slot()).token == made
+    assert put(bench.store(), token(at=int(time.time()), life=60), PathState()).token == made
 
 
 def test_two_identities_do_not_share_response_times(bench: Bench) -> None:

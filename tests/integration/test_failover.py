@@ -20,7 +20,7 @@ from vault_plugin.timing.clock import ServerClock, parse_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
-from vault_plugin.tokens.stored import Stored
+from vault_plugin.tokens.stored import StoredToken
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.store import VaultStore
 from vault_plugin.vault.transport import Transport
@@ -93,7 +93,7 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
     done: list[int] = []
     took: dict[str, float] = {}  # seconds
 
-    def one(number: int) -> Stored:
+    def one(number: int) -> StoredToken:
         identity, made = Identity(str(number), "failover"), token(at=int(time.time()), jti=str(number))
         store, _ = stores[number % 8]
         started = time.monotonic()

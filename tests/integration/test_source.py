@@ -33,7 +33,7 @@ from vault_plugin.errors import (
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind, TokenPair
+from vault_plugin.tokens.jwt import Kind, TokenSet
 
 
 def obtain(
@@ -44,7 +44,7 @@ def obtain(
     ca_file: str | None = None,
     slept: list[float] | None = None,
     fallback: bool = False,
-) -> TokenPair:
+) -> TokenSet:
     """Mint at that URL; the pauses between tries take no time, but count as if they did."""
     slept = [] if slept is None else slept
     source = EndpointSource(url, ServerClock(), timeout=timeout, ca_file=ca_file, sleep=slept.append)

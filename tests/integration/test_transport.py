@@ -20,7 +20,7 @@ from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.network import sockets as network
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.vault.transport import Answer, OutdatedError, Transport, TransportError
+from vault_plugin.vault.transport import OutdatedError, Response, Transport, TransportError
 
 
 class Asker:
@@ -35,7 +35,7 @@ class Asker:
         self._closing.callback(made.close)
         return made
 
-    def ask(self, *addresses: str, seconds: float = 5, tls: dict[str, str] | None = None) -> Answer:
+    def ask(self, *addresses: str, seconds: float = 5, tls: dict[str, str] | None = None) -> Response:
         return self.transport(*addresses, **(tls or {})).request(
             "GET", "/v1/sys/seal-status", {}, None, Deadline(seconds)
         )
@@ -333,7 +333,7 @@ def test_a_request_that_no_longer_holds_is_not_sent_again(bao: Vault, asker: Ask
         proxy.answer(lambda _: True, 429, when="before", times=2)
         transport = asker.transport(proxy.address)
 
-        def ask() -> Answer:
+        def ask() -> Response:
             return transport.request(
                 "GET", "/v1/sys/seal-status", {}, None, Deadline(5), in_time=lambda: next(still)
             )

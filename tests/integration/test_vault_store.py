@@ -25,7 +25,7 @@ from vault_plugin.timing.clock import ServerClock, parse_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import Stored
+from vault_plugin.tokens.stored import StoredToken
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.record import MANAGED_BY, to_data
 from vault_plugin.vault.store import VaultStore
@@ -60,12 +60,12 @@ def bench(bao: Vault) -> Iterator[Bench]:
         yield Bench(bao, bao.mount("v2"), closing)
 
 
-def put(store: VaultStore, made: Token, identity: Identity = ACME) -> Stored:
+def put(store: VaultStore, made: Token, identity: Identity = ACME) -> StoredToken:
     slot = store.read(identity, made.kind, Deadline(20))
     return store.write(identity, made, "7.8.9", slot, Deadline(20))
 
 
-def early(stored: Stored) -> float:
+def early(stored: StoredToken) -> float:
     """How many seconds before its JWT's end Vault will drop it."""
     return stored.token.expires_at - (parse_rfc3339(stored.ref.deletion_time) or 0)
 
@@ -229,7 +229,7 @@ def test_a_life_that_another_writer_set_meanwhile_is_set_right(bench: Bench) -> 
 def test_8_writers_on_one_path_end_with_a_token_that_ends_in_time(bench: Bench) -> None:
     lives = [60, 120, 300]
 
-    def one(number: int) -> Stored:
+    def one(number: int) -> StoredToken:
         return put(bench.store(), token(at=int(time.time()), life=random.choice(lives), jti=str(number)))
 
     with ThreadPoolExecutor(8) as pool:

@@ -15,9 +15,9 @@ from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyErro
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.names import checked
-from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
 from vault_plugin.vault.record import REJECTED_AT, foreign, rejected_at, stored_at, to_data, without_token
 
 
@@ -63,9 +63,9 @@ def token(
     return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
-def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenPair:
+def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenSet:
     """Both tokens of one minting."""
-    return TokenPair(
+    return TokenSet(
         token(Kind.ACCESS, at=at, life=life, jti=jti, by=by),
         token(Kind.REFRESH, at=at, life=86400, jti=jti, by=by),
         "1",
@@ -109,7 +109,7 @@ class FakeStore:
             raise self.busy
         yield
 
-    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot:
+    def try_writing(self, identity: Identity, kind: Kind, slot: PathState, deadline: Deadline) -> PathState:
         self.tries += 1
         if self.read_only:
             raise self.read_only
@@ -118,30 +118,30 @@ class FakeStore:
     def checks_and_sets(self, deadline: Deadline) -> bool:
         return True
 
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> PathState:
         self.reads += 1
         if self.error:
             raise self.error
         version, data, deletion = self.data.get(identity.path("p", kind), (0, {}, 0.0))
         if not version:
-            return Slot()
+            return PathState()
         if "managed" not in data:
             raise foreign()
         ref = _ref(identity.path("p", kind), version, deletion)
         if deletion <= self.now():
-            return Slot(version)
+            return PathState(version)
         stored = stored_at(ref, data, identity, kind, accept_other_users=self.accept_other_users)
-        return Slot(version, None, stored, rejected_at=rejected_at(data))
+        return PathState(version, None, stored, rejected_at=rejected_at(data))
 
     def write(
         self,
         identity: Identity,
         token: Token,
         release_version: str,
-        slot: Slot,
+        slot: PathState,
         deadline: Deadline,
         age: float = 0.0,
-    ) -> Stored:
+    ) -> StoredToken:
         before, self.before_write = self.before_write, lambda: None
         before()
         if self.read_only:
@@ -156,7 +156,7 @@ class FakeStore:
                 return newest.stored
         return self._put(identity, token, release_version, slot._replace(version=newest.version))
 
-    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+    def repair(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState:
         """Like VaultStore: the same token in a new version, or none if it has expired."""
         self.repairs += 1
         if self.repair_error:
@@ -164,9 +164,9 @@ class FakeStore:
         assert slot.stored
         stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot)
         alive = stored.token.expires_at > self.now()
-        return Slot(slot.version + 1, None, stored if alive else None)
+        return PathState(slot.version + 1, None, stored if alive else None)
 
-    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None:
+    def reject(self, identity: Identity, slot: PathState, deadline: Deadline) -> None:
         if self.read_only:
             raise self.read_only
         path = identity.path("p", Kind.ACCESS)
@@ -180,13 +180,13 @@ class FakeStore:
         version, data, deletion = self.data[identity.path("p", kind)]
         self.data[identity.path("p", kind)] = version, data, deletion + seconds
 
-    def _put(self, identity: Identity, token: Token, release_version: str, slot: Slot) -> Stored:
+    def _put(self, identity: Identity, token: Token, release_version: str, slot: PathState) -> StoredToken:
         """In the version after the slot's."""
         path = identity.path("p", token.kind)
         rejected = slot.rejected_at if slot.newly_rejected(self.now()) else ""
         data = to_data(token, identity, release_version, rejected_at=rejected) | {"managed": "yes"}
         self.data[path] = slot.version + 1, data, token.expires_at
-        return Stored(token, _ref(path, slot.version + 1, token.expires_at), release_version)
+        return StoredToken(token, _ref(path, slot.version + 1, token.expires_at), release_version)
 
     def _is_newer(self, theirs: Token, ours: Token) -> bool:
         valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)
@@ -202,12 +202,12 @@ def _ref(path: str, version: int, deletion: float) -> VaultRef:
 class FakeSource:
     """A source that mints what it is told to, or raises."""
 
-    pairs: list[TokenPair | Exception]
+    pairs: list[TokenSet | Exception]
     mints: int = 0
     meanwhile: Callable[[], object] = lambda: None  # what happens elsewhere during a minting
     fallback: bool | None = None  # what the newest caller said
 
-    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair:
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenSet:
         self.mints += 1
         self.fallback = fallback
         self.meanwhile()
@@ -223,7 +223,7 @@ class FakeReader:
 
     store: FakeStore
 
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         return self.store.read(identity, kind, deadline).stored
 
 

@@ -36,7 +36,7 @@ from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Slot, Stored, VaultRef
+from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
 
 DEADLINE = Deadline(10)
 URL = "https://api.example"
@@ -424,7 +424,7 @@ def test_a_grant_asked_for_a_kind_it_does_not_hold_says_so() -> None:
 
 
 def test_an_empty_slot_says_that_nothing_is_known() -> None:
-    assert Slot() == Slot(version=0, life=None, stored=None)
+    assert PathState() == PathState(version=0, life=None, stored=None)
 
 
 def test_ensure_needs_one_read_for_a_good_token_and_no_look_at_its_refresh_token() -> None:
@@ -745,16 +745,16 @@ def test_a_stored_token_lives_no_longer_than_its_age_allows() -> None:
     ref = VaultRef("kv", "p", 1, None, format_rfc3339(NOW))
     for seconds, left in [(0, 12), (5, 7), (12, None), (20, None)]:
         world.clock.time = NOW + seconds
-        grant = world.broker._granted([Stored(made, ref)], "vault", stale=False)
+        grant = world.broker._granted([StoredToken(made, ref)], "vault", stale=False)
         assert (grant and grant.shortest_ttl) == left
-        assert (world.broker._fresh([Stored(made, ref)]) is not None) == (seconds <= 6)
+        assert (world.broker._fresh([StoredToken(made, ref)]) is not None) == (seconds <= 6)
 
 
 def test_the_clock_of_the_endpoint_does_not_age_what_is_in_vault() -> None:
     world = World()
     world.broker._now = lambda: NOW + 3600.0  # as the endpoint's answer to another request said
     made = token(at=NOW + 3600, life=900)
-    stored = Stored(made, VaultRef("kv", "p", 1, None, format_rfc3339(NOW)))
+    stored = StoredToken(made, VaultRef("kv", "p", 1, None, format_rfc3339(NOW)))
     grant = world.broker._granted([stored], "vault", stale=False)
     assert grant is not None
     assert grant.shortest_ttl == 900
@@ -934,7 +934,7 @@ def test_a_rejection_that_vault_does_not_take_is_told() -> None:
 
 def test_a_date_of_rejection_far_from_now_does_not_keep_others_from_counting() -> None:
     for ahead in (-3600, 3600):
-        slot = Slot(rejected_at=format_rfc3339(NOW + ahead))
+        slot = PathState(rejected_at=format_rfc3339(NOW + ahead))
         assert not slot.newly_rejected(NOW)
     for odd in ("", "yesterday", "2026-09-21"):
-        assert not Slot(rejected_at=odd).newly_rejected(NOW)
+        assert not PathState(rejected_at=odd).newly_rejected(NOW)

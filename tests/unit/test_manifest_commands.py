@@ -23,7 +23,7 @@ from support.waiting import until
 from vault_plugin import cli
 from vault_plugin.broker import Grant, Held
 from vault_plugin.bulk import service
-from vault_plugin.bulk.sync import Done as Told
+from vault_plugin.bulk.sync import SyncResult as Told
 from vault_plugin.bulk.targets import Outcome
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command

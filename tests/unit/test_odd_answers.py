@@ -24,13 +24,13 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Slot
+from vault_plugin.tokens.stored import PathState
 from vault_plugin.vault import schema as answers
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.record import MANAGED_BY
 from vault_plugin.vault.store import VaultStore
-from vault_plugin.vault.transport import Answer, Transport
+from vault_plugin.vault.transport import Response, Transport
 
 FUZZ = settings(suppress_health_check=list(HealthCheck))
 
@@ -137,11 +137,11 @@ class Scripted(Transport):
 
     def _exchange(
         self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
-    ) -> Answer:
+    ) -> Response:
         for text in headers.values():  # as http.client does it, whose complaint is an internal error
             assert not set("\r\n") & set(str(text).replace("\n ", ""))
         status, found, content = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
-        return Answer(status, message(found), content, time.monotonic())
+        return Response(status, message(found), content, time.monotonic())
 
 
 REPLY = st.tuples(STATUSES, HEADERS, BODIES)
@@ -196,7 +196,7 @@ def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
     made = store(FOUND_MOUNT, (204, {}, b""), one, other)
-    documented(lambda: made.write(ACME, TOKEN, "1", Slot(), Deadline(0.005)))
+    documented(lambda: made.write(ACME, TOKEN, "1", PathState(), Deadline(0.005)))
 
 
 @FUZZ

@@ -12,7 +12,7 @@ from vault_plugin.errors import ForeignSecretError
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import Stored, VaultRef
+from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.vault.record import (
     MANAGED_BY,
     from_data,
@@ -238,9 +238,9 @@ def test_a_version_is_overdue_if_it_is_deleted_after_its_jwt_expires(
     assert VaultRef("kv", "p", 1, deletion).overdue(read()) == pytest.approx(overdue, abs=1.5e-6)
 
 
-def stored(created: int | None, **claims: Any) -> Stored:
+def stored(created: int | None, **claims: Any) -> StoredToken:
     text = None if created is None else format_rfc3339(created)
-    return Stored(read(**claims), VaultRef("kv", "p", 1, None, text))
+    return StoredToken(read(**claims), VaultRef("kv", "p", 1, None, text))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,6 @@ def stored(created: int | None, **claims: Any) -> Stored:
     ],
 )
 def test_what_is_left_of_a_life_is_the_smaller_of_two(
-    one: Stored, now: float, vault_now: float, left: float
+    one: StoredToken, now: float, vault_now: float, left: float
 ) -> None:
     assert one.left(now, vault_now) == pytest.approx(left, abs=1e-3)

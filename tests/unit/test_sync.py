@@ -12,7 +12,7 @@ from support.fakes import NOW, Slots, token
 from vault_plugin.broker import Grant, Held
 from vault_plugin.bulk import sync
 from vault_plugin.bulk.outage import Gate, Turn
-from vault_plugin.bulk.sync import Done, Sync
+from vault_plugin.bulk.sync import Sync, SyncResult
 from vault_plugin.bulk.targets import Outcome
 from vault_plugin.errors import (
     KlearstackVaultError,
@@ -72,7 +72,7 @@ class Run:
 
     def __init__(self, targets: FakeTargets | None = None, **how: Any) -> None:
         self.targets = targets or FakeTargets()
-        self.told: list[Done] = []
+        self.told: list[SyncResult] = []
         self.sync = Sync(self.targets, self.told.append, **{"concurrency": 1} | how)  # type: ignore[arg-type]
 
     def over(self, count: int) -> "Run":
@@ -147,7 +147,7 @@ def test_so_many_at_a_time_and_no_more() -> None:
 def test_one_at_a_time_is_told() -> None:
     talking = threading.Lock()
 
-    def tell(done: Done) -> None:
+    def tell(done: SyncResult) -> None:
         assert talking.acquire(blocking=False), "two spoke at the same time"
         threading.Event().wait(0.001)
         talking.release()
@@ -272,9 +272,9 @@ def test_entries_that_fail_end_the_run_and_are_nobodys_failure() -> None:
 
 
 def test_a_report_that_cannot_be_written_ends_the_run() -> None:
-    told: list[Done] = []
+    told: list[SyncResult] = []
 
-    def tell(done: Done) -> None:
+    def tell(done: SyncResult) -> None:
         told.append(done)
         if len(told) == 3:
             raise WriteError("The disk is full.")
@@ -291,7 +291,7 @@ def test_when_nothing_can_be_told_any_more_no_other_thread_begins_anything() -> 
             assert one._stopping.wait(PATIENCE)
         return outcome("minted")
 
-    def tell(done: Done) -> None:
+    def tell(done: SyncResult) -> None:
         raise WriteError("The disk is full.")
 
     targets = FakeTargets(becomes)

@@ -17,9 +17,9 @@ from vault_plugin.manifest.row import Row
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.throttle import Throttle
-from vault_plugin.tokens.jwt import Kind, TokenPair
+from vault_plugin.tokens.jwt import Kind, TokenSet
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Slot
+from vault_plugin.tokens.stored import PathState
 
 ENVIRON = {
     "KLEARSTACK_URL": "https://api.example",
@@ -256,7 +256,7 @@ class ReadOnly(FakeStore):
 class World:
     """Vaults a, b and c, and what is in them."""
 
-    def __init__(self, *stores: type[FakeStore], minted: TokenPair | Exception | None = None) -> None:
+    def __init__(self, *stores: type[FakeStore], minted: TokenSet | Exception | None = None) -> None:
         self.clock = FakeClock()
         self.source = FakeSource([minted or pair(jti="minted")])
         self.stores = [store(self.clock.now) for store in stores]
@@ -280,7 +280,7 @@ class World:
 
     def keep(self, number: int, *, life: int = 900, jti: str = "kept") -> None:
         for kind in Kind:
-            self.stores[number].write(ACME, token(kind, life=life, jti=jti), "1", Slot(), Deadline(10))
+            self.stores[number].write(ACME, token(kind, life=life, jti=jti), "1", PathState(), Deadline(10))
 
     @property
     def held(self) -> list[list[str | None]]:

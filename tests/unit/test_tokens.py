@@ -18,7 +18,7 @@ from support.texts import ANY_TEXT, ASCII, CHARACTERS, TEXTS
 
 from vault_plugin.errors import TokenError
 from vault_plugin.timing.clock import MAX_DATE
-from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.secret import Secret
 
 UNREADABLE = "The access token is no JWT with a readable `exp`."
@@ -104,7 +104,7 @@ def shown(secret: Secret) -> list[str]:
         repr([secret, (secret, {"key": secret})]),
         repr(token),
         str(token),
-        repr(TokenPair(token, token, "")),
+        repr(TokenSet(token, token, "")),
         logging.LogRecord("", 0, "", 0, "%s %r", (secret, token), None).getMessage(),
         "".join(traceback.format_exception(ValueError(secret, token))),
         *map(failure, attempts),
@@ -401,11 +401,11 @@ def test_newer_is_who_was_issued_later_then_who_lives_longer() -> None:
 
 def test_neither_a_token_nor_a_pair_can_be_changed() -> None:
     token = dated(1)
-    for one, name in ((token, "expires_at"), (TokenPair(token, token, ""), "access")):
+    for one, name in ((token, "expires_at"), (TokenSet(token, token, ""), "access")):
         with pytest.raises(AttributeError):
             setattr(one, name, 2)
 
 
 def test_a_pair_lists_both_its_tokens() -> None:
     access, refresh = dated(1), dated(2)
-    assert TokenPair(access, refresh, "7.8.9").tokens == (access, refresh)
+    assert TokenSet(access, refresh, "7.8.9").tokens == (access, refresh)

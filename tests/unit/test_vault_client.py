@@ -14,17 +14,17 @@ from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.vault.client import YOUNG, VaultClient
-from vault_plugin.vault.transport import Answer, LastWordError, Transport, TransportError
+from vault_plugin.vault.transport import LastWordError, Response, Transport, TransportError
 
 LOGIN = "/v1/auth/approle/login"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
 UNKNOWN = {"errors": ["permission denied"]}  # the token, that is
 
 
-def answer(status: int, body: object) -> Answer:
+def answer(status: int, body: object) -> Response:
     headers = http.client.HTTPMessage()
     headers["Content-Type"] = "application/json"
-    return Answer(status, headers, json.dumps(body).encode(), time.monotonic())
+    return Response(status, headers, json.dumps(body).encode(), time.monotonic())
 
 
 class Vault:
@@ -32,7 +32,7 @@ class Vault:
 
     gap = 0.0
 
-    def __init__(self, *replies: Answer, other: Answer | TransportError | None = None) -> None:
+    def __init__(self, *replies: Response, other: Response | TransportError | None = None) -> None:
         self.logins: list[StoreError] = []  # what the next ones fail with
         self.before_answer: Callable[[], None] = lambda: None
         self.asked_once: list[tuple[str, str, dict[str, str]]] = []
@@ -49,9 +49,9 @@ class Vault:
         body: bytes | None,
         deadline: Deadline,
         *,
-        is_settled: Callable[[Answer], bool],
+        is_settled: Callable[[Response], bool],
         **_limits: object,
-    ) -> Answer:
+    ) -> Response:
         self.paths.append(path)
         if path == LOGIN:
             if self.logins:
@@ -66,9 +66,9 @@ class Vault:
 
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
-    ) -> Answer:
+    ) -> Response:
         self.asked_once.append((method, path, dict(headers)))
-        if isinstance(self._other, Answer):
+        if isinstance(self._other, Response):
             return self._other
         raise self._other or TransportError("no answer")
 

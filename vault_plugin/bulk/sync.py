@@ -19,7 +19,7 @@ GRACE = 3.0  # seconds that what is in flight has to finish when the run is stop
 Result = Literal["fresh", "minted", "copied", "would_mint", "failed"]
 
 
-class Done(NamedTuple):
+class SyncResult(NamedTuple):
     """What became of one identity. `expires_at` is Unix seconds."""
 
     entry: Entry
@@ -64,7 +64,7 @@ class Sync:
     def __init__(
         self,
         targets: Targets,
-        tell: Callable[[Done], None],
+        tell: Callable[[SyncResult], None],
         *,
         concurrency: int,
         rate: float | None = None,
@@ -118,7 +118,7 @@ class Sync:
         with self._lock:
             for entry in self._in_flight.values():
                 late = BusyError("It was in flight when the run was stopped.", hint="Run again.")
-                self._count(Done(entry, "failed", error=late))
+                self._count(SyncResult(entry, "failed", error=late))
             self._in_flight.clear()  # whoever ends after this is not heard
             if self._failure is None:
                 self._fail_the_waiting()
@@ -132,7 +132,7 @@ class Sync:
         if error is not None and failed:
             self.outage, self.waited = error, len(failed)
             for one in failed:
-                self._count(Done(one.entry, "failed", error=error, outage=True))
+                self._count(SyncResult(one.entry, "failed", error=error, outage=True))
         self._waiting.clear()
 
     def _work(self, entries: Iterator[Entry]) -> None:
@@ -186,7 +186,7 @@ class Sync:
             return _Pending(entry)
         return self._waiting.popleft() if turn is not Turn.CONFIRM and self._waiting else None
 
-    def _one(self, one: _Pending, turn: Turn) -> tuple[Done | None, _Pending | None]:
+    def _one(self, one: _Pending, turn: Turn) -> tuple[SyncResult | None, _Pending | None]:
         """What became of it; or its next turn, if an outage kept it from being done."""
         entry = one.entry
         with self._targets.slot(self._stopping) as admitted:
@@ -212,36 +212,36 @@ class Sync:
         if not self._check and turn is not Turn.CONFIRM:
             self._gate.release(turn)
 
-    def _confirmed(self, entry: Entry) -> Done | None:
+    def _confirmed(self, entry: Entry) -> SyncResult | None:
         """Its token, if that needs no mint; None also where this cannot be found out now."""
         try:
             found = self._targets.check(entry.identity, repair=True)
         except KlearstackVaultError as exc:
-            return None if scope_of(exc) is Scope.VAULT else Done(entry, "failed", error=exc)
+            return None if scope_of(exc) is Scope.VAULT else SyncResult(entry, "failed", error=exc)
         except Exception as exc:  # noqa: BLE001  as below
-            return Done(entry, "failed", error=bug(exc))
-        return _done(entry, found) if found else None
+            return SyncResult(entry, "failed", error=bug(exc))
+        return _result_of(entry, found) if found else None
 
-    def _result(self, entry: Entry, turn: Turn) -> Done | None:
+    def _result(self, entry: Entry, turn: Turn) -> SyncResult | None:
         try:
             if self._check:
                 found = self._targets.check(entry.identity)
-                return _done(entry, found) if found else Done(entry, "would_mint")
+                return _result_of(entry, found) if found else SyncResult(entry, "would_mint")
             if self._rate_limiter is not None:
                 # The wait comes before the lock: nobody shall wait for one who waits.
                 if found := self._targets.check(entry.identity, repair=True):
-                    return _done(entry, found)
+                    return _result_of(entry, found)
                 self._rate_limiter.acquire()
                 if self._stopping.is_set():
                     return None
             cautious = turn is Turn.PROBE or self._gate.cautious
-            return _done(entry, self._targets.ensure(entry.identity, cautious=cautious))
+            return _result_of(entry, self._targets.ensure(entry.identity, cautious=cautious))
         except KlearstackVaultError as exc:
-            return Done(entry, "failed", error=exc)
+            return SyncResult(entry, "failed", error=exc)
         except Exception as exc:  # noqa: BLE001  one identity's bug is not the others'
-            return Done(entry, "failed", error=bug(exc))
+            return SyncResult(entry, "failed", error=bug(exc))
 
-    def _count(self, done: Done) -> None:
+    def _count(self, done: SyncResult) -> None:
         self.counts[done.result] += 1
         self._in_a_row = self._in_a_row + 1 if done.error and not done.outage else 0
         if self._in_a_row == self._stop_after and self._stop_after:
@@ -253,5 +253,5 @@ class Sync:
         self._stopping.set()
 
 
-def _done(entry: Entry, outcome: Outcome) -> Done:
-    return Done(entry, outcome.result, outcome.grant.access.token.expires_at)
+def _result_of(entry: Entry, outcome: Outcome) -> SyncResult:
+    return SyncResult(entry, outcome.result, outcome.grant.access.token.expires_at)

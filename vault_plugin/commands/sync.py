@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from vault_plugin.bulk.sync import Done, Sync
+from vault_plugin.bulk.sync import Sync, SyncResult
 from vault_plugin.bulk.targets import connect_all
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
 from vault_plugin.commands.options import identities, log_to_stderr, print_out, settings_options
@@ -133,7 +133,7 @@ class _Failures:
 
 
 @contextmanager
-def _telling(report: Output | None, progress: Progress) -> Iterator[Callable[[Done], None]]:
+def _telling(report: Output | None, progress: Progress) -> Iterator[Callable[[SyncResult], None]]:
     """What hears of each identity: the report, the line of progress, and at the end whoever reads of the failures."""
     failures = _Failures()
     with ExitStack() as stack:
@@ -141,7 +141,7 @@ def _telling(report: Output | None, progress: Progress) -> Iterator[Callable[[Do
         write = None if report is None else stack.enter_context(report.lines())
         stack.callback(progress.end)
 
-        def tell(done: Done) -> None:
+        def tell(done: SyncResult) -> None:
             if write is not None:
                 write(json.dumps(done.describe()).encode() + b"\n")
             if done.error is not None and not done.outage:

@@ -20,14 +20,14 @@ from vault_plugin.errors import Failure, SourceBusyError, SourceError, TokenErro
 from vault_plugin.failures import error_of, missing_parameter
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.network.peer import Cause, Peer
-from vault_plugin.network.responses import SPEAKS_TLS, Response, cut_short
+from vault_plugin.network.responses import SPEAKS_TLS, CompleteResponse, cut_short
 from vault_plugin.network.sockets import Tls, within
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
 from vault_plugin.timing.backoff import full_jitter, retry_after
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind, Token, TokenPair
+from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.wording import named
 
 MAX_BODY = 64 * 1024  # bytes; a pair of tokens has about 500
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 class _Connection(urllib3.connection.HTTPConnection):
     """A connection of ours for urllib3, which asks `peer` for it. TLS is there already."""
 
-    response_class = Response
+    response_class = CompleteResponse
     debuglevel = (
         0  # with another one, which a program may set for all connections, http.client prints what is sent
     )
@@ -125,7 +125,7 @@ class EndpointSource:
         self._sleep = sleep
         self._idle: list[_Adapter] = []  # as many as there were callers at a time
 
-    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenPair:
+    def obtain(self, identity: Identity, deadline: Deadline, *, fallback: bool = False) -> TokenSet:
         """Mint a pair of tokens. `fallback`: the caller has a stored token to use if this fails.
 
         Raises SourceRefusedError, SourceSettingsError, ParameterMissingError, SourceProtocolError and TokenError at
@@ -149,7 +149,7 @@ class EndpointSource:
                 _log.info("%s Trying again in %.2f s", exc, pause)
                 self._sleep(pause)
 
-    def _ask_in_time(self, identity: Identity, deadline: Deadline) -> TokenPair:
+    def _ask_in_time(self, identity: Identity, deadline: Deadline) -> TokenSet:
         """One request, given up after the timeout or at the deadline, whatever the endpoint sends."""
         left = deadline.left()
         if not left:
@@ -173,7 +173,7 @@ class EndpointSource:
         while self._idle:
             self._idle.pop().close()
 
-    def _ask(self, adapter: _Adapter, identity: Identity) -> TokenPair:
+    def _ask(self, adapter: _Adapter, identity: Identity) -> TokenSet:
         sent = time.monotonic()
         try:
             with self._post(adapter, identity) as response:
@@ -229,7 +229,7 @@ class EndpointSource:
             raise requests.exceptions.ConnectionError
         return body
 
-    def _pair(self, body: bytes, identity: Identity) -> TokenPair:
+    def _pair(self, body: bytes, identity: Identity) -> TokenSet:
         if len(body) > MAX_BODY:
             raise self._error("too_long")
         try:
@@ -247,7 +247,7 @@ class EndpointSource:
             "minted: an access token for %d s, a refresh token for %d s", access.ttl(now), refresh.ttl(now)
         )
         version = answer.get("release_version")
-        return TokenPair(access, refresh, str(version) if isinstance(version, str | int | float) else "")
+        return TokenSet(access, refresh, str(version) if isinstance(version, str | int | float) else "")
 
     def _must_name(self, identity: Identity, *tokens: Token) -> None:
         """Raise UserMismatchError if the tokens are another user's, or warn of it if that is accepted."""

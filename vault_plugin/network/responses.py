@@ -18,7 +18,7 @@ class WrongSchemeError(OSError):
     """The server speaks the other one of `http://` and `https://`: which one, and what to use."""
 
 
-class Response(http.client.HTTPResponse):
+class CompleteResponse(http.client.HTTPResponse):
     """A response whose headers are whole, after any interim ones.
 
     http.client takes the end of the connection for the end of the headers, and 103 for the response itself.

@@ -96,7 +96,7 @@ class Token(NamedTuple):
         return (self.issued_at or 0, self.expires_at) > (other.issued_at or 0, other.expires_at)
 
 
-class TokenPair(NamedTuple):
+class TokenSet(NamedTuple):
     """What one minting gives: both tokens and the version of KlearStack that answered."""
 
     access: Token

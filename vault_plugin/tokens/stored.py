@@ -33,7 +33,7 @@ class VaultRef(NamedTuple):
         return 0.0 if deletion is None else max(0.0, deletion - token.expires_at)
 
 
-class Stored(NamedTuple):
+class StoredToken(NamedTuple):
     """A token that lies in Vault, and the version of KlearStack that minted it."""
 
     token: Token
@@ -60,7 +60,7 @@ class Stored(NamedTuple):
         return self.ref.overdue(self.token)
 
 
-class Slot(NamedTuple):
+class PathState(NamedTuple):
     """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
     gave to that version, the token in it, if there still is one, the issuer that its custom_metadata names, how long
     Vault took to tell (seconds), and when a token was rejected here (RFC 3339; empty if none was).
@@ -68,7 +68,7 @@ class Slot(NamedTuple):
 
     version: int = 0
     life: int | None = None
-    stored: Stored | None = None
+    stored: StoredToken | None = None
     issued_by: str = ""
     took: float = 0.0
     rejected_at: str = ""

@@ -28,7 +28,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.vault import refusals
 from vault_plugin.vault import schema as answers
-from vault_plugin.vault.transport import Answer, LastWordError, Transport, TransportError, always
+from vault_plugin.vault.transport import LastWordError, Response, Transport, TransportError, always
 from vault_plugin.wording import named
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class _UnknownTokenError(StoreRefusedError):
 class _Response:
     """What hvac wants to see of an answer: the few members of requests.Response that it uses."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Response) -> None:
         self.status_code = answer.status
         self.ok = answer.status < 400
         self.headers = answer.headers
@@ -90,7 +90,7 @@ class _Session:
         *,
         repeatable: bool = True,
         in_time: Callable[[], bool] = always,
-        is_settled: Callable[[Answer], bool] = lambda _: False,
+        is_settled: Callable[[Response], bool] = lambda _: False,
     ) -> Iterator[None]:
         """The limits of what this thread sends inside."""
         self._local.limits = deadline, repeatable, in_time, is_settled
@@ -297,7 +297,7 @@ class VaultClient:
         call: Callable[[], T],
         in_time: Callable[[], bool] = always,
         *,
-        is_settled: Callable[[Answer], bool] = lambda _: False,
+        is_settled: Callable[[Response], bool] = lambda _: False,
     ) -> T:
         """Log in if need be, and call; once more with a new login if the old one has ended or may have too old a policy."""
         with self._alone(deadline):
@@ -376,7 +376,7 @@ class VaultClient:
     def _log_in(self, settings: Settings, deadline: Deadline) -> None:
         errors: list[str] = []
 
-        def is_settled(answer: Answer) -> bool:
+        def is_settled(answer: Response) -> bool:
             errors[:] = _errors(answer)
             return _is_about_the_request(errors)
 
@@ -463,7 +463,7 @@ class VaultClient:
             ) from None
 
 
-def _errors(answer: Answer) -> list[str]:
+def _errors(answer: Response) -> list[str]:
     """What Vault lists as errors; nothing where it lists none."""
     try:
         errors = answers.refusal(answer.body)["errors"]

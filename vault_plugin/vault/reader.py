@@ -8,7 +8,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import Stored, VaultRef
+from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.vault import schema as answers
 from vault_plugin.vault.record import described, is_ours, stored_at
 from vault_plugin.vault.transport import Transport, TransportError
@@ -38,7 +38,7 @@ class WarmReader:
         # The mount's KV versions to try: one more GET on a miss spares asking which it is.
         self._versions: tuple[int, ...] = (2, 1)
 
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         """The stored token, dead or alive, or None. Raises nothing but bugs."""
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
         headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
@@ -67,7 +67,7 @@ class WarmReader:
 
 def _stored(
     answer: Any, version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
-) -> Stored | None:
+) -> StoredToken | None:
     data = answers.secret_v2(answer) if version == 2 else answers.secret_v1(answer)
     if data is not None and version == 2:
         metadata = data["metadata"]

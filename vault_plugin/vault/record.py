@@ -8,7 +8,7 @@ from vault_plugin.errors import ForeignSecretError, TokenError
 from vault_plugin.timing.clock import format_rfc3339, parse_rfc3339
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import Stored, VaultRef
+from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.wording import named
 
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
@@ -19,7 +19,7 @@ REJECTED_AT = (
 MAX_MARK = 512  # bytes; the longest value that custom_metadata takes
 
 
-def described(stored: Stored | None) -> str:
+def described(stored: StoredToken | None) -> str:
     """For the log: what a read has found, without the token."""
     if stored is None:
         return "no token"
@@ -89,10 +89,10 @@ def stored_at(
     kind: Kind,
     *,
     accept_other_users: bool = False,
-) -> Stored | None:
+) -> StoredToken | None:
     """The same with its place. Raises ForeignSecretError."""
     token = from_data(data, identity, kind, accept_other_users=accept_other_users)
-    return Stored(token, ref, _text(data.get("release_version"))) if token else None
+    return StoredToken(token, ref, _text(data.get("release_version"))) if token else None
 
 
 def _text(value: object, odd: str = "") -> str:

@@ -18,7 +18,7 @@ from vault_plugin.timing.clock import ServerClock, format_rfc3339, parse_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import REJECTED_EVERY, Slot, Stored, VaultRef
+from vault_plugin.tokens.stored import REJECTED_EVERY, PathState, StoredToken, VaultRef
 from vault_plugin.vault.client import CasMismatchError, VaultClient
 from vault_plugin.vault.lifetime import Landing, ResponseTimes, fits, landing, plan
 from vault_plugin.vault.record import (
@@ -87,7 +87,7 @@ class VaultStore:
                 self.read(identity, Kind.ACCESS, deadline.half())
             yield
 
-    def try_writing(self, identity: Identity, kind: Kind, slot: Slot, deadline: Deadline) -> Slot:
+    def try_writing(self, identity: Identity, kind: Kind, slot: PathState, deadline: Deadline) -> PathState:
         """Find out whether a token could be stored where `slot` was read, before one is minted; the slot as it is then.
 
         That writes the path's metadata, which deletes nothing and changes no life. KV v1 has none: there nothing is
@@ -99,7 +99,7 @@ class VaultStore:
         self._client.set_metadata(ref.mount, ref.path, slot.life or 1, marks_of(slot.issued_by), deadline)
         return slot
 
-    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Slot:
+    def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> PathState:
         """What is stored, with what a later `write` needs to know of it.
 
         Raises ForeignSecretError if the path is somebody else's, StoreError and its branches if Vault fails.
@@ -114,13 +114,13 @@ class VaultStore:
 
     def _slot_of(
         self, version: int, ref: VaultRef, answer: dict[str, Any] | None, identity: Identity, kind: Kind
-    ) -> Slot:
+    ) -> PathState:
         if answer is None:
-            return Slot()
+            return PathState()
         try:
             if version == 1:
                 stored = self._stored_at(ref, answer, identity, kind)
-                return Slot(stored=stored, rejected_at=rejected_at(answer))
+                return PathState(stored=stored, rejected_at=rejected_at(answer))
             metadata, data = answer["metadata"], answer["data"]
             if not is_ours(metadata):
                 raise foreign()
@@ -135,10 +135,10 @@ class VaultStore:
         identity: Identity,
         token: Token,
         release_version: str,
-        slot: Slot,
+        slot: PathState,
         deadline: Deadline,
         age: float = 0.0,
-    ) -> Stored:
+    ) -> StoredToken:
         """Store a token where `slot` was read before it was minted, `age` seconds ago; what is stored at the end.
 
         That is somebody else's token if theirs came first, or is newer. Raises ForeignSecretError; TokenError if the
@@ -148,7 +148,7 @@ class VaultStore:
             return slot.stored
         task = self._task(identity, token, release_version, slot, deadline, age)
         if self._kv_version(deadline) == 1:
-            return self._write_v1(task, Stored(token, task.ref, release_version), slot)
+            return self._write_v1(task, StoredToken(token, task.ref, release_version), slot)
         landed = self._settled(task, slot).stored
         if landed is None:
             raise TokenError(
@@ -157,7 +157,7 @@ class VaultStore:
             )
         return landed
 
-    def repair(self, identity: Identity, slot: Slot, deadline: Deadline) -> Slot:
+    def repair(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState:
         """Have Vault delete in time what it keeps beyond its JWT's `exp`, by a new version; what is there then.
 
         A token too old for that is overwritten by a version without one. Raises StoreError and its branches.
@@ -170,7 +170,7 @@ class VaultStore:
         _log.info("Vault: %s/%s: deleted too late by %.1f s", task.ref.mount, task.ref.path, stored.overdue)
         return self._settled(task, slot._replace(life=None))
 
-    def reject(self, identity: Identity, slot: Slot, deadline: Deadline) -> None:
+    def reject(self, identity: Identity, slot: PathState, deadline: Deadline) -> None:
         """Remove the access token that was read into `slot`, by a version without one, which says when that was.
 
         Nothing is done within REJECTED_EVERY seconds after the last time, or if another token came first. Raises StoreError
@@ -193,7 +193,7 @@ class VaultStore:
         identity: Identity,
         token: Token,
         release_version: str,
-        slot: Slot,
+        slot: PathState,
         deadline: Deadline,
         age: float,
     ) -> _Task:
@@ -209,7 +209,7 @@ class VaultStore:
             deadline,
         )
 
-    def _settled(self, task: _Task, slot: Slot) -> Slot:
+    def _settled(self, task: _Task, slot: PathState) -> PathState:
         """What KV v2 holds at the end: this token, deleted in time; another that came first; or none, if it is too old.
 
         `slot.stored` is looked at only where it is this token, with an end to be corrected.
@@ -249,7 +249,7 @@ class VaultStore:
         """Seconds until the token expires."""
         return task.end - self._clock.now()
 
-    def _prepared(self, task: _Task, slot: Slot) -> Slot:
+    def _prepared(self, task: _Task, slot: PathState) -> PathState:
         """The slot with a life set that fits, by no request if the one it has still does; without one if none would."""
         issuer = marks(task.token).get(ISSUED_BY, "")
         is_marked = slot.issued_by == issuer
@@ -265,7 +265,7 @@ class VaultStore:
         with task.times.measured():
             self._client.set_metadata(task.ref.mount, task.ref.path, life, marks(task.token), task.deadline)
 
-    def _attempt(self, task: _Task, slot: Slot, life: int) -> Slot | None:
+    def _attempt(self, task: _Task, slot: PathState, life: int) -> PathState | None:
         """One check-and-set write, and what lies there after it: this token, or what was in its way.
 
         None if the life does not fit, as Vault took much longer than predicted, or not as long; or if it no longer fitted
@@ -290,16 +290,16 @@ class VaultStore:
         except CasMismatchError:
             return self.read(task.identity, task.token.kind, task.deadline)
         self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
-        stored = Stored(task.token, ref.of_version(metadata), task.data["release_version"])
+        stored = StoredToken(task.token, ref.of_version(metadata), task.data["release_version"])
         _log.info("wrote %s/%s: %s", ref.mount, ref.path, described(stored))
         return _slot(metadata, task.data, stored)
 
-    def _given_up(self, task: _Task, slot: Slot) -> Slot:
+    def _given_up(self, task: _Task, slot: PathState) -> PathState:
         """What lies there when the token is too old to be written; if Vault would keep it too long, it is overwritten."""
         if task.times.delayed:  # a write that was given up may have been carried out
             slot = self.read(task.identity, task.token.kind, task.deadline)
         if slot.stored is None or slot.stored.token.value != task.token.value:
-            return Slot(slot.version)
+            return PathState(slot.version)
         if _landing(task, slot.stored, slot.life) is not Landing.LATE:
             return slot
         self._set_life(task, 1)
@@ -308,9 +308,9 @@ class VaultStore:
             metadata, _ = self._client.write(ref.mount, ref.path, data, slot.version, task.deadline)
         except CasMismatchError:
             return self.read(task.identity, task.token.kind, task.deadline)
-        return Slot(metadata["version"])
+        return PathState(metadata["version"])
 
-    def _write_v1(self, task: _Task, stored: Stored, slot: Slot) -> Stored:
+    def _write_v1(self, task: _Task, stored: StoredToken, slot: PathState) -> StoredToken:
         # KV v1 has no check-and-set: all that can be done is to look right before.
         theirs = self.read(task.identity, task.token.kind, task.deadline).stored
         if theirs and theirs != slot.stored and self._stands(theirs, task.token):
@@ -322,7 +322,7 @@ class VaultStore:
         _log.info("wrote %s/%s: %s", task.ref.mount, task.ref.path, described(stored))
         return stored
 
-    def _stands(self, theirs: Stored, ours: Token) -> bool:
+    def _stands(self, theirs: StoredToken, ours: Token) -> bool:
         """Whether what came first stays: so that all who race get one token, unless it has grown old meanwhile."""
         now = self._clock.now()
         left = theirs.left(now, now)
@@ -332,7 +332,7 @@ class VaultStore:
             not ours.newer_than(theirs.token) or left >= theirs.token.margin(inf)
         )
 
-    def _outranks(self, theirs: Stored, ours: Token) -> bool:
+    def _outranks(self, theirs: StoredToken, ours: Token) -> bool:
         """Whether what is stored stays, being newer: not if it has expired, is another endpoint's, or misdated."""
         now = self._clock.now()
         valid = theirs.left(now, now) > 0 and theirs.token.is_of(ours.issued_by)
@@ -340,7 +340,7 @@ class VaultStore:
 
     def _stored_at(
         self, ref: VaultRef, data: dict[str, Any], identity: Identity, kind: Kind
-    ) -> Stored | None:
+    ) -> StoredToken | None:
         return stored_at(ref, data, identity, kind, accept_other_users=self._accept_other_users)
 
     def checks_and_sets(self, deadline: Deadline) -> bool:
@@ -353,16 +353,16 @@ class VaultStore:
         return self._version
 
 
-def _landing(task: _Task, stored: Stored, life: int | None) -> Landing:
+def _landing(task: _Task, stored: StoredToken, life: int | None) -> Landing:
     return landing(parse_rfc3339(stored.ref.deletion_time), life, task.end, task.times)
 
 
-def _slot(metadata: dict[str, Any], data: Mapping[str, Any] | None, stored: Stored | None) -> Slot:
+def _slot(metadata: dict[str, Any], data: Mapping[str, Any] | None, stored: StoredToken | None) -> PathState:
     """What KV v2's version metadata and data tell."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
     life = round(deletion - created) if deletion and created else None
     issuer = marked_issuer(metadata)
-    return Slot(metadata["version"], life, stored, issuer, rejected_at=rejected_at(data))
+    return PathState(metadata["version"], life, stored, issuer, rejected_at=rejected_at(data))
 
 
 def _warn_of_limit(given: int | None) -> None:

@@ -19,7 +19,7 @@ from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.failures import CLOCK, DATES
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.network.peer import Cause, LocalPeer, Peer
-from vault_plugin.network.responses import Response, cut_short
+from vault_plugin.network.responses import CompleteResponse, cut_short
 from vault_plugin.network.sockets import Socket, Tls, within
 from vault_plugin.timing.backoff import full_jitter, retry_after
 from vault_plugin.timing.clock import ServerClock
@@ -45,7 +45,7 @@ _HINTS = {
 _log = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """One answer of Vault; `sent` is when the request left (monotonic seconds)."""
 
     status: int
@@ -126,7 +126,7 @@ class _QuotaError(_BusyError):
 class _Connection(http.client.HTTPConnection):
     """Sends a request's head and body at once; http.client makes two writes of it, each of which costs like a read."""
 
-    response_class = Response
+    response_class = CompleteResponse
     debuglevel = 0  # with another one, which a program may set for all connections, it prints the Vault token
 
     def __init__(self, peer: Peer) -> None:
@@ -188,8 +188,8 @@ class Transport:
         *,
         repeatable: bool = True,
         in_time: Callable[[], bool] = always,
-        is_settled: Callable[[Answer], bool] = lambda _: False,
-    ) -> Answer:
+        is_settled: Callable[[Response], bool] = lambda _: False,
+    ) -> Response:
         """Ask until some node gives an answer that stands, or the deadline passes.
 
         A reset, a timeout, a 307 to a dead leader and any 5xx leave open whether the request was carried out: it is
@@ -303,7 +303,7 @@ class Transport:
 
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
-    ) -> Answer:
+    ) -> Response:
         """One request to the current node, without any retry. Raises TransportError if no answer comes."""
         node = self._addresses[self._node]
         all_headers = dict(headers)
@@ -325,7 +325,7 @@ class Transport:
         self._learn(answer, waits_for_index="X-Vault-Index" in all_headers)
         return answer
 
-    def _without_index(self, node: str, path: str, headers: Mapping[str, str]) -> Answer:
+    def _without_index(self, node: str, path: str, headers: Mapping[str, str]) -> Response:
         """The same read without the index, which is dropped if that is what Vault refused: it may be a memo of old."""
         answer = self._exchange(node, "GET", path, dict(headers), None)
         if answer.status != HTTPStatus.BAD_REQUEST:
@@ -333,7 +333,7 @@ class Transport:
             self.index = None
         return answer
 
-    def _learn(self, answer: Answer, *, waits_for_index: bool) -> None:
+    def _learn(self, answer: Response, *, waits_for_index: bool) -> None:
         """Tell the throttle what Vault accepts. Raises TransportError for a standby that lags behind."""
         refused = answer.status == HTTPStatus.TOO_MANY_REQUESTS
         # Vault's standbys answer 412, OpenBao's 429 with an empty list of errors; a quota names itself there.
@@ -357,7 +357,7 @@ class Transport:
 
     def _exchange(
         self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
-    ) -> Answer:
+    ) -> Response:
         connection, reused = self._connection(node)
         sent = time.monotonic()
         try:
@@ -381,7 +381,7 @@ class Transport:
         self._idle[node].append(connection)
         _log.debug("%s %s: %d, %.0f ms", method, path, response.status, 1000 * (time.monotonic() - sent))
         self._peers[node].check(response.status, content)
-        return Answer(response.status, response.headers, content, sent)
+        return Response(response.status, response.headers, content, sent)
 
     def _connection(self, node: str) -> tuple[_Connection, bool]:
         """A connection to the node, and whether it has been used before."""
@@ -401,7 +401,7 @@ class Transport:
         hint = CLOCK if dated else _HINTS.get(failure.cause, "")
         return kind(str(failure), hint, ambiguous=not failure.final, final=failure.final)
 
-    def _stand(self, answer: Answer, node: str, path: str, is_settled: Callable[[Answer], bool]) -> None:
+    def _stand(self, answer: Response, node: str, path: str, is_settled: Callable[[Response], bool]) -> None:
         """Raise TransportError unless the answer is Vault's last word."""
         status = answer.status
         is_page = strangers.is_page(answer.headers, answer.body)
@@ -429,7 +429,7 @@ class Transport:
             reason = strangers.described(status, answer.headers, answer.body)
             raise _MisconfiguredError(reason, strangers.advice(status), final=True)
 
-    def _redirected(self, answer: Answer, node: str, path: str) -> TransportError:
+    def _redirected(self, answer: Response, node: str, path: str) -> TransportError:
         """What a redirect means. It may follow what was carried out: seen of a standby whose forwarding broke."""
         redirect = Redirect.of(answer.status, answer.headers, node, path)
         places = [place_of(address) for address in self._addresses]
