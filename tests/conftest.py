@@ -52,7 +52,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The number of workers: twice that of the cores, since the tests wait more than they compute.
+    """The number of workers: three times that of the cores, since the tests wait more than they compute.
 
     Those of tests/unit only compute, and each worker that is started has to load all of them first.
     """
@@ -60,7 +60,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     only_unit = all(
         (config.invocation_params.dir / arg.split("::")[0]).is_relative_to(unit) for arg in config.args
     )
-    return len(os.sched_getaffinity(0)) * (1 if only_unit else 2)
+    return len(os.sched_getaffinity(0)) * (1 if only_unit else 3)
 
 
 @pytest.fixture(autouse=True)

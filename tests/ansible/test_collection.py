@@ -11,18 +11,9 @@ from support.ansible import CORES, ROOT, TOKEN, Ansible, installed
 from support.cli import World
 from support.collection import (
     Copy,
-    ansible_test,
     copy,
     tarball_of,
 )
-
-TARGETS = ("lookup_token", "module_token")
-
-
-@pytest.fixture
-def mine(ansible: Ansible) -> Copy:
-    """A copy of the collection for this version of ansible-core."""
-    return copy(ansible.programs, ansible.folder)
 
 
 @pytest.fixture(scope="session")
@@ -34,26 +25,6 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 @pytest.fixture(scope="session")
 def tarball(tools: Copy) -> Path:
     return tarball_of(tools)
-
-
-def test_it_passes_its_unit_tests(mine: Copy) -> None:
-    said = ansible_test(mine, "units", "--requirements", "--num-workers", "1")
-    assert " passed in " in said
-    assert "skipped" not in said
-
-
-def test_it_passes_its_integration_tests(mine: Copy, kv2: World) -> None:
-    where = {
-        "ansible_klearstack_url": kv2.endpoint.url,
-        "ansible_klearstack_company_name": "Acme",
-        "ansible_klearstack_vault_addr": kv2.vault.address,
-        "ansible_klearstack_vault_token": kv2.vault.root_token,
-        "ansible_klearstack_mount": kv2.mount,
-    }
-    (mine.place / "tests/integration/integration_config.yml").write_text(json.dumps(where), encoding="utf-8")
-    said = ansible_test(mine, "integration", *TARGETS)
-    assert all(f"Running {target} integration test role" in said for target in TARGETS)
-    assert kv2.endpoint.mints == 3
 
 
 def test_it_can_be_installed_from_its_tarball(tools: Copy, tarball: Path) -> None:
