@@ -20,7 +20,7 @@ from vault_plugin.errors import SettingsError, StoreError
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = """
 import sys, urllib.request
-from vault_plugin.embedded import openbao
+from vault_plugin.demo.embedded import openbao
 try:
     with openbao() as server:
         try:

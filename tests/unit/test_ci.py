@@ -84,7 +84,7 @@ def test_in_gitlab_no_file_of_variables_is_made_by_output(monkeypatch: pytest.Mo
 
 REDIRECTED = """
 import os, subprocess, sys
-from vault_plugin.ci import check
+from vault_plugin.output.ci import check
 from vault_plugin.errors import UsageError
 before = os.dup(1)
 for to, form, gitlab in (

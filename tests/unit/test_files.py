@@ -272,7 +272,7 @@ WRITE = """
 import logging, sys
 from pathlib import Path
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.files import holds, must_be_creatable, open_private, write_file, PRIVATE
+from vault_plugin.output.private_files import holds, must_be_creatable, open_private, write_file, PRIVATE
 logging.basicConfig(format="%(message)s")
 path = Path(sys.argv[1])
 must_be_creatable(path)

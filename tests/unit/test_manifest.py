@@ -554,7 +554,7 @@ def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:
 
 READ_STDIN = """
 from vault_plugin.errors import SettingsError
-from vault_plugin.manifest import rewindable
+from vault_plugin.manifest.model import rewindable
 try:
     with rewindable("-") as file:
         file.seek(0)

@@ -206,8 +206,8 @@ def test_a_pipe_without_a_reader_is_told() -> None:
 SHELL = """
 import sys
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.outputs import Output
-from vault_plugin.retry import Deadline
+from vault_plugin.output.destination import Output
+from vault_plugin.timing.deadline import Deadline
 try:
     Output(sys.argv[1]).write("CANARY", Deadline(30))
 except KlearstackVaultError as exc:
@@ -313,9 +313,9 @@ def test_devices_and_descriptors_may_be_appended_to_and_nothing_else(tmp_path: P
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from vault_plugin import temporary
-from vault_plugin.outputs import Output
-from vault_plugin.retry import Deadline
+from vault_plugin.output import temporary
+from vault_plugin.output.destination import Output
+from vault_plugin.timing.deadline import Deadline
 
 def fsync(_):
     print("written", flush=True)

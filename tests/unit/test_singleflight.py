@@ -28,7 +28,7 @@ PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
 HOLDER = """
 import sys, time
-from vault_plugin.retry import Deadline
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.singleflight import SingleFlight
 
 with SingleFlight(sys.argv[1]).turn("key", Deadline(30)) as turn:
@@ -38,7 +38,7 @@ with SingleFlight(sys.argv[1]).turn("key", Deadline(30)) as turn:
 """
 WAITER = """
 import sys, time
-from vault_plugin.retry import Deadline
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.singleflight import SingleFlight
 
 def sleep(seconds):

@@ -14,7 +14,7 @@ from support.series import series
 from vault_plugin.errors import QueryError, WriteError
 from vault_plugin.output import streams
 
-INSTALLED = "from vault_plugin import streams; streams.install(); import sys, os; "
+INSTALLED = "from vault_plugin.output import streams; streams.install(); import sys, os; "
 PRINTERS = [("--version",), ("--help",), ("get", "--help"), ("watch", "-h"), ("simulate", "--fault", "list")]
 # They need a standard output, and say so before anything else is looked at.
 TALKERS = [

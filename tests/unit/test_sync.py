@@ -305,10 +305,10 @@ def test_when_nothing_can_be_told_any_more_no_other_thread_begins_anything() -> 
 # Rate, and check
 
 
-class CountingPace:
-    """A pace that takes no time, and what it did."""
+class CountingRateLimiter:
+    """A rate limiter that takes no time, and what it did."""
 
-    made: list["CountingPace"]
+    made: list["CountingRateLimiter"]
 
     def __init__(self, rate: float, sleep: Callable[[float], object]) -> None:
         self.rate = rate
@@ -317,20 +317,20 @@ class CountingPace:
         self.meanwhile: Callable[[], object] = lambda: None
         self.made.append(self)
 
-    def wait(self) -> None:
+    def acquire(self) -> None:
         self.waits += 1
         self.meanwhile()
 
 
 @pytest.fixture
-def paces(monkeypatch: pytest.MonkeyPatch) -> list[CountingPace]:
-    CountingPace.made = []
-    monkeypatch.setattr(sync, "Pace", CountingPace)
-    return CountingPace.made
+def paces(monkeypatch: pytest.MonkeyPatch) -> list[CountingRateLimiter]:
+    CountingRateLimiter.made = []
+    monkeypatch.setattr(sync, "RateLimiter", CountingRateLimiter)
+    return CountingRateLimiter.made
 
 
 def test_with_a_rate_a_good_token_waits_for_nobody_and_any_other_waits_before_the_lock(
-    paces: list[CountingPace],
+    paces: list[CountingRateLimiter],
 ) -> None:
     run = Run(rate=5.0)
     run.targets.fresh = {0, 2}
@@ -349,12 +349,14 @@ def test_with_a_rate_a_good_token_waits_for_nobody_and_any_other_waits_before_th
     assert run.told[0].expires_at == NOW + 800
 
 
-def test_without_a_rate_there_is_no_pace_and_one_request_less(paces: list[CountingPace]) -> None:
+def test_without_a_rate_there_is_no_pace_and_one_request_less(paces: list[CountingRateLimiter]) -> None:
     run = Run().over(2)
     assert (paces, run.targets.asked) == ([], [("ensure", 0), ("ensure", 1)])
 
 
-def test_whoever_waits_for_the_pace_when_the_run_is_stopped_mints_no_more(paces: list[CountingPace]) -> None:
+def test_whoever_waits_for_the_pace_when_the_run_is_stopped_mints_no_more(
+    paces: list[CountingRateLimiter],
+) -> None:
     run = Run(rate=1.0)
 
     def stopped() -> None:
@@ -367,7 +369,7 @@ def test_whoever_waits_for_the_pace_when_the_run_is_stopped_mints_no_more(paces:
     assert (run.told, run.sync.counts.total()) == ([], 0)  # it is left for another run
 
 
-def test_a_wait_for_the_pace_ends_with_the_run(paces: list[CountingPace]) -> None:
+def test_a_wait_for_the_pace_ends_with_the_run(paces: list[CountingRateLimiter]) -> None:
     run = Run(rate=0.001)
     run.sync._stopping.set()
     paces[0].sleep(PATIENCE * 1000)  # returns
@@ -379,7 +381,7 @@ def test_a_real_pace_is_kept() -> None:
 
 @pytest.mark.parametrize("rate", [None, 1.0])
 def test_a_check_only_reads_and_says_what_would_be_minted(
-    rate: float | None, paces: list[CountingPace]
+    rate: float | None, paces: list[CountingRateLimiter]
 ) -> None:
     run = Run(check=True, rate=rate)
     run.targets.fresh = {1}

@@ -19,8 +19,8 @@ from vault_plugin.output.token_files import TokenFiles
 PATIENCE = 30
 HOLDER = """
 import sys, time
-from vault_plugin import files as private_files
-from vault_plugin import token_files
+from vault_plugin.output import private_files
+from vault_plugin.output import token_files
 token_files.MEMORY = sys.argv[1]
 with token_files.TokenFiles({"TOKEN": "CANARY"}) as files:
     print(files.paths["TOKEN"], flush=True)
