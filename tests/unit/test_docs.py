@@ -1,5 +1,6 @@
 """README and docs/ say what the code does. Run this file to write their generated tables again."""
 
+import ast
 import re
 import sys
 import tomllib
@@ -169,6 +170,33 @@ def test_the_project_has_one_address() -> None:
 def test_the_source_distribution_has_all_pages_and_what_they_link_to() -> None:
     included = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert [page for page in PAGES if page.partition("/")[0] not in included] == []
+
+
+def messages() -> str:
+    """All texts in the package's code, a line each; `*` where a value stands."""
+    found = []
+    for path in (ROOT / "vault_plugin").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_each_message_of_the_page_on_troubleshooting_is_one_of_the_code() -> None:
+    rows = re.findall(r"^\| (`.*?`) \| [^|]+ \| [^|]+ \|$", read("docs/troubleshooting.md"), re.MULTILINE)
+    assert len(rows) > 40
+    said = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    code = messages()
+    assert [text for text in said if text not in code] == []
+
+
+def test_tls_writes_its_keys_where_sslkeylogfile_says_as_security_md_warns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with within(Deadline(60)):
+        assert Tls(None).context().keylog_filename == str(tmp_path / "keys")
+    assert "`SSLKEYLOGFILE`" in read("SECURITY.md")
 
 
 def anchors(page: str) -> set[str]:
