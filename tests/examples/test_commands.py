@@ -98,12 +98,15 @@ def prepared(world: World, folder: Path) -> dict[str, str]:
         (programs / name).chmod(0o755)
     for name in ("vault", "bao"):
         (programs / name).symlink_to(binary())
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").chmod(0o755)
     (folder / "upload.sh").write_text(UPLOAD)
     (folder / "upload.sh").chmod(0o755)
     shutil.copytree(ROOT / "examples", folder / "examples")
     for manifest in (folder / "examples").glob("manifest.*"):
         manifest.write_text(manifest.read_text().replace("/run/klearstack", f"{folder}/klearstack"))
-    shutil.copytree(ROOT / "tests/unit", folder / "tests/unit", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("docs", "tests/support", "tests/unit"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     policy = "\n".join(re.findall(r'^path "secret/.*$', read("docs/storage.md"), re.MULTILINE))
     world.vault.admin.sys.create_or_update_policy("klearstack", policy)
     made = world.vault.admin.auth.token.create(policies=["klearstack"], no_default_policy=True, ttl="1h")

@@ -18,7 +18,9 @@ from support.pages import COLLECTION, PAGES, ROOT, block, blocks, read
 
 from vault_plugin import cli
 from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.network import Tls, within
 from vault_plugin.protocols import VERSIONS
+from vault_plugin.retry import Deadline
 from vault_plugin.settings import Origin, Settings
 
 REPOSITORY = "https://github.com/klearstack/klearstack-vault"
@@ -173,12 +175,11 @@ def test_the_source_distribution_has_all_pages_and_what_they_link_to() -> None:
 
 
 def messages() -> str:
-    """All texts in the package's code, a line each; `*` where a value stands."""
-    found = []
+    """All texts in the package's code, one after the other."""
+    found: list[str] = []
     for path in (ROOT / "vault_plugin").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        found += [one.value for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return "\n".join(found)
 
 
@@ -204,7 +205,8 @@ def anchors(page: str) -> set[str]:
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
     )
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    named = re.findall(r'<a name="(\w+)">', read(page))
+    return {*named, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -212,7 +214,7 @@ def test_each_link_leads_somewhere(page: str) -> None:
     folder = (ROOT / page).parent
     wrong = []
     for link in re.findall(r"\]\(([^)\s]+)\)|<(https:[^>\s]+)>", re.sub(r"`[^`\n]*`", "", read(page))):
-        place, _, anchor = "".join(link).partition("#")
+        place, _, anchor = "".join(link).replace("\\_", "_").partition("#")
         own = re.fullmatch(rf"{REPOSITORY}(?:/(?:blob|tree)/main/(.*))?", place)
         if place.startswith("https:") and not own:
             continue
