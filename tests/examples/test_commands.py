@@ -142,7 +142,7 @@ def with_our_servers(text: str, world: World, folder: Path) -> str:
 def run(script: str, environ: Mapping[str, str], folder: Path) -> tuple[int, str]:
     """The exit code of a shell, and all that it wrote; nothing that it started is left."""
     with subprocess.Popen(
-        ["sh", "-euxc", script],
+        ["bash", "-euxo", "pipefail", "-c", script],
         cwd=folder,
         env=environ,
         stdin=subprocess.DEVNULL,
