@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.cli import World, kept
 from support.oidc import Platform
-from support.pages import PAGES, ROOT, blocks, read
+from support.pages import PAGES, ROOT, blocks, policy, read
 from support.ports import own_port
 
 from vault_plugin.embedded import binary
@@ -107,8 +107,7 @@ def prepared(world: World, folder: Path) -> dict[str, str]:
         manifest.write_text(manifest.read_text().replace("/run/klearstack", f"{folder}/klearstack"))
     for part in ("docs", "tests/support", "tests/unit"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    policy = "\n".join(re.findall(r'^path "secret/.*$', read("docs/storage.md"), re.MULTILINE))
-    world.vault.admin.sys.create_or_update_policy("klearstack", policy)
+    world.vault.admin.sys.create_or_update_policy("klearstack", policy(read("docs/storage.md")))
     made = world.vault.admin.auth.token.create(policies=["klearstack"], no_default_policy=True, ttl="1h")
     (folder / "secrets/vault-token").write_text(made["auth"]["client_token"])
     (folder / "home/.vault-token").write_text(world.vault.root_token)

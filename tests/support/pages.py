@@ -45,6 +45,12 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(page, found["note"] or "", found["language"], found["text"])
 
 
+def policy(text: str) -> str:
+    """The policy in that text that all of them show."""
+    (found,) = re.findall(r"policy write klearstack - <<'HCL'\n(.*?)^HCL$", text, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
 def block(page: str, start: str) -> str:
     """The text of the one block of a page that begins so."""
     (found,) = [one.text for one in blocks(page) if one.text.startswith(start)]
