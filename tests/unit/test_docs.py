@@ -233,6 +233,25 @@ def test_each_block_has_a_language_that_some_test_knows() -> None:
     assert {one.language for page in PAGES for one in blocks(page)} <= known
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_each_fence_begins_or_ends_a_block_that_tests_see(page: str) -> None:
+    assert len(re.findall(r"```|~~~", read(page))) == 2 * len(list(blocks(page)))
+
+
+def test_each_command_and_each_option_of_its_own_is_documented() -> None:
+    context = click.Context(cli.cli)
+    commands = {name: cli.cli.get_command(context, name) for name in cli.cli.list_commands(context)}
+    page, all_pages = read("docs/commands.md"), "".join(map(read, PAGES))
+    missing = []
+    for name, command in commands.items():
+        assert command is not None
+        if not command.hidden:
+            options = [param.opts[-1] for param in command.params if isinstance(param, click.Option)]
+            missing += [name] * (f"`{name}`" not in page)
+            missing += [option for option in options if f"`{option}" not in all_pages and option not in page]
+    assert missing == []
+
+
 def test_each_block_of_yaml_is_yaml() -> None:
     found = [one for page in PAGES for one in blocks(page) if one.language == "yaml"]
     assert found

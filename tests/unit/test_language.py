@@ -48,7 +48,7 @@ def texts() -> list[str]:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix in _KINDS and "__pycache__" not in path.parts
     }
-    return sorted(found | set(PAGES))
+    return sorted(found | {*PAGES, f"{COLLECTION}/galaxy.yml"})
 
 
 def sentences(text: str) -> str:
