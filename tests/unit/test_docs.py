@@ -57,6 +57,7 @@ def choices(names: tuple[str, ...]) -> str:
 
 def errors() -> Iterator[type[KlearstackVaultError]]:
     """Each class of errors that has a meaning of its own, by exit code."""
+    commands()  # or their modules, some of which have errors, might not be loaded
     found = [KlearstackVaultError]
     for kind in found:
         found += kind.__subclasses__()
@@ -75,12 +76,17 @@ def exit_codes_table() -> str:
     )
 
 
+def commands() -> dict[str, click.Command]:
+    """All commands that users may call, by their names."""
+    context = click.Context(cli.cli)
+    found = {name: cli.cli.get_command(context, name) for name in cli.cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None and not command.hidden}
+
+
 def options_table(name: str) -> str:
     """The options of a command, but for those of settings.md."""
-    command = cli.cli.get_command(click.Context(cli.cli), name)
-    assert command is not None
     rows = ["| option | meaning |", "|---|---|"]
-    for param in command.params:
+    for param in commands()[name].params:
         if not isinstance(param, click.Option) or type(param).__name__ == "SettingOption":
             continue
         value = "" if param.is_flag or param.count or not param.metavar else f" {param.metavar}"
@@ -239,16 +245,12 @@ def test_each_fence_begins_or_ends_a_block_that_tests_see(page: str) -> None:
 
 
 def test_each_command_and_each_option_of_its_own_is_documented() -> None:
-    context = click.Context(cli.cli)
-    commands = {name: cli.cli.get_command(context, name) for name in cli.cli.list_commands(context)}
     page, all_pages = read("docs/commands.md"), "".join(map(read, PAGES))
     missing = []
-    for name, command in commands.items():
-        assert command is not None
-        if not command.hidden:
-            options = [param.opts[-1] for param in command.params if isinstance(param, click.Option)]
-            missing += [name] * (f"`{name}`" not in page)
-            missing += [option for option in options if f"`{option}" not in all_pages and option not in page]
+    for name, command in commands().items():
+        options = [param.opts[-1] for param in command.params if isinstance(param, click.Option)]
+        missing += [name] * (f"`{name}`" not in page)
+        missing += [option for option in options if f"`{option}" not in all_pages and option not in page]
     assert missing == []
 
 
