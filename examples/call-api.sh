@@ -1,6 +1,6 @@
 #!/bin/sh
 # Call the KlearStack API: examples/call-api.sh /PATH [more for curl]
-# The token goes from one process to the other through a pipe; no argument, file or log ever holds it.
+# The token passes from one process to the other through a pipe: no argument, file or log contains it.
 set -eu
 path=$1
 shift

@@ -40,11 +40,12 @@ class KlearstackVaultError(Exception):
     """What failed and where, in one line; `hint` says what to do next.
 
     Settings are marked in both (see wording.py): `str` and `hint` are in the words of the face that shows them. `code` is
-    stable and machine-readable.
+    stable and machine-readable; `meaning` is what the documented table of exit codes says of the class.
     """
 
     exit_code: ClassVar[int] = 70
     code: ClassVar[str] = "internal"
+    meaning: ClassVar[str] = "internal error: please report it"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -81,16 +82,19 @@ def bug(exc: Exception) -> KlearstackVaultError:
 class UsageError(KlearstackVaultError):
     exit_code = 64
     code = "usage"
+    meaning = "usage error"
 
 
 class QueryError(KlearstackVaultError):
     exit_code = 76
     code = "query_invalid"
+    meaning = "the query of Terraform, Kubernetes, Bazel or git is invalid, or standard input is closed"
 
 
 class SettingsError(KlearstackVaultError):
     exit_code = 78
     code = "settings"
+    meaning = "a setting is missing or invalid, or the manifest is; no request was sent"
     settings: frozenset[str] = (
         frozenset()
     )  # which of them are missing or wrong, as far as it is about settings
@@ -100,26 +104,34 @@ class SettingsError(KlearstackVaultError):
 class TokenError(KlearstackVaultError):
     exit_code = 65
     code = "token_invalid"
+    meaning = (
+        "the endpoint's token is not a JWT, has expired, has the wrong type or wrong dates, or "
+        "expires before it can be stored"
+    )
 
 
 class UserMismatchError(TokenError):
     exit_code = 65
     code = "user_mismatch"
+    meaning = "the endpoint's token names another user than the one asked for"
 
 
 class OutputError(KlearstackVaultError):
     exit_code = 73
     code = "output_not_created"
+    meaning = "an output file, a lock file or a listening address cannot be created"
 
 
 class WriteError(OutputError):
     exit_code = 74
     code = "output_not_written"
+    meaning = "standard output or an output file cannot be written"
 
 
 class BusyError(KlearstackVaultError):
     exit_code = 75
     code = "busy"
+    meaning = "another process held the lock until the deadline, or the lock folder did not respond"
 
 
 class Failure(NamedTuple):
@@ -137,38 +149,45 @@ class Failure(NamedTuple):
 class SourceError(KlearstackVaultError):
     exit_code = 69
     code = "endpoint_unavailable"
+    meaning = "the endpoint is not reachable, did not respond in time, or answered 5xx after retries"
     failure: Failure | None = None  # what it is made of
 
 
 class SourceBusyError(SourceError):
     exit_code = 75
     code = "endpoint_busy"
+    meaning = "the endpoint's rate limit (429)"
     retry_after: float = 0.0  # seconds, as the endpoint's `Retry-After` says
 
 
 class SourceSettingsError(SourceError):
     exit_code = 78
     code = "endpoint_settings"
+    meaning = "the endpoint's TLS certificate does not verify, or the scheme is wrong (`http://`, `https://`)"
 
 
 class SourceProtocolError(SourceError):
     exit_code = 76
     code = "endpoint_protocol"
+    meaning = "the endpoint's response is not JSON with two tokens"
 
 
 class SourceRefusedError(SourceError):
     exit_code = 77
     code = "endpoint_refused"
+    meaning = "the endpoint rejected the request (4xx or a redirect)"
 
 
 class ParameterMissingError(SourceError):
     exit_code = 78
     code = "endpoint_parameter_missing"
+    meaning = "the endpoint reports a missing parameter"
 
 
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
+    meaning = "Vault is not reachable, is sealed, did not respond in time, or answered 5xx after retries"
     unrepeatable: bool = False  # whether the request may have been carried out, and must not be sent again
     for_all: bool | None = None  # whether it would meet every identity; None: as the class says
 
@@ -176,28 +195,37 @@ class StoreError(KlearstackVaultError):
 class StoreBusyError(StoreError):
     exit_code = 75
     code = "vault_busy"
+    meaning = "Vault's rate limit (429)"
 
 
 class StoreSettingsError(StoreError):
     exit_code = 78
     code = "vault_settings"
+    meaning = (
+        "Vault's TLS certificate does not verify, the scheme is wrong (`http://`, `https://`), or the server "
+        "is not Vault"
+    )
 
 
 class StoreRefusedError(StoreError):
     exit_code = 77
     code = "vault_refused"
+    meaning = "Vault rejected the request (400, 403, 404) or the login"
 
 
 class MountMissingError(StoreError):
     exit_code = 78
     code = "vault_mount_missing"
+    meaning = "no KV secrets engine is mounted there"
 
 
 class ForeignSecretError(StoreError):
     exit_code = 78
     code = "vault_path_taken"
+    meaning = "the Vault path holds a secret that klearstack-vault does not manage; it was not overwritten"
 
 
 class OtherEndpointError(ForeignSecretError):
     exit_code = 78
     code = "vault_other_endpoint"
+    meaning = "the Vault path holds a valid token that another endpoint issued; it was not overwritten"

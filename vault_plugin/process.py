@@ -35,11 +35,13 @@ class NotRunError(KlearstackVaultError):
 
     exit_code = 126
     code = "command_not_run"
+    meaning = "`exec`: the command cannot be run"
 
 
 class NotFoundError(NotRunError):
     exit_code = 127
     code = "command_not_found"
+    meaning = "`exec`: the command does not exist"
 
 
 def run(

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Let the pipelines of one repository log in to Vault by their ID tokens: for Vault's administrator, once.
+# Allow the pipelines of one repository to log in to Vault with their ID tokens. Vault's administrator runs this once.
 #
 #   vault login ...
 #   GITHUB_REPOSITORY_ID=123456789 ./vault-setup.sh    # gh api repos/OWNER/NAME --jq .id
 #   GITLAB_PROJECT_ID=4711 ./vault-setup.sh            # on the project's first page
 #
-# Ids, because a name may be given up and registered by somebody else. A GitHub Enterprise Server or a GitLab of your
-# own is named by ISSUER, and its CA, if it is no public one, by the file ISSUER_CA. With `bao` it works the same.
+# By id, because another user can register a name that was given up. ISSUER names a GitHub Enterprise Server or a GitLab of
+# your own, and the file ISSUER_CA its CA if that is not public. It works the same with `bao`.
 set -eu
 
 # allow MOUNT ISSUER CLAIM ID: only protected branches and tags, so that no pull request can change what runs.

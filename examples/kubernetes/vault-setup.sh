@@ -1,12 +1,12 @@
 #!/bin/sh
-# Let the service account klearstack-vault of one namespace log in to Vault: for Vault's administrator, once.
+# Allow the service account klearstack-vault of one namespace to log in to Vault. Vault's administrator runs this once.
 #
 #   vault login ...
 #   NAMESPACE=klearstack ./vault-setup.sh
 #
-# That is for a Vault inside of the cluster. For one outside, KUBERNETES_HOST and the file KUBERNETES_CA name the
+# This is for a Vault in the cluster. For one outside, KUBERNETES_HOST and the file KUBERNETES_CA name the
 # cluster's API, and the file REVIEWER_JWT holds the token of a service account with the role system:auth-delegator.
-# With `bao` it works the same.
+# It works the same with `bao`.
 set -eu
 : "${NAMESPACE:?}"
 

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Let the service log in to Vault by AppRole: for Vault's administrator, once.
+# Allow the service to log in to Vault with AppRole. Vault's administrator runs this once.
 #
 #   vault login ...
 #   ./vault-setup.sh
 #
-# It writes the files role-id and secret-id into the current folder, mode 0600. With `bao` it works the same.
+# It writes the files role-id and secret-id into the current folder, mode 0600. It works the same with `bao`.
 set -eu
 umask 077
 
@@ -14,7 +14,7 @@ path "secret/metadata/klearstack/*" { capabilities = ["create", "update"] }
 HCL
 
 vault auth list -format=json | grep -q '"approle/"' || vault auth enable approle
-# No secret_id_num_uses and no secret_id_ttl: the service logs in again and again, as long as it runs.
+# No secret_id_num_uses and no secret_id_ttl: the service logs in repeatedly while it runs.
 vault write auth/approle/role/klearstack token_policies=klearstack token_ttl=15m
 vault read -field=role_id auth/approle/role/klearstack/role-id >role-id
 vault write -force -field=secret_id auth/approle/role/klearstack/secret-id >secret-id

@@ -4,12 +4,10 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 # Each file below examples/, and where it is run or checked.
-LINKS = "examples/test_every_example.py::test_the_links_of_a_readme_lead_somewhere"
+PAGES = "examples/test_commands.py::test_each_block_of_the_shell_is_run_or_says_why_not"
 PLAYS = "ansible/test_examples.py::test_the_examples_call_the_api_with_one_token_for_all_hosts_and_show_none"
 MODULE = "terraform/test_modules.py::test_the_modules_own_tests_pass"
 SCHEMA = "examples/test_schemas.py::test_an_example_passes_its_checker_and_a_spoilt_one_does_not"
@@ -19,19 +17,19 @@ WITH_VAULT = (
     "terraform/test_modules.py::test_with_vault_runs_with_four_variables_and_its_policy_from_plan_to_destroy"
 )
 TESTED = {
-    "ansible/README.md": LINKS,
+    "ansible/README.md": PAGES,
     "ansible/execution-environment.yml": SCHEMA,
     "ansible/group_vars/all.yml": PLAYS,
     "ansible/inventory.yml": PLAYS,
     "ansible/with-lookup.yml": PLAYS,
     "ansible/with-task.yml": PLAYS,
     "call-api.sh": "integration/test_examples.py::test_call_api",
-    "ci/README.md": LINKS,
+    "ci/README.md": PAGES,
     "ci/github-actions.yml": "examples/test_github_actions.py::test_a_job_masks_its_token_before_its_program_runs_and_shows_no_id",
     "ci/gitlab-ci.yml": "examples/test_gitlab_ci.py::test_the_parallel_job_mints_each_token_once_and_leaves_none_out",
     "ci/vault-setup.sh": "examples/test_gitlab_ci.py::test_another_ref_or_project_gets_nothing",
     "kubernetes/Dockerfile": "examples/test_dockerfile.py::test_the_image_is_nobody_and_the_pod_syncs_in_it",
-    "kubernetes/README.md": LINKS,
+    "kubernetes/README.md": PAGES,
     "kubernetes/config.yaml": PODS,
     "kubernetes/cronjob.yaml": "examples/test_kubernetes.py::test_the_pod_of_the_cronjob_does_all_alone_and_nothing_twice",
     "kubernetes/job.yaml": PODS,
@@ -87,11 +85,3 @@ def test_what_an_example_pins_it_pins_by_digest() -> None:
     found = [one for each in pins for one in each]
     assert len(found) == 7  # two actions; the images of GitLab, Docker and Ansible, two of Kubernetes
     assert [one for one in found if not re.search(r"@(sha256:[0-9a-f]{64}|[0-9a-f]{40})$", one)] == []
-
-
-@pytest.mark.parametrize("name", sorted(name for name in TESTED if name.endswith(".md")))
-def test_the_links_of_a_readme_lead_somewhere(name: str) -> None:
-    text = (EXAMPLES / name).read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https:)([^)#]+)", text)
-    assert [link for link in links if not (EXAMPLES / name).parent.joinpath(link).exists()] == []
-    assert links or "terraform/modules" in name

@@ -2,13 +2,13 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.cli import World, kept
+from support.pages import block
 from support.vault import Vault
 
 from vault_plugin.demo.embedded import binary
@@ -42,8 +42,7 @@ def path(tmp_path: Path) -> str:
 
 
 def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
-    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    example = re.findall(r"```sh\n(export .*?)```", text, flags=re.DOTALL)[0]
+    example = block("README.md", "export ")
     assert len(example.splitlines()) - example.splitlines().count("") <= 8
     (tmp_path / "token").write_text(bao.root_token)
     with Simulator() as endpoint:
@@ -51,7 +50,7 @@ def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
             "https://api.example.com": endpoint.url,
             "https://vault.example.com:8200": bao.address,
             "/run/secrets/vault-token": str(tmp_path / "token"),
-            '"$KLEARSTACK_URL/..."': f"-sS {endpoint.url}/simulator/stats",
+            '"$KLEARSTACK_URL/..."': f"{endpoint.url}/simulator/stats",
             "vault kv get": f"VAULT_TOKEN={bao.root_token} vault kv get",
         }.items():
             example = example.replace(theirs, ours)
@@ -70,11 +69,10 @@ def test_the_readmes_example(bao: Vault, tmp_path: Path, path: str) -> None:
     assert endpoint.issued[1] in rest  # what Vault's own command shows
 
 
-def test_the_readmes_commands_of_exec_find_the_token_in_their_variables(
+def test_the_documented_commands_of_exec_find_the_token_in_their_variables(
     kv2: World, tmp_path: Path, path: str
 ) -> None:
-    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```sh\n(klearstack-vault exec .*?)```", text, flags=re.DOTALL)
+    example = block("docs/commands.md", "klearstack-vault exec ")
     script = (
         '#!/bin/sh\ncat ${2:+"$2"} </dev/null\necho "$KLEARSTACK_ACCESS_TOKEN $KLEARSTACK_TOKEN_EXPIRATION"\n'
     )

@@ -1,4 +1,4 @@
-"""What becomes of each answer the endpoint may give: the table of the README's exit codes, on a real HTTP server."""
+"""What becomes of each answer the endpoint may give: the exit codes of docs/errors.md, on a real HTTP server."""
 
 import http.server
 import json

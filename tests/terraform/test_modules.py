@@ -218,7 +218,7 @@ def test_with_vault_says_that_the_token_expired_and_can_be_destroyed_nevertheles
     done = root.run("apply", "saved.tfplan", check=False)
     assert done.returncode == 1
     said = " ".join(done.stderr.replace("│", " ").split())
-    assert "The access token is gone from Vault (it expired at 20" in said
+    assert "The access token is no longer in Vault (it expired at 20" in said
     assert vault.read(mount, COPY) is None
     root.run("apply", "-auto-approve")
     assert vault.read(mount, COPY) == {"token": root.world.endpoint.issued[3]}

@@ -58,9 +58,9 @@ def test_exit_codes_and_codes_are_the_promised_ones() -> None:
     assert {error.__name__: (error.exit_code, error.code) for error in tree()} == PROMISED
 
 
-def test_each_class_says_its_own_code() -> None:
+def test_each_class_has_a_code_and_a_meaning_of_its_own() -> None:
     for error in tree():
-        assert {"exit_code", "code"} <= vars(error).keys()
+        assert {"exit_code", "code", "meaning"} <= vars(error).keys()
     assert len({error.code for error in tree()}) == len(tree())
 
 

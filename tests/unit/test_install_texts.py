@@ -56,8 +56,12 @@ def readers() -> list[Path]:
     """All texts that people read, and all code that tells them something."""
     kinds = {".md", ".rst", ".py", ".yml", ".yaml", ".txt", ".tf", ".sh", ".service", ".hcl", ""}
     places = [
-        ROOT / "README.md",
-        *(one for folder in ("ansible", "examples", "vault_plugin") for one in (ROOT / folder).rglob("*")),
+        *ROOT.glob("*.md"),
+        *(
+            one
+            for folder in ("ansible", "docs", "examples", "vault_plugin")
+            for one in (ROOT / folder).rglob("*")
+        ),
     ]
     return [one for one in places if one.suffix in kinds and one.is_file() and "LICENSES" not in one.parts]
 

@@ -89,11 +89,11 @@ def test_the_metrics_keep_to_the_conventions_of_prometheus() -> None:
             assert (family.type, family.name.endswith("_timestamp_seconds")) == ("gauge", True)
 
 
-def test_the_readme_names_each_metric_and_its_alert_rule_one_of_them() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_docs_name_each_metric_and_their_alert_rule_one_of_them() -> None:
+    page = (Path(__file__).parents[2] / "docs/manifests.md").read_text(encoding="utf-8")
     names = {sample.name for family in _Stats(counted()).collect() for sample in family.samples}
-    assert set(re.findall(r"klearstack_vault_\w+_(?:total|seconds)", readme)) == names
-    assert "expr: klearstack_vault_token_expiry_timestamp_seconds - time() <" in readme
+    assert set(re.findall(r"klearstack_vault_\w+_(?:total|seconds)", page)) == names
+    assert "expr: klearstack_vault_token_expiry_timestamp_seconds - time() <" in page
 
 
 def test_what_is_shown_goes_by_what_is_counted_then() -> None:

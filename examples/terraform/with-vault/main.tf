@@ -70,7 +70,7 @@ resource "vault_kv_secret_v2" "copy" {
   lifecycle {
     precondition {
       condition     = local.token != null
-      error_message = "The access token is gone from Vault (it expired at ${data.external.klearstack.result.access_expires_at}). Run terraform plan again."
+      error_message = "The access token is no longer in Vault (it expired at ${data.external.klearstack.result.access_expires_at}). Run terraform plan again."
     }
   }
 }

@@ -1,5 +1,5 @@
-# Runs in every plan and destroy. It reads Vault, and mints only if a token is missing or near its end; its answer does
-# not change as long as the stored tokens are good, so that a second plan is empty.
+# Runs in every plan and destroy. It reads Vault, and mints only if a token is missing or about to expire; its result does
+# not change as long as the stored tokens are valid, so that a second plan is empty.
 data "external" "token" {
   program = var.command
 

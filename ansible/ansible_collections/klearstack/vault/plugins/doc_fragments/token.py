@@ -102,7 +102,7 @@ options:
     choices: [access, refresh, both]
     default: access
   renew:
-    description: Mint, even if the stored one is still good. A lookup does so at each evaluation.
+    description: Mint even if the stored token is valid. A lookup does so at each evaluation.
     type: bool
     default: false
 notes:

@@ -12,8 +12,8 @@ author: The klearstack-vault authors (@klearstack-vault)
 version_added: 0.1.0
 short_description: A KlearStack API token, read from Vault or minted once
 description:
-  - Returns a KlearStack API token that lives. While the one in Vault's KV engine is good, it is read from there.
-    Otherwise one is minted, stored until its JWT expires, and returned; whoever asks meanwhile gets the same.
+  - Returns a valid KlearStack API token. If Vault's KV engine has one, it is read from there. Otherwise a new one is requested
+    (minted), stored until its JWT expires, and returned; callers that ask at the same time get the same one.
   - Vault is HashiCorp Vault or OpenBao here, not Ansible Vault.
 extends_documentation_fragment:
   - klearstack.vault.token
@@ -28,7 +28,7 @@ options:
     type: str
 notes:
   - The lookup runs on the controller each time its template is evaluated. A variable that holds it is looked up at each use.
-    Each time costs a read of Vault; a mint only if the token there is missing or near its end.
+    Each evaluation costs a read of Vault, and a mint only if the token is missing or about to expire.
   - With C(--check) it only reads Vault, and fails where it would have to mint. It knows nothing of a task's own C(check_mode);
     the module M(klearstack.vault.token) does.
   - The lookup prints no token. The task that takes the token may, so give it C(no_log=true). Loops over tokens print them without it.
@@ -79,7 +79,7 @@ EXAMPLES = r"""
   run_once: true
   no_log: true # with -v the fact would be printed
 
-- name: Say how long it lives
+- name: Show when it expires
   ansible.builtin.debug:
     msg: "The token expires at {{ klearstack_token.expires_at }}."
 

@@ -12,8 +12,8 @@ author: The klearstack-vault authors (@klearstack-vault)
 version_added: 0.1.0
 short_description: Get a KlearStack API token, read from Vault or minted once
 description:
-  - Gets a KlearStack API token that lives. While the one in Vault's KV engine is good, it is read from there.
-    Otherwise one is minted, stored until its JWT expires, and returned; whoever asks meanwhile gets the same.
+  - Gets a valid KlearStack API token. If Vault's KV engine has one, it is read from there. Otherwise a new one is requested
+    (minted), stored until its JWT expires, and returned; callers that ask at the same time get the same one.
   - Runs on the controller, once for each host, or once in all with C(run_once). No host needs Python or a connection.
   - Vault is HashiCorp Vault or OpenBao here, not Ansible Vault.
 extends_documentation_fragment:
@@ -94,7 +94,7 @@ EXAMPLES = r"""
         kind: both
       register: klearstack_tokens
 
-    - name: Get a new token although the stored one is still good
+    - name: Get a new token although the stored one is valid
       klearstack.vault.token:
         user_id: "27"
         renew: true
@@ -211,7 +211,7 @@ msg:
   description: What failed and what to do; in check mode, that a token would be minted.
   type: str
   returned: on failure, and in check mode if a token would be minted
-  sample: "Vault at https://vault.example.com:8200 gives no answer: connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there."
+  sample: "The deadline passed before Vault at https://vault.example.com:8200 could be asked. Give more time with deadline (KLEARSTACK_DEADLINE)."
 error:
   description: The failure, for programs. Holds no secret.
   type: dict
@@ -224,11 +224,11 @@ error:
     message:
       description: What failed.
       type: str
-      sample: "Vault at https://vault.example.com:8200 gives no answer: connection refused."
+      sample: "The deadline passed before Vault at https://vault.example.com:8200 could be asked."
     hint:
       description: What to do.
       type: str
-      sample: Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there.
+      sample: Give more time with deadline (KLEARSTACK_DEADLINE).
     retryable:
       description: Whether the same task may succeed later.
       type: bool

@@ -27,7 +27,7 @@ try:
     from vault_plugin.output.formats import describe, describe_error
     from vault_plugin.settings import Settings
     from vault_plugin.settings.declarations import words
-    from vault_plugin.tokens.jwt import Kind
+    from vault_plugin.tokens import Kind
     from vault_plugin.wording import speaking
 except ImportError:
     connect = None
