@@ -34,7 +34,7 @@ _FOREIGN = (
 )
 _MEASURING = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 # The same examples in each run, so that none fails, or leaves a line uncovered, by chance. .ci/full tries thousands of new ones.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("same", derandomize=True, max_examples=50, deadline=None)
 hypothesis.settings.register_profile("thousands", max_examples=2_000, deadline=None)
 hypothesis.settings.load_profile("same")
 
@@ -52,7 +52,7 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The number of workers: three times that of the cores, since the tests wait more than they compute.
+    """The number of workers: more than there are cores, since the tests wait as much as they compute.
 
     Those of tests/unit only compute, and each worker that is started has to load all of them first.
     """
@@ -60,7 +60,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     only_unit = all(
         (config.invocation_params.dir / arg.split("::")[0]).is_relative_to(unit) for arg in config.args
     )
-    return len(os.sched_getaffinity(0)) * (1 if only_unit else 3)
+    cores = len(os.sched_getaffinity(0))
+    return cores if only_unit else cores * 5 // 2
 
 
 @pytest.fixture(autouse=True)

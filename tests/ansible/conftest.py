@@ -17,7 +17,11 @@ def our_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_wheel(tmp_path_factory)
 
 
-@pytest.fixture(params=CORES)
+def marks(core: str) -> list[pytest.MarkDecorator]:
+    return [] if core in {CORES[0], CORES[-1]} else [pytest.mark.between]
+
+
+@pytest.fixture(params=[pytest.param(core, marks=marks(core)) for core in CORES])
 def ansible(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Ansible:

@@ -120,7 +120,7 @@ class Ansible:
         examples = ROOT / "examples/ansible"
         plays = sorted(str(play) for play in examples.glob("with-*.yml"))
         assert len(plays) == 2
-        turn = -1 if turned != (self.core == "2.18") else 1  # each is the first one on some version
+        turn = -1 if turned != (self.core == CORES[0]) else 1  # each is the first one on some version
         arguments = ("-i", str(examples / "inventory.yml"), "-v", *plays[::turn])
         done = self.run("ansible-playbook", *arguments, env=self.environ(world), cwd=examples)
         assert done.returncode == 0, done.stdout + done.stderr
