@@ -10,7 +10,7 @@ from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, p
 from vault_plugin.errors import KlearstackVaultError, WriteError, bug
 from vault_plugin.outputs import Output
 from vault_plugin.retry import Deadline
-from vault_plugin.settings import Settings
+from vault_plugin.settings import Settings, known_deadline
 from vault_plugin.streams import require_output
 
 
@@ -46,7 +46,7 @@ def get(
         formats.check(form, KINDS[wanted])
         for name in ("user_id", "company_name"):  # in this order, a line each
             if flags[name] == "-":
-                flags[name] = line_of_stdin()
+                flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
         ci.check(form, output)
         if form == "github":
             flags["on_vault_error"] = "fail"  # there is no handing on of a token that is not in Vault

@@ -1,7 +1,6 @@
 """What several commands share: an option for each setting, the log on standard error, standard input and output."""
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import MISSING, Field, fields
@@ -14,12 +13,14 @@ from vault_plugin.commands.usage import SettingOption
 from vault_plugin.environment import without_line_end
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.settings import Origin, Settings
+from vault_plugin.streams import read_line
 from vault_plugin.tokens import Kind
 from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
 ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.source", "vault_plugin.store")
+MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
@@ -102,10 +103,14 @@ def print_out(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def line_of_stdin() -> str:
-    """The next line, as UTF-8. Raises SettingsError if it cannot be read."""
+def line_of_stdin(seconds: float) -> str:
+    """The next line, as UTF-8. Raises SettingsError if it cannot be read, or has no end within so many seconds."""
     try:
-        return without_line_end(sys.stdin.buffer.readline().decode())
+        return without_line_end(read_line(MAX_LINE, seconds).decode())
+    except TimeoutError:
+        raise SettingsError(
+            "A line of standard input did not arrive before the deadline passed.", hint="`-` stands for it."
+        ) from None
     except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
         raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
 
