@@ -14,6 +14,7 @@ from vault_plugin.retry import Deadline
 from vault_plugin.tokens import Kind, Secret, Token, TokenPair
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
+PAUSE = 1.0  # seconds between two tries of a request to Vault, at most
 _USELESS = "none was found with enough lifetime left"
 _log = logging.getLogger(__name__)
 
@@ -378,8 +379,10 @@ class Broker:
                 return grant
             store = self._store()
             # The time for tries that fail is over when it would be without the wait: another one has tried meanwhile.
+            # It gave up when a pause would have outlasted that time, and nobody fills the rest of it with tries.
+            patience = look.left() - (PAUSE if turn.waited else 0.0)
             for kind in kinds:
-                slots[kind] = store.read(identity, kind, deadline.half().patient(look.left()))
+                slots[kind] = store.read(identity, kind, deadline.half().patient(patience))
             will_do = _will_do(_tokens(slots, kinds), renew=renew, outworn=outworn)
             for kind in kinds:
                 slots[kind] = self._repaired(identity, slots[kind], deadline)
