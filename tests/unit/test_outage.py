@@ -315,3 +315,11 @@ def test_a_slow_success_leaves_the_probe_to_another_worker() -> None:
     one.gate.end(slow, None, minted=True)
     assert one.probe(busy()) == 0
     assert one.gate.opens_in == 40
+
+
+def test_what_began_before_a_pause_and_failed_for_another_reason_makes_it_no_longer() -> None:
+    one = Gated()
+    first, second = one.gate.begin(), one.gate.begin()
+    assert one.gate.end(first, busy())
+    assert one.gate.end(second, DOWN)
+    assert one.gate.opens_in == BUSY[0]
