@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 class TokenReader(Protocol):
-    """A quick look that may fail to see: None says nothing."""
+    """A quick look that may fail to see: None says nothing. `blind`: Vault failed at the newest one."""
+
+    blind: bool
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None: ...
 
@@ -445,9 +447,9 @@ class Broker:
     ) -> Grant | None:
         """What the one before us has made of it, by a quick look: fresh tokens, or the endpoint's failure, which is raised.
 
-        None where neither can be seen. What only a mint needs is not loaded for this.
+        None where neither can be seen, or a quick look would not succeed. What only a mint needs is not loaded for this.
         """
-        if self._reader is None:
+        if self._reader is None or self._reader.blind:
             return None
         stored = [self._reader.read(identity, kind, deadline) for kind in kinds]
         if _will_do(stored, renew=renew, outworn=outworn):

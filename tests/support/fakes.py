@@ -233,6 +233,7 @@ class FakeReader:
     """A warm reader over a store."""
 
     store: FakeStore
+    blind: bool = False
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> Stored | None:
         return self.store.read(identity, kind, deadline).stored
