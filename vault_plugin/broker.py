@@ -23,12 +23,15 @@ from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
 from vault_plugin.wording import named
 
 LOCK_SHARE = 0.75  # of what is left: longer than the half that the holder has for the endpoint
+PAUSE = 1.0  # seconds between two tries of a request to Vault, at most
 _USELESS = "none was found with enough lifetime left"
 _log = logging.getLogger(__name__)
 
 
 class TokenReader(Protocol):
-    """A quick look that may fail to see: None says nothing."""
+    """A quick look that may fail to see: None says nothing. `blind`: Vault failed at the newest one."""
+
+    blind: bool
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None: ...
 
@@ -389,8 +392,10 @@ class Broker:
                 return grant
             store = self._store()
             # The time for tries that fail is over when it would be without the wait: another one has tried meanwhile.
+            # It gave up when a pause would have outlasted that time, and nobody fills the rest of it with tries.
+            patience = look.left() - (PAUSE if turn.waited else 0.0)
             for kind in kinds:
-                slots[kind] = store.read(identity, kind, deadline.half().patient(look.left()))
+                slots[kind] = store.read(identity, kind, deadline.half().patient(patience))
             will_do = _will_do(_tokens(slots, kinds), renew=renew, outworn=outworn)
             for kind in kinds:
                 slots[kind] = self._repaired(identity, slots[kind], deadline)
@@ -453,9 +458,9 @@ class Broker:
     ) -> Grant | None:
         """What the one before us has made of it, by a quick look: fresh tokens, or the endpoint's failure, which is raised.
 
-        None where neither can be seen. What only a mint needs is not loaded for this.
+        None where neither can be seen, or a quick look would not succeed. What only a mint needs is not loaded for this.
         """
-        if self._reader is None:
+        if self._reader is None or self._reader.blind:
             return None
         stored = [self._reader.read(identity, kind, deadline) for kind in kinds]
         if _will_do(stored, renew=renew, outworn=outworn):

@@ -164,6 +164,7 @@ def a_name_that_is_not_nfc_is_taken_with_a_warning(world: World) -> Scene:
 
 
 def a_side_that_fails_is_named(world: World) -> Scene:
+    limited = world.vault.policy_token('path "other/*" { capabilities = ["read"] }')
     with FaultProxy(world.vault.address) as sealed, Simulator(fault="401") as refusing:
         sealed.answer(lambda line: True, 503, body=SEALED, when="before", times=99)
         sides: list[tuple[dict[str, Any], str, str]] = [
@@ -171,6 +172,11 @@ def a_side_that_fails_is_named(world: World) -> Scene:
                 {"vault_token": "hvs.wrong"},
                 "vault_refused",
                 "Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
+            ),
+            (
+                {"vault_token": limited, "mount": "missing"},
+                "vault_refused",
+                "or check mount (KLEARSTACK_VAULT_MOUNT): `vault secrets list` shows what is mounted.",
             ),
             (
                 {"vault_addr": sealed.address},

@@ -390,6 +390,29 @@ def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(
     assert not any(one.value.reveal() in caplog.text for one in (old, refresh, new, renewed))
 
 
+def test_a_token_that_was_minted_before_a_rejection_and_stored_after_it_cannot_be_rejected_at_once(
+    room: Room,
+) -> None:
+    room.put(token(at=now()))
+    before = access(room)
+    room.store.reject(ACME, access(room), deadline())
+    new = token(at=now() + 1, jti="2")
+    assert room.store.write(ACME, new, "7.8.9", before, deadline()).token == new
+    room.store.reject(ACME, access(room), deadline())
+    assert room.read() == new
+
+
+def test_what_repairs_an_end_in_vault_keeps_the_mark_of_a_rejection_in_between(room: Room) -> None:
+    old = room.put(token(at=now())).token
+    room.store.reject(ACME, access(room), deadline())
+    new = token(at=now() + 1, jti="2")
+    room.put(new)
+    room.keep_too_long()
+    room.store.repair(ACME, access(room), deadline())
+    room.store.reject(ACME, access(room), deadline())
+    assert room.read() == new != old
+
+
 def test_a_rejection_removes_no_token_that_came_in_between(room: Room) -> None:
     room.put(token(at=now()))
     slot = access(room)

@@ -3,7 +3,6 @@
 import errno
 import http.client
 import http.server
-import io
 import os
 import socket
 import ssl
@@ -158,9 +157,10 @@ def test_a_worker_without_a_living_thread_is_skipped(monkeypatch: pytest.MonkeyP
 
 
 def test_the_query_ends_with_a_non_blocking_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[int] = []
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"query")))
-    monkeypatch.setattr(os, "get_blocking", lambda _: False)
-    monkeypatch.setattr(streams, "_wait", lambda number, _: waits.append(number))
-    assert streams.read_query(100) == b"query"
-    assert waits == [0]
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, b"query")
+    os.close(writing)
+    with os.fdopen(reading, encoding="ascii") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert streams.read_query(100, 60) == b"query"

@@ -4,37 +4,17 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
-from support import notes
 from support.cli import World
 from support.devices import device
 from support.fakes import ACME, jwt
 from support.fault_proxy import FaultProxy
+from support.namespaces import in_namespace
 
 from vault_plugin.settings.values import issuer
 from vault_plugin.singleflight import SingleFlight
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
-
-NAMESPACE = ["unshare", "--mount", "--propagation", "private"]
-
-
-def in_namespace(world: World, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of bash, in which `klearstack` is our command, where its mounts are seen by nobody else."""
-    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode:
-        raise notes.skipped("no mount namespace can be made here", "what is mounted")
-    function = f'klearstack() {{ {sys.executable} -m vault_plugin "$@"; }}'
-    environment = {name: text for name, text in (world.environ | environ).items() if text}
-    return subprocess.run(
-        [*NAMESPACE, "bash", "-c", f"{function}; set -e; {script}"],
-        env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def test_a_device_is_written_to_and_stays_a_device(kv2: World) -> None:

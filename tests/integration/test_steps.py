@@ -1,12 +1,13 @@
 """What -v and -vv log of a call against a real Vault, and what a refusal is called."""
 
+import json
 import logging
 import re
 import threading
 from typing import Any
 
 import pytest
-from support.cli import World
+from support.cli import World, run
 from support.leaks import leaked
 from support.oidc import Platform
 from support.vault import Vault
@@ -129,6 +130,37 @@ def test_a_403_is_named_by_request_and_capability_at_v_alone(
     asked = request_.format(mount=kv2.mount, path="klearstack/Acme/26/(access|refresh)")
     denied = rf"Vault denied {asked}: the policy has to give {capability} there"
     assert any(re.fullmatch(denied, message) for message in caplog.messages), caplog.messages
+
+
+HOST = {"KLEARSTACK_HELPER_HOSTS": "git.example", "KLEARSTACK_VAULT_MOUNT": "missing"}
+IN_QUERY = json.dumps({"user_id": "26", "company_name": "Acme", "mount": "missing"})
+FACES = [
+    (("get", "--mount", "missing"), "", "--mount (KLEARSTACK_VAULT_MOUNT)"),
+    (("helper", "git", "get"), "protocol=https\nhost=git.example\n\n", "--mount (KLEARSTACK_VAULT_MOUNT)"),
+    (("sync", "--mount", "missing", "manifest.csv"), "", "--mount (KLEARSTACK_VAULT_MOUNT)"),
+    (("terraform",), IN_QUERY, "`mount` in the query (KLEARSTACK_VAULT_MOUNT)"),
+]
+
+
+def test_a_mount_that_is_missing_for_a_limited_token_is_named_with_both_remedies_by_each_face(
+    kv2: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vault answers it as it answers for a mount that the token may not see."""
+    monkeypatch.chdir(kv2.home)
+    (kv2.home / "manifest.csv").write_text("user_id\n26\n")
+    limited = kv2.vault.policy_token('path "other/*" { capabilities = ["read"] }')
+    environ = kv2.environ | HOST | {"VAULT_TOKEN": limited}
+    for arguments, query, mount in FACES:
+        done = run(*arguments, environ=environ, stdin=query)
+        assert done.returncode == (5 if arguments[0] == "sync" else 77), arguments
+        assert (
+            "look at the mount missing, or no secrets engine is mounted at missing: it answers both alike"
+            in done.stderr
+        )
+        assert "Give the policy of the Vault token access to missing/klearstack (" in done.stderr
+        assert f"or check {mount}: `vault secrets list` shows what is mounted." in done.stderr, arguments
+        assert done.stderr.count("\n") == 1
+    assert kv2.endpoint.requests == 0
 
 
 LOGINS: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [

@@ -3,14 +3,27 @@
 import http.server
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support.cli import kept, run
+from support.fakes import ACME
 from support.tls import doors_of_openbao, pki, serving_https
 from support.vault import Vault
 
 from vault_plugin.demo.simulator import Simulator
+from vault_plugin.endpoint.client import EndpointSource
+from vault_plugin.errors import SourceSettingsError, StoreSettingsError
+from vault_plugin.failures import CLOCK
+from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.transport import Transport
+
+PAST = datetime(2001, 1, 1, tzinfo=UTC), datetime(2002, 1, 1, tzinfo=UTC)
+FUTURE = datetime(2101, 1, 1, tzinfo=UTC), datetime(2102, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -79,3 +92,31 @@ def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tm
             done = run("get", *fewer, environ=environ)
             assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (78, "vault_settings")
         vault.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "dates", "reason", "of_clock"),
+    [
+        ("127.0.0.1", PAST, "has expired", True),
+        ("127.0.0.1", FUTURE, "is not yet valid", True),
+        ("127.0.0.2", None, "", False),
+    ],
+    ids=["expired", "not yet valid", "of another host"],
+)
+def test_a_certificate_out_of_its_dates_may_be_this_hosts_clock_for_vault_and_endpoint_alike(
+    tmp_path: Path, host: str, dates: tuple[datetime, datetime] | None, reason: str, of_clock: bool
+) -> None:
+    files = pki(tmp_path, host, dates)
+    slept: list[float] = []  # what does not verify now will not after a pause
+    with serving_https(files, http.server.BaseHTTPRequestHandler) as url:
+        how: dict[str, Any] = {"timeout": 5.0, "ca_file": files["ca"], "sleep": slept.append}
+        with (
+            closing(Transport([url], ServerClock(), **how)) as transport,
+            pytest.raises(StoreSettingsError, match=rf"does not verify \(.*{reason}") as of_vault,
+        ):
+            transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(20))
+        with pytest.raises(SourceSettingsError, match=rf"does not verify \(it .*{reason}") as of_endpoint:
+            EndpointSource(url, ServerClock(), **how).obtain(ACME, Deadline(20))
+    assert [caught.value.hint == CLOCK for caught in (of_vault, of_endpoint)] == [of_clock] * 2
+    assert ["clock" in caught.value.hint for caught in (of_vault, of_endpoint)] == [of_clock] * 2
+    assert slept == []

@@ -154,7 +154,9 @@ class FakeStore:
             good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
             if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
-        return self._put(identity, token, release_version, slot._replace(version=newest.version))
+        rejected = newest.rejected_at or slot.rejected_at
+        slot = slot._replace(version=newest.version, rejected_at=rejected)
+        return self._put(identity, token, release_version, slot)
 
     def repair(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState:
         """Like VaultStore: the same token in a new version, or none if it has expired."""
@@ -222,6 +224,7 @@ class FakeReader:
     """A warm reader over a store."""
 
     store: FakeStore
+    blind: bool = False
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         return self.store.read(identity, kind, deadline).stored

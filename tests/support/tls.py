@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -14,8 +15,11 @@ from support.ports import own_port
 from vault_plugin.demo.embedded import openbao
 
 
-def pki(folder: Path) -> dict[str, str]:
-    """PEM files of a CA, a server and a client."""
+def pki(
+    folder: Path, host: str = "127.0.0.1", dates: tuple[datetime, datetime] | None = None
+) -> dict[str, str]:
+    """PEM files of a CA, a server and a client; the server's certificate is for that host, and valid between two dates."""
+    not_before, not_after = dates or (None, None)
     authority = trustme.CA()
     paths = {
         name: folder / f"{name}.pem"
@@ -23,8 +27,8 @@ def pki(folder: Path) -> dict[str, str]:
     }
     authority.cert_pem.write_to_path(paths["ca"])
     trustme.CA().cert_pem.write_to_path(paths["other"])
-    for name, identity in (("server", "127.0.0.1"), ("client", "client@example.org")):
-        made = authority.issue_cert(identity)
+    for name, identity in (("server", host), ("client", "client@example.org")):
+        made = authority.issue_cert(identity, not_before=not_before, not_after=not_after)
         made.private_key_pem.write_to_path(paths[f"{name}-key"])
         for number, pem in enumerate(made.cert_chain_pems):
             pem.write_to_path(paths[name], append=bool(number))

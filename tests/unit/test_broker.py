@@ -938,3 +938,14 @@ def test_a_date_of_rejection_far_from_now_does_not_keep_others_from_counting() -
         assert not slot.newly_rejected(NOW)
     for odd in ("", "yesterday", "2026-09-21"):
         assert not PathState(rejected_at=odd).newly_rejected(NOW)
+
+
+def test_after_a_wait_there_is_no_quick_look_where_vault_failed_at_the_one_before() -> None:
+    reads = []
+    for blind in (False, True):
+        world = World()
+        world.flight.turn = FakeTurn(waited=True)
+        world.broker._reader = FakeReader(world.store, blind)
+        assert world.get().source == "endpoint"
+        reads.append(world.store.reads)
+    assert reads[1] == reads[0] - 1

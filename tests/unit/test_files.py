@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support import notes
@@ -21,7 +22,7 @@ from support.devices import device
 from vault_plugin.errors import OutputError, WriteError
 from vault_plugin.output import private_files as files
 from vault_plugin.output import temporary
-from vault_plugin.output.private_files import Rights, make_folders, open_private, write_file
+from vault_plugin.output.private_files import Rights, append_whole, make_folders, open_private, write_file
 
 
 def test_a_file_is_written_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -271,6 +272,7 @@ cat "$1/token"
 WRITE = """
 import logging, sys
 from pathlib import Path
+from typing import NoReturn
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.output.private_files import holds, must_be_creatable, open_private, write_file, PRIVATE
 logging.basicConfig(format="%(message)s")
@@ -414,3 +416,18 @@ def test_a_signal_that_ends_the_process_does_so_when_the_temporary_files_are_gon
 def test_what_is_mounted_is_found_by_its_path() -> None:
     assert files._is_mounted(Path("/proc"))
     assert not files._is_mounted(Path("/proc/self"))
+
+
+def test_a_line_that_does_not_fit_leaves_those_before_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(descriptor: int, content: bytes) -> NoReturn:
+        os.write(descriptor, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with open_private(tmp_path / "report") as file:
+        append_whole(file.fileno(), b"first\n")
+        monkeypatch.setattr("vault_plugin.output.private_files.write_all", half)
+        with pytest.raises(OSError, match="No space left"):
+            append_whole(file.fileno(), b"second\n")
+    assert (tmp_path / "report").read_bytes() == b"first\n"

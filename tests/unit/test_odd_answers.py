@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from email.message import Message
 from http.client import HTTPMessage
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import requests
@@ -220,6 +220,26 @@ def test_the_warm_reader_takes_every_answer(
     assert (
         reader.read(Identity("26", "Acme"), Kind.ACCESS, Deadline(5)) is None or b"eyJ" in one[2] + other[2]
     )
+
+
+def test_the_warm_reader_says_whether_vault_failed_at_its_newest_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transport = Scripted((500, {}, b""), (429, {}, b'{"errors": ["quota"]}'), (404, {}, b'{"errors": []}'))
+    reader, seen = WarmReader(transport, Secret("x"), None, "secret", "p"), []
+
+    def look() -> None:
+        assert reader.read(Identity("26", "Acme"), Kind.ACCESS, Deadline(5)) is None
+        seen.append(reader.blind)
+
+    def reset(*_: object) -> NoReturn:
+        raise ConnectionResetError
+
+    for _ in range(3):
+        look()
+    monkeypatch.setattr(transport, "_exchange", reset)
+    look()
+    assert seen == [True, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import SERVICE_ACCOUNT, Origin, default_company
+from vault_plugin.settings.declarations import SERVICE_ACCOUNT, Origin, default_company, known_deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.wording import named, worded
@@ -617,3 +617,25 @@ def test_the_company_of_those_who_name_none_may_come_from_a_file(
         SettingsError, match=r"^--company-name \(KLEARSTACK_COMPANY_NAME\) is given but empty"
     ):
         default_company("", {"KLEARSTACK_COMPANY_NAME": "Initech"})
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "seconds"),
+    [
+        ("5", {"KLEARSTACK_DEADLINE": "6"}, 5),
+        (None, {"KLEARSTACK_DEADLINE": "1m"}, 60),
+        ("", {}, Settings.deadline),
+        (None, {"KLEARSTACK_DEADLINE": "soon"}, Settings.deadline),
+        ("-1", {}, Settings.deadline),
+        (None, {"KLEARSTACK_DEADLINE_FILE": "/nonexistent"}, Settings.deadline),
+    ],
+)
+def test_the_deadline_is_known_before_the_other_settings(
+    given: str | None, environ: dict[str, str], seconds: float
+) -> None:
+    assert known_deadline(given, environ) == seconds
+
+
+def test_the_deadline_of_this_process_is_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "7")
+    assert known_deadline() == 7

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EBADF
 from pathlib import Path
 from typing import NoReturn
@@ -137,7 +139,7 @@ def test_a_query_on_a_non_blocking_pipe_is_read_to_its_end() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     feeder = f"import os, time; [(time.sleep(0.05), os.write({writing}, b'abc')) for _ in range(3)]"
-    code = "print(streams.read_query(100))"
+    code = "print(streams.read_query(100, 60))"
     with subprocess.Popen([sys.executable, "-Sc", feeder], pass_fds=[writing]):
         os.close(writing)
         done = script(code, stdin=reading, stdout=subprocess.PIPE)
@@ -165,7 +167,96 @@ def test_in_another_program_the_streams_are_its_own(monkeypatch: pytest.MonkeyPa
     streams.require_output()
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(QueryError, match="it is closed"):
-        streams.read_query(1)
+        streams.read_query(1, 60)
+
+
+@contextmanager
+def stdin_of(*sent: bytes, ends: bool = False) -> Iterator[int]:
+    """A standard input that got so many parts, with the descriptor that the next ones are written to."""
+    reading, writing = os.pipe()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(reading, encoding="ascii") as stdin:
+        patch.setattr(sys, "stdin", stdin)
+        for part in sent:
+            os.write(writing, part)
+        if ends:
+            os.close(writing)
+        try:
+            yield writing
+        finally:
+            if not ends:
+                os.close(writing)
+
+
+@pytest.mark.parametrize("sent", [(), (b'{"user_id": ',)], ids=["nothing", "a part"])
+def test_a_query_that_does_not_end_is_an_error_at_the_deadline(sent: tuple[bytes, ...]) -> None:
+    with stdin_of(*sent), pytest.raises(QueryError, match="No complete query arrived on standard input"):
+        streams.read_query(100, 0.05)
+
+
+def test_a_query_as_long_as_it_may_be_needs_no_end() -> None:
+    with stdin_of(b"abc"):
+        assert streams.read_query(3, 60) == b"abc"
+
+
+def test_a_query_is_waited_for_longer_than_a_single_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient:
+        polls = 0
+
+        def register(self, *_: int) -> None:
+            pass
+
+        def poll(self, milliseconds: float) -> list[int]:
+            assert milliseconds <= 60_000
+            self.polls += 1
+            return [] if self.polls == 1 else [0]
+
+    monkeypatch.setattr(streams, "poll", Impatient)
+    with stdin_of(b"abc", ends=True):
+        assert streams.read_query(100, 10**9) == b"abc"
+
+
+def test_what_another_process_has_read_meanwhile_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, tries = os.read, iter([BlockingIOError()])
+
+    def late(number: int, count: int) -> bytes:
+        for error in tries:
+            raise error
+        return read(number, count)
+
+    monkeypatch.setattr("vault_plugin.output.streams.os.read", late)
+    with stdin_of(b"abc", ends=True):
+        assert streams.read_query(100, 60) == b"abc"
+
+
+def test_a_line_is_read_without_what_follows_it() -> None:
+    with stdin_of(b"27\nAcme\r\nxyz", ends=True):
+        assert [streams.read_line(100, 60) for _ in range(2)] == [b"27\n", b"Acme\r\n"]
+        assert [streams.read_line(2, 60) for _ in range(3)] == [b"xy", b"z", b""]
+    with stdin_of(b"27"), pytest.raises(TimeoutError):
+        streams.read_line(100, 0.05)
+
+
+ENDLESS = [
+    (("terraform",), 76),
+    (("helper", "bazel", "get"), 76),
+    (("helper", "git", "get"), 76),
+    (("helper", "git", "erase"), 76),
+    (("helper", "git", "get", "--deadline", "0.1s"), 76),
+    (("get", "--user-id", "-"), 78),
+]
+
+
+def test_a_standard_input_that_never_ends_is_an_error_at_the_deadline_before_any_request(
+    tmp_path: Path,
+) -> None:
+    """No Vault and no endpoint is given, which would be 78: that is looked at later, and a request comes last."""
+    os.mkfifo(tmp_path / "endless")
+    commands = [arguments for arguments, _ in ENDLESS]
+    ended = series(tmp_path, commands, f"0<>{tmp_path / 'endless'}", KLEARSTACK_DEADLINE="0.1")
+    for (arguments, code), done in zip(ENDLESS, ended, strict=True):
+        assert (done.code, done.out) == (code, b""), arguments
+        assert b"standard input" in done.err, arguments
+        assert b"before the deadline passed" in done.err, arguments
 
 
 def test_what_a_full_disk_says_is_told(tmp_path: Path) -> None:

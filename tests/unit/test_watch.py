@@ -104,7 +104,7 @@ def watcher(
         targets or FakeTargets(),  # type: ignore[arg-type]
         entries or [entry()],
         stats or Stats(),
-        **{"concurrency": 1, "gate": OpenGate(), **how},
+        **{"concurrency": 1, "gate": OpenGate(workers=1), **how},
     )
 
 
@@ -400,7 +400,7 @@ def test_one_that_fails_keeps_none_of_the_others() -> None:
 
 def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() -> None:
     targets = FakeTargets(SourceError("down"))
-    gate = Gate()
+    gate = Gate(workers=1)
     one = watcher(targets, gate=gate)
     watched = [_Watched(entry(number)) for number in range(5)]
     for each in watched[:3]:
@@ -417,7 +417,7 @@ def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() 
 
 def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None:
     targets = FakeTargets(StoreError("down"), outcome())
-    gate = Gate(uniform=lambda *_: 0.0)  # a probe is due at once
+    gate = Gate(workers=1, uniform=lambda *_: 0.0)  # a probe is due at once
     one = watcher(targets, gate=gate)
     watched = [_Watched(entry(number)) for number in range(3)]
     one._renew(watched[0])
@@ -432,7 +432,7 @@ def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None
 
 def test_a_look_that_fails_while_mints_pause_is_no_attempt_of_its_own() -> None:
     targets = FakeTargets(SourceError("down"))
-    one = watcher(targets, gate=Gate())
+    one = watcher(targets, gate=Gate(workers=1))
     for number in range(3):
         one._renew(_Watched(entry(number)))
 

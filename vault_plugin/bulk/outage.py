@@ -3,12 +3,16 @@
 The first failures of an outage pause all mints. From then on one identity at a time is tried (a probe), until one
 succeeds. After that the number of mints at the same time doubles with each round, so that a rate limit is not met by
 all workers at once.
+
+An endpoint that refuses more requests (429) without naming a time gets at most one request per worker in any minute
+of a pause: those in flight when it began count, and the pauses between probes double from a first one that fits.
 """
 
 import math
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -23,7 +27,9 @@ from vault_plugin.errors import (
 IN_A_ROW = 3  # failures of the endpoint that pause the mints; one may be the identity's own
 PROBES = 1.0, 5.0  # seconds between two probes: at first, and at most; it doubles
 BUSY = 1.0, 120.0  # the same where the endpoint refuses more requests (429) without naming a time
+MINUTE = 60.0  # seconds in which such an endpoint refuses at most one request per worker
 SHORTER = 0.97  # a part of how long that lasted the last time: it may have been too long
+GUESS = 0.5  # the same while no probe was ever refused: it may have been much too long
 CAREFUL = 50  # mints after a failure of Vault that are begun only when Vault has taken a write to their path
 PATIENCE = 300.0  # seconds after which a pause without another bound ends
 
@@ -65,13 +71,15 @@ def scope_of(exc: KlearstackVaultError) -> Scope:
 class Gate:
     """Says who may mint. Safe among threads. Moments are monotonic seconds.
 
-    `stop_after` failed probes, or without that bound PATIENCE seconds, end a pause for good: see `given_up`.
+    `workers` may be at it at a time. `stop_after` failed probes, or without that bound PATIENCE seconds, end a pause for
+    good: see `given_up`.
     """
 
     def __init__(
         self,
         stop_after: int = 0,
         *,
+        workers: int,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -87,12 +95,17 @@ class Gate:
         self._scope = Scope.IDENTITY
         self._paused_at = self._probe_at = 0.0
         self._told = 0.0  # seconds of the pause that the endpoint asked for
-        self._wait = 0.0
+        self._wait = self._next_wait = 0.0
         self._probing = False
         self._failed_probes = 0
-        self._busy_for = 0.0  # how long the endpoint refused more requests the last time
+        self._probe_refused = False  # ever, because of a limit
+        self._workers = workers
+        # So many pauses, each twice as long as the one before, fill a minute.
+        self._first_wait = max(BUSY[0], MINUTE / (2 ** min(workers, 10) - 1))
+        self._busy_for = 0.0  # seconds after which the endpoint may accept requests again, by the last time
+        self._refused: deque[float] = deque(maxlen=workers)  # when, in this pause and without naming a time
         self._minting = 0
-        self._room = math.inf  # mints at a time
+        self._room = self._most = math.inf  # mints at a time; the second is a bound of the first
         self._careful = 0
         self._worked = False
 
@@ -110,11 +123,11 @@ class Gate:
         """What the caller may do. `end` must follow after MINT and PROBE."""
         with self._lock:
             if self.error is None:
-                if self._minting >= self._room:
+                if self._minting >= min(self._room, self._most):
                     return Turn.CONFIRM
                 self._minting += 1
                 return Turn.MINT
-            if not self._probing and self._monotonic() >= self._probe_at:
+            if not self._probing and self._monotonic() >= self._probe_at and self._may_be_refused():
                 self._probing = True
                 self._minting += 1
                 return Turn.PROBE
@@ -162,15 +175,21 @@ class Gate:
         if minted:
             self.successes += 1
             self._careful = max(0, self._careful - 1)
-            self._room = self._room + 1 if self._room < 2**10 else math.inf
+            self._room += 1
+            if self._room > 2**10:
+                self._room = self._most = math.inf
         if minted or of_endpoint:
             self._in_a_row = 0
         # A token that needed no mint says nothing about the endpoint, and what began before the pause nothing at all.
         if probe and self.error is not None and (minted or of_endpoint or self._scope is Scope.VAULT):
             if self._scope is Scope.LIMIT:
-                self._busy_for = self._monotonic() - self._paused_at
+                lasted = self._monotonic() - self._paused_at
+                self._busy_for = (SHORTER if self._probe_refused else GUESS) * lasted
+                # The other half's requests are left for probes when the limit is met again.
+                self._most = max(1, self._workers // 2)
             self.error = None
             self._failed_probes = 0
+            self._refused.clear()
             self._room = 2.0
 
     def _pause(self, exc: KlearstackVaultError, scope: Scope) -> None:
@@ -179,28 +198,36 @@ class Gate:
         self._paused_at = self._monotonic()
         self._in_a_row = 0
         self._told = 0.0
-        self._wait = PROBES[0] if scope is not Scope.LIMIT else max(BUSY[0], SHORTER * self._busy_for)
+        self._begin_waits()
         self._defer(exc)
 
     def _still_failing(self, exc: KlearstackVaultError, scope: Scope, *, probe: bool) -> None:
         if not probe:  # it began before the pause, which it may make longer
             if told := _told(exc):
                 self._probe_at = max(self._probe_at, self._monotonic() + told)
+            elif scope is Scope.LIMIT:
+                self._note_refusal()
             return
         if scope is not self._scope:
-            self._scope, self._wait = scope, (PROBES if scope is not Scope.LIMIT else BUSY)[0]
-        elif scope is Scope.LIMIT:
-            step = self._busy_for / 8 if self._busy_for else self._wait
-            self._wait = min(BUSY[1], self._wait + max(step, BUSY[0]))
+            self._scope = scope
+            self._begin_waits()
         else:
-            self._wait = min(PROBES[1], 2 * self._wait)
+            most = (BUSY if scope is Scope.LIMIT else PROBES)[1]
+            self._wait, self._next_wait = min(most, self._next_wait), 2 * self._next_wait
         self.error = exc
         self._failed_probes += scope is not Scope.LIMIT  # a limit is there to be waited for
+        self._probe_refused |= scope is Scope.LIMIT
         too_often = self._stop_after and self._failed_probes >= self._stop_after
         bounded = self._stop_after and scope is not Scope.LIMIT
         too_long = self._monotonic() - self._paused_at - self._told >= PATIENCE
         self.given_up |= bool(too_often or (too_long and not bounded))
         self._defer(exc)
+
+    def _begin_waits(self) -> None:
+        first = self._first_wait if self._scope is Scope.LIMIT else PROBES[0]
+        self._wait, self._next_wait = first, 2 * first
+        if self._scope is Scope.LIMIT and self._busy_for > first:
+            self._wait, self._next_wait = min(BUSY[1], self._busy_for), max(BUSY[0], self._busy_for / 8)
 
     def _defer(self, exc: KlearstackVaultError) -> None:
         told = _told(exc)
@@ -209,6 +236,20 @@ class Gate:
             wait = self._wait if self._scope is Scope.LIMIT else self._wait * self._uniform(0.8, 1.0)
         self._told += told
         self._probe_at = self._monotonic() + wait
+        if self._scope is Scope.LIMIT and not told:
+            self._note_refusal()
+
+    def _note_refusal(self) -> None:
+        """Put the next probe off to where it is no worker's second request in a minute."""
+        self._refused.append(self._monotonic())
+        if len(self._refused) == self._workers:
+            self._probe_at = max(self._probe_at, self._refused[0] + MINUTE)
+
+    def _may_be_refused(self) -> bool:
+        """Whether a probe is no worker's second request in a minute, if all that are in flight are refused as well."""
+        now = self._monotonic()
+        refused = sum(moment + MINUTE > now for moment in self._refused)
+        return not refused or refused + self._minting < self._workers
 
 
 def _told(exc: KlearstackVaultError) -> float:

@@ -85,7 +85,7 @@ class Sync:
         self._stop_after = stop_after
         self._deadline = None if deadline is None else Deadline(deadline)
         self._check = check
-        self._gate = gate or Gate(stop_after)
+        self._gate = gate or Gate(stop_after, workers=concurrency)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._in_a_row = 0

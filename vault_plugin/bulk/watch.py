@@ -102,7 +102,7 @@ class Watcher:
         gate: Gate | None = None,
     ) -> None:
         self._targets = targets
-        self._gate = gate or Gate()
+        self._gate = gate or Gate(workers=concurrency)
         self._stats = stats
         self._files = files
         self._on_change = on_change

@@ -11,6 +11,7 @@ from vault_plugin.output import ci, formats
 from vault_plugin.output.destination import Output
 from vault_plugin.output.streams import require_output
 from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.timing.deadline import Deadline
 
 
@@ -46,7 +47,7 @@ def get(
         formats.check(form, KINDS[wanted])
         for name in ("user_id", "company_name"):  # in this order, a line each
             if flags[name] == "-":
-                flags[name] = line_of_stdin()
+                flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
         ci.check(form, output)
         if form == "github":
             flags["on_vault_error"] = "fail"  # there is no handing on of a token that is not in Vault

@@ -11,6 +11,7 @@ from vault_plugin.errors import UsageError
 from vault_plugin.output.streams import read_query, require_output
 from vault_plugin.protocols import protocols
 from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import known_deadline
 
 
 @click.command()
@@ -45,20 +46,21 @@ def helper(
     if any_cluster and protocol != "exec-credential":
         raise UsageError("--any-cluster is for exec-credential.")
     gather = partial(Settings.from_env, **flags)
+    query = partial(read_query, protocols.MAX_QUERY + 1, known_deadline(flags["deadline"]))
     if protocol == "git" and operation != "get":  # we keep nothing, so there is nothing to store
         if operation == "erase":
-            protocols.git_erase(read_query(protocols.MAX_QUERY + 1), gather, hosts)
+            protocols.git_erase(query(), gather, hosts)
         print_out(protocols.GIT_CAPABILITY if operation == "capability" else "")
         return
     if operation != ("" if protocol == "exec-credential" else "get"):
         raise UsageError("After bazel and git stands `get`, after exec-credential nothing.")
     # The query before anything can fail, since the caller is still writing.
-    query = b"" if protocol == "exec-credential" else read_query(protocols.MAX_QUERY + 1)
+    asked = b"" if protocol == "exec-credential" else query()
     require_output()
     if protocol == "exec-credential":
         info = os.environ.get("KUBERNETES_EXEC_INFO", "")
         answer = protocols.exec_credential(info, gather(), hosts, any_cluster=any_cluster)
     else:
         respond = protocols.bazel if protocol == "bazel" else protocols.git
-        answer = respond(query, gather(), hosts)
+        answer = respond(asked, gather(), hosts)
     print_out(answer)

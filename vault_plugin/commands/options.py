@@ -1,7 +1,6 @@
 """What several commands share: an option for each setting, the log on standard error, standard input and output."""
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import MISSING, Field, fields
@@ -12,6 +11,7 @@ import click
 from vault_plugin.commands.progress import Progress
 from vault_plugin.commands.usage import SettingOption
 from vault_plugin.errors import SettingsError, UsageError
+from vault_plugin.output.streams import read_line
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import Origin
 from vault_plugin.settings.environment import without_line_end
@@ -21,6 +21,7 @@ from vault_plugin.wording import flag
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
 ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint.client", "vault_plugin.vault.store")
+MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
@@ -103,10 +104,14 @@ def print_out(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def line_of_stdin() -> str:
-    """The next line, as UTF-8. Raises SettingsError if it cannot be read."""
+def line_of_stdin(seconds: float) -> str:
+    """The next line, as UTF-8. Raises SettingsError if it cannot be read, or has no end within so many seconds."""
     try:
-        return without_line_end(sys.stdin.buffer.readline().decode())
+        return without_line_end(read_line(MAX_LINE, seconds).decode())
+    except TimeoutError:
+        raise SettingsError(
+            "A line of standard input did not arrive before the deadline passed.", hint="`-` stands for it."
+        ) from None
     except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
         raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
 

@@ -7,6 +7,7 @@ import click
 from vault_plugin.commands.options import print_out
 from vault_plugin.output.streams import read_query, require_output
 from vault_plugin.protocols.terraform import MAX_QUERY, WORDS, respond
+from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.wording import speak
 
 
@@ -24,6 +25,6 @@ def terraform(with_tokens: bool) -> None:
     """
     speak(WORDS)
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
-    query = read_query(MAX_QUERY + 1)
+    query = read_query(MAX_QUERY + 1, known_deadline())
     require_output()
     print_out(respond(query, with_tokens=with_tokens))

@@ -14,6 +14,7 @@ from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_ISFIFO, S_ISVTX
 
 from vault_plugin.errors import OutputError, WriteError
 from vault_plugin.output.private_files import (
+    append_whole,
     file_type,
     must_be_creatable,
     open_private,
@@ -63,7 +64,7 @@ class Output:
         """What writes lines as they come; a file is replaced at the start. It raises WriteError, this OutputError."""
         if self.descriptor is None and not self._is_stream:
             with open_private(self._path) as file:
-                yield self._writer(file.fileno())
+                yield self._writer(file.fileno(), append_whole)
         elif self.descriptor is None:
             with self._told():
                 limit = Deadline(PATIENCE)
@@ -73,10 +74,12 @@ class Output:
         else:
             yield self._writer(self.descriptor)
 
-    def _writer(self, descriptor: int) -> Callable[[bytes], None]:
+    def _writer(
+        self, descriptor: int, how: Callable[[int, bytes], None] = write_all
+    ) -> Callable[[bytes], None]:
         def write(content: bytes) -> None:
             with self._told():
-                self._bounded(lambda: write_all(descriptor, content), Deadline(PATIENCE))
+                self._bounded(lambda: how(descriptor, content), Deadline(PATIENCE))
 
         return write
 

@@ -141,6 +141,17 @@ def write_all(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
+def append_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it at the end of a file of ours, or nothing of it. Raises OSError."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    try:
+        write_all(descriptor, content)
+    except OSError:
+        with suppress(OSError):  # the first one is the one to tell
+            os.ftruncate(descriptor, end)
+        raise
+
+
 def _is_mounted(path: Path) -> bool:
     """Whether a file system is mounted at this very path, as containers do it with a single file."""
     wanted = str(path.parent.resolve() / path.name)

@@ -8,11 +8,12 @@ import fcntl
 import os
 import sys
 from errno import EBADF
-from io import RawIOBase, TextIOWrapper
+from io import RawIOBase, TextIOWrapper, UnsupportedOperation
 from select import POLLIN, POLLOUT, poll
 from typing import Any
 
 from vault_plugin.errors import QueryError, WriteError
+from vault_plugin.timing.deadline import Deadline
 
 _CLOSED = "it is closed"
 
@@ -86,20 +87,56 @@ def require_output() -> None:
         raise _unwritable(OSError(EBADF, _CLOSED))
 
 
-def read_query(limit: int) -> bytes:
-    """What another program sends on standard input, up to so many bytes. Raises QueryError if it cannot be read."""
+def read_query(limit: int, seconds: float) -> bytes:
+    """What another program sends on standard input, up to so many bytes.
+
+    Raises QueryError if it cannot be read, or has not been sent and ended within so many seconds.
+    """
     try:
-        query, part = sys.stdin.buffer.read(limit) or b"", None
-        # A read of what does not block takes what is there, which may be nothing yet (None).
-        while part != b"" and len(query) < limit and not os.get_blocking(0):
-            _wait(0, POLLIN)
-            part = sys.stdin.buffer.read(limit - len(query))
-            query += part or b""
+        return _received(limit, Deadline(seconds))
+    except TimeoutError:
+        raise QueryError(
+            "No complete query arrived on standard input before the deadline passed.",
+            hint="The calling program has to write it and to close standard input.",
+        ) from None
     except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
         raise QueryError(
             f"Standard input cannot be read ({_reason(exc)}).", hint="The query is expected there."
         ) from None
-    return query
+
+
+def read_line(limit: int, seconds: float) -> bytes:
+    """The next line of standard input with its end, or its first bytes, up to so many; nothing beyond it is read.
+
+    Raises TimeoutError if it does not end within so many seconds; AttributeError and OSError if it cannot be read.
+    """
+    line, deadline = b"", Deadline(seconds)
+    while len(line) < limit and not line.endswith(b"\n") and (byte := _received(1, deadline)):
+        line += byte
+    return line
+
+
+def _received(limit: int, deadline: Deadline) -> bytes:
+    """So many bytes of standard input, or all until its end. Past Python's buffer, which a thread would have to wait for."""
+    try:
+        number = sys.stdin.fileno()
+    except UnsupportedOperation:  # it is in memory
+        return sys.stdin.buffer.read(limit)
+    ready, received = poll(), b""
+    ready.register(number, POLLIN)
+    while len(received) < limit:
+        if not ready.poll(min(deadline.left(), 60.0) * 1000):
+            if not deadline.left():
+                raise TimeoutError
+            continue
+        try:
+            part = os.read(number, limit - len(received))
+        except BlockingIOError:  # another process was faster
+            continue
+        if not part:
+            break
+        received += part
+    return received
 
 
 def _text(stream: _Descriptor, errors: str) -> TextIOWrapper:

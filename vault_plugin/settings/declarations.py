@@ -263,6 +263,20 @@ def default_company(given: str | None, environ: Mapping[str, str] | None = None)
     return company or None
 
 
+def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> float:
+    """What everything together may take (seconds), for what comes before the other settings.
+
+    Where it will not do, which Settings says, that is the default.
+    """
+    origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "deadline")
+    with suppress(ValueError):
+        environ = process_environment() if environ is None else environ
+        text, _ = _gather(origin, given, environ, Deadline(Settings.deadline))
+        if text:
+            return float(_read(origin, str(text)))
+    return Settings.deadline
+
+
 def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     """For another program: nothing that leads to tokens, neither Vault's logins nor the identity, which is all that
     KlearStack asks for.

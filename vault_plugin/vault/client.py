@@ -430,22 +430,7 @@ class VaultClient:
                 raise CasMismatchError from None
             raise StoreRefusedError(f"Vault would not {doing}: it calls the request invalid (400).") from None
         except Forbidden as exc:
-            # Vault says "1 error occurred: ..." if a policy denied it, and less if it does not know the token.
-            known = any(
-                "error occurred" in str(error) or "preflight" in str(error) for error in exc.errors or ()
-            )
-            hint = (
-                "The policy of the Vault token lacks a capability, or the mount does not exist: "
-                f"{named('verbose')} names the request and the capability, README shows the policy."
-                if known
-                else "Vault does not know the Vault token: it has been revoked, has expired, or is wrong."
-            )
-            if known:
-                method, path = str(exc.method).upper(), str(exc.url).removeprefix(_BASE)
-                lacking = refusals.capability(method, path)
-                _log.info("Vault denied %s %s: the policy has to give %s there", method, path, lacking)
-            error = StoreRefusedError if known else _UnknownTokenError
-            raise error(f"Vault denied permission to {doing} (403).", hint=hint) from None
+            raise self._denied(doing, exc) from None
         except answers.MalformedError:
             raise StoreSettingsError(
                 f"The answer to the request to {doing} is not one that Vault gives.",
@@ -461,6 +446,26 @@ class VaultClient:
             raise StoreRefusedError(
                 f"Vault would not {doing} ({type(exc).__name__}).", hint="Vault's log says more."
             ) from None
+
+    def _denied(self, doing: str, exc: Forbidden) -> StoreRefusedError:
+        """What a 403 means, as an error; at -v the capability that is missing is logged."""
+        failure = f"Vault denied permission to {doing} (403)."
+        told = " ".join(str(error) for error in exc.errors or ())
+        # Vault says "1 error occurred: ..." if a policy denied it, and less if it does not know the token.
+        if "error occurred" not in told and "preflight" not in told:
+            hint = "Vault does not know the Vault token: it has been revoked, has expired, or is wrong."
+            return _UnknownTokenError(failure, hint=hint)
+        method, path = str(exc.method).upper(), str(exc.url).removeprefix(_BASE)
+        lacking = refusals.capability(method, path)
+        _log.info("Vault denied %s %s: the policy has to give %s there", method, path, lacking)
+        if "preflight" in told:
+            refusal = refusals.of_mount(self._settings.mount, self._settings.path_prefix)
+            return StoreRefusedError(refusal.reason, hint=refusal.hint)
+        hint = (
+            "The policy of the Vault token lacks a capability, or the mount does not exist: "
+            f"{named('verbose')} names the request and the capability, README shows the policy."
+        )
+        return StoreRefusedError(failure, hint=hint)
 
 
 def _errors(answer: Response) -> list[str]:

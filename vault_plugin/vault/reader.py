@@ -35,6 +35,7 @@ class WarmReader:
         self._mount = mount
         self._prefix = prefix
         self._accept_other_users = accept_other_users
+        self.blind = False  # whether Vault failed at the newest look
         # The mount's KV versions to try: one more GET on a miss spares asking which it is.
         self._versions: tuple[int, ...] = (2, 1)
 
@@ -48,13 +49,17 @@ class WarmReader:
             path = f"/v1/{ref.mount}/data/{ref.path}" if version == 2 else f"/v1/{ref.mount}/{ref.path}"
             try:
                 answer = self._transport.once("GET", path, headers, None, deadline.left())
-                if answer.status == 429 or answer.status >= 500:  # another request would fail, too
+                self.blind = failing = answer.status == 429 or answer.status >= 500
+                if failing:  # another request would fail, too
                     return None
                 if answer.status != 200:
                     continue
                 found = answers.parsed(answer.body)
                 stored = _stored(found, version, ref, identity, kind, self._accept_other_users)
-            except (TransportError, KlearstackVaultError, answers.MalformedError):
+            except TransportError:
+                self.blind = True
+                return None
+            except (KlearstackVaultError, answers.MalformedError):
                 return None
             self._versions = (version,)
             if stored and _log.isEnabledFor(

@@ -135,6 +135,16 @@ def of_login(errors: list[str]) -> Refusal:
     return next((refusal for pattern, refusal in _LOGINS if pattern.search(told)), _UNKNOWN)
 
 
+def of_mount(mount: str, prefix: str) -> Refusal:
+    """Why Vault does not describe a mount, as a sentence: a limited token gets one answer for a denied mount and for none."""
+    return Refusal(
+        f"Vault denied permission to look at the mount {mount}, or no secrets engine is mounted at {mount}: it answers "
+        "both alike (403).",
+        f"Give the policy of the Vault token access to {mount}/{prefix} (README shows the policy; {named('verbose')} "
+        f"names the request and the capability), or check {named('mount')}: `vault secrets list` shows what is mounted.",
+    )
+
+
 def capability(method: str, path: str) -> str:
     """The capability of a policy that a request needs. KV v2's data are written after the metadata, so never created."""
     if path.startswith("/v1/sys/internal/ui/mounts/"):

@@ -23,6 +23,7 @@ from vault_plugin.vault.client import CasMismatchError, VaultClient
 from vault_plugin.vault.lifetime import Landing, ResponseTimes, fits, landing, plan
 from vault_plugin.vault.record import (
     ISSUED_BY,
+    REJECTED_AT,
     described,
     foreign,
     is_ours,
@@ -198,16 +199,20 @@ class VaultStore:
         age: float,
     ) -> _Task:
         now = self._clock.now()
-        rejected = slot.rejected_at if slot.newly_rejected(now) else ""
         return _Task(
             identity,
             token,
             VaultRef(self._mount, identity.path(self._prefix, token.kind)),
-            to_data(token, identity, release_version, rejected_at=rejected),
+            to_data(token, identity, release_version),
             min(token.expires_at, now + token.life - age),
             ResponseTimes(slot.took),
             deadline,
         )
+
+    def _data(self, task: _Task, slot: PathState) -> dict[str, str]:
+        """What is written on top of `slot`: with the mark of a new rejection, which another writer may have left there."""
+        marked = slot.newly_rejected(self._clock.now())
+        return task.data | ({REJECTED_AT: slot.rejected_at} if marked else {})
 
     def _settled(self, task: _Task, slot: PathState) -> PathState:
         """What KV v2 holds at the end: this token, deleted in time; another that came first; or none, if it is too old.
@@ -278,21 +283,22 @@ class VaultStore:
         def in_time() -> bool:
             return self._left(task) - life >= task.times.quickest
 
-        ref = task.ref
+        ref, data = task.ref, self._data(task, slot)
         try:
             with task.times.measured():
                 metadata, sent = self._client.write(
-                    ref.mount, ref.path, task.data, slot.version, task.deadline, in_time
+                    ref.mount, ref.path, data, slot.version, task.deadline, in_time
                 )
         except OutdatedError:
             task.times.delayed = True
             return None
         except CasMismatchError:
-            return self.read(task.identity, task.token.kind, task.deadline)
+            found = self.read(task.identity, task.token.kind, task.deadline)
+            return found._replace(rejected_at=found.rejected_at or slot.rejected_at)
         self._clock.observe_instant(parse_rfc3339(metadata["created_time"]), sent)
         stored = StoredToken(task.token, ref.of_version(metadata), task.data["release_version"])
         _log.info("wrote %s/%s: %s", ref.mount, ref.path, described(stored))
-        return _slot(metadata, task.data, stored)
+        return _slot(metadata, data, stored)
 
     def _given_up(self, task: _Task, slot: PathState) -> PathState:
         """What lies there when the token is too old to be written; if Vault would keep it too long, it is overwritten."""
@@ -303,7 +309,7 @@ class VaultStore:
         if _landing(task, slot.stored, slot.life) is not Landing.LATE:
             return slot
         self._set_life(task, 1)
-        ref, data = task.ref, without_token(task.data, task.token.kind)
+        ref, data = task.ref, without_token(self._data(task, slot), task.token.kind)
         try:
             metadata, _ = self._client.write(ref.mount, ref.path, data, slot.version, task.deadline)
         except CasMismatchError:
@@ -312,13 +318,15 @@ class VaultStore:
 
     def _write_v1(self, task: _Task, stored: StoredToken, slot: PathState) -> StoredToken:
         # KV v1 has no check-and-set: all that can be done is to look right before.
-        theirs = self.read(task.identity, task.token.kind, task.deadline).stored
+        newest = self.read(task.identity, task.token.kind, task.deadline)
+        theirs = newest.stored
         if theirs and theirs != slot.stored and self._stands(theirs, task.token):
             return theirs
         ttl = floor(self._left(task))
         if ttl < 1:
             raise TokenError("The token expired before it could be stored.", hint="Its life is too short.")
-        self._client.write_v1(task.ref.mount, task.ref.path, task.data | {"ttl": f"{ttl}s"}, task.deadline)
+        data = self._data(task, newest) | {"ttl": f"{ttl}s"}
+        self._client.write_v1(task.ref.mount, task.ref.path, data, task.deadline)
         _log.info("wrote %s/%s: %s", task.ref.mount, task.ref.path, described(stored))
         return stored
 
