@@ -12,7 +12,7 @@ import pytest
 from support.cli import World, kept
 from support.environments import environment, wheel
 from support.once import made_once
-from support.vault import Vault
+from support.vault import Vault, configure
 from uv import find_uv_bin
 
 from vault_plugin.demo.embedded import binary, openbao
@@ -106,6 +106,7 @@ def own(server: Vault, tmp_path: Path) -> Iterator[World]:
         system.delete_policy(policy)
     system.disable_secrets_engine("secret")
     system.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+    configure(server.admin, "secret", {})
     with Simulator() as endpoint:
         yield World(endpoint, server, "secret", tmp_path)
 

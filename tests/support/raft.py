@@ -14,7 +14,7 @@ import requests
 from hvac.exceptions import VaultError
 
 from support.ports import own_port
-from support.vault import Vault
+from support.vault import Vault, configure
 from vault_plugin.demo.embedded import binary, stop
 
 Found = TypeVar("Found")
@@ -100,6 +100,7 @@ def raft_cluster(size: int = 3) -> Iterator[Cluster]:
             insist(node.admin.sys.submit_unseal_key, made["keys"][0])
         until(lambda: _voters(first) == size)
         insist(first.admin.sys.enable_secrets_engine, "kv", "secret", options={"version": "2"})
+        configure(first.admin, "secret", {})
         yield Cluster(nodes, made["root_token"])
 
 

@@ -11,6 +11,21 @@ from hvac.exceptions import InvalidPath, InvalidRequest
 from support.waiting import until
 
 
+def configure(admin: Any, mount: str, config: dict[str, str]) -> None:
+    """Configure a KV v2 engine, as soon as the server has prepared it, which takes a moment after the mount."""
+
+    def done() -> bool:
+        try:
+            admin.write_data(f"{mount}/config", data=config)
+        except InvalidRequest as failure:
+            if "pgrading" not in str(failure):
+                raise
+            return False
+        return True
+
+    until(done)
+
+
 class Vault:
     """A running Vault or OpenBao and its root token."""
 
@@ -24,17 +39,8 @@ class Vault:
         name = f"kv-{uuid.uuid4().hex[:8]}"
         self.admin.sys.enable_secrets_engine("kv", path=name, options={"version": version.removeprefix("v")})
         if version == "v2":
-            until(lambda: self._configured(name, config))
+            configure(self.admin, name, config)
         return name
-
-    def _configured(self, mount: str, config: dict[str, str]) -> bool:
-        try:
-            self.admin.write_data(f"{mount}/config", data=config)
-        except InvalidRequest as failure:  # HashiCorp's Vault prepares a new mount for a moment
-            if "pgrading" not in str(failure):
-                raise
-            return False
-        return True
 
     def namespace(self) -> str:
         """Make a namespace with a KV v2 at `kv`; its name."""
@@ -42,6 +48,7 @@ class Vault:
         self.admin.write_data(f"sys/namespaces/{name}", data={})
         inside: Any = hvac.Client(self.address, token=self.root_token, namespace=name)
         inside.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
+        configure(inside, "kv", {})
         inside.adapter.close()
         return name
 
