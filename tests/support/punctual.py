@@ -31,10 +31,12 @@ def assert_every_command_ends(world: World, side: str, where: str) -> None:
             subprocess.Popen([*COMMAND, *one], env=environ, stdin=-1, stdout=-1, stderr=-1, text=True)
             for one in commands
         ]
-        said = [
-            child.communicate(stdin, timeout=2 * PATIENCE)
-            for child, stdin in zip(children, commands.values(), strict=True)
-        ]
+        for child, query in zip(children, commands.values(), strict=True):
+            assert child.stdin is not None
+            child.stdin.write(query)  # to all of them at once: the wait for a query ends by the deadline, too
+            child.stdin.close()
+            child.stdin = None
+        said = [child.communicate(timeout=2 * PATIENCE) for child in children]
         took = time.monotonic() - started
         if took >= 1 + 5 + SLACK + 5 * start_up:  # the machine may have become slower meanwhile
             start_up = max(start_up, _seconds_to_start(len(commands), environ))
