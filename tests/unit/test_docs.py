@@ -21,7 +21,7 @@ from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.network.sockets import Tls, within
 from vault_plugin.protocols.protocols import VERSIONS
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import Origin
+from vault_plugin.settings.origin import Origin
 from vault_plugin.timing.deadline import Deadline
 
 REPOSITORY = "https://github.com/klearstack/klearstack-vault"

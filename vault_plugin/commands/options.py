@@ -13,8 +13,8 @@ from vault_plugin.commands.progress import Progress
 from vault_plugin.commands.usage import SettingOption
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import Origin
 from vault_plugin.settings.environment import without_line_end
+from vault_plugin.settings.origin import Origin
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
