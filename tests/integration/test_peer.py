@@ -18,9 +18,11 @@ from support.ports import own_port, require_loopback
 from support.tls import pki, serving_https
 
 from vault_plugin.network import sockets as network
-from vault_plugin.network.peer import Cause, Peer
+from vault_plugin.network.causes import Cause
+from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import SPEAKS_TLS
-from vault_plugin.network.sockets import Tls, within
+from vault_plugin.network.sockets import within
+from vault_plugin.network.tls import Tls
 from vault_plugin.output import streams
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline

@@ -20,7 +20,12 @@ from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
-ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint.client", "vault_plugin.vault.store")
+ONCE = (
+    "vault_plugin.app",
+    "vault_plugin.broker",
+    "vault_plugin.endpoint.responses",
+    "vault_plugin.vault.store",
+)
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
