@@ -92,7 +92,7 @@ def test_a_handshake_that_fails_is_tls_and_no_reset(monkeypatch: pytest.MonkeyPa
 
         threading.Thread(target=refuse, daemon=True).start()
         peer = Peer.at(f"https://127.0.0.1:{server.getsockname()[1]}", Tls(None))
-        monkeypatch.setattr(peer, "_answers_plain_http", lambda: False)  # another test's subject
+        monkeypatch.setattr(peer, "_speaks_plain_http", lambda: False)  # another test's subject
         with pytest.raises(ssl.SSLError) as caught:
             peer.connect()
     failure = peer.explain(caught.value)

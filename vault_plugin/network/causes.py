@@ -28,7 +28,7 @@ class Cause(Enum):
     REFUSED = "connection refused"
     RESET = "it reset the connection"
     SCHEME = "it speaks {}"
-    TIMEOUT = "it did not respond in time"
+    TIMEOUT = "no response in time"
     TLS = "TLS failed ({})"
     UNREACHABLE = "there is no route to its host"
 
