@@ -16,7 +16,7 @@ from vault_plugin.errors import KlearstackVaultError, OutputError, UsageError
 from vault_plugin.output.formats import variables
 from vault_plugin.output.token_files import TokenFiles
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import without_credentials
+from vault_plugin.settings.credentials import without_credentials
 from vault_plugin.tokens.jwt import Kind
 
 # Python ignores these, and what is ignored stays so in the command.

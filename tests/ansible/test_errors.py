@@ -16,7 +16,7 @@ NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
 ENVIRONMENT = " The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
-NO_TOKEN = "vault_token (VAULT_TOKEN or BAO_TOKEN) is missing, and ~/.vault-token holds none."
+NO_TOKEN = "vault_token (VAULT_TOKEN or BAO_TOKEN) is missing, and ~/.vault-token contains none."
 EMPTY = "is given but empty: give a value, or leave it out."
 STRING = "must be a string: put it into quotes."
 INPUT: list[tuple[dict[str, Any], str]] = [
@@ -33,10 +33,10 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"company_name": "Acme\n"}, "the control or invisible character U+000A at position 5."),
     ({"user_id": "\ufeff26"}, "the control or invisible character U+FEFF at position 1."),
     ({"vault_addr": "http://127.0.0.1:9\n"}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {NO_URL}"),
-    ({"vault_token": "a\nb"}, f"holds characters that no such credential has; {NO_TOKEN}"),
+    ({"vault_token": "a\nb"}, f"contains characters that are not allowed in a credential; {NO_TOKEN}"),
     (
         {"user_id": "", "min_ttl": "x"},
-        "min_ttl (KLEARSTACK_MIN_TTL) is no duration such as 90, 90s, 15m or 1h30m.",
+        "min_ttl (KLEARSTACK_MIN_TTL) is not a duration such as 90, 90s, 15m or 1h30m.",
     ),
     ({"user_id": True}, f"The option user_id {STRING}"),
     ({"company_name": 1.10}, f"The option company_name {STRING}"),
@@ -49,7 +49,7 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"auth": "approle"}, MISSING_ROLE),
     (
         {"vault_client_key": "/no"},
-        "and vault_client_key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go together.",
+        "and vault_client_key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) must be given together.",
     ),
 ]
 TERM = "Each term must be a dict of user_id and company_name."

@@ -10,7 +10,7 @@ from support.ansible import TOKEN, Ansible, Scene, Tasks, at, lookup, shown, tok
 from support.cli import World
 
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import Origin
+from vault_plugin.settings.origin import Origin
 
 SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
 SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}

@@ -17,9 +17,11 @@ from support.ports import own_port, require_loopback
 from support.tls import pki, serving_https
 
 from vault_plugin.network import sockets as network
-from vault_plugin.network.peer import Cause, Peer
+from vault_plugin.network.causes import Cause
+from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import SPEAKS_TLS
-from vault_plugin.network.sockets import Tls, within
+from vault_plugin.network.sockets import within
+from vault_plugin.network.tls import Tls
 from vault_plugin.output import streams
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
@@ -89,7 +91,7 @@ def test_a_handshake_that_fails_is_tls_and_no_reset(monkeypatch: pytest.MonkeyPa
 
         threading.Thread(target=refuse, daemon=True).start()
         peer = Peer.at(f"https://127.0.0.1:{server.getsockname()[1]}", Tls(None))
-        monkeypatch.setattr(peer, "_answers_plain_http", lambda: False)  # another test's subject
+        monkeypatch.setattr(peer, "_speaks_plain_http", lambda: False)  # another test's subject
         with pytest.raises(ssl.SSLError) as caught:
             peer.connect()
     failure = peer.explain(caught.value)

@@ -94,7 +94,7 @@ def test_a_client_certificate_is_shown_if_there_is_one(
 ) -> None:
     own = {"ca_file": files["ca"], "client_cert": files["client"], "client_key": files["client-key"]}
     assert asker.ask(doors["mutual"], tls=own).status == 200
-    with pytest.raises(StoreSettingsError, match="does not accept our TLS client certificate") as caught:
+    with pytest.raises(StoreSettingsError, match="rejects the TLS client certificate") as caught:
         asker.ask(doors["mutual"], tls={"ca_file": files["ca"]})
     assert "VAULT_CLIENT_CERT" in caught.value.hint
     assert asker.slept == []
@@ -235,7 +235,7 @@ def test_a_name_that_does_not_resolve_is_told_at_once(asker: Asker, monkeypatch:
 def test_a_server_that_never_answers_is_given_up_at_the_deadline(asker: Asker) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        pytest.raises(StoreError, match="no answer in time"),
+        pytest.raises(StoreError, match="no response in time"),
     ):
         asker.ask(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import strategies as st
 
 from support.texts import ANY_TEXT
-from vault_plugin.bulk.targets import KEYS, settings_of
 from vault_plugin.commands.helper import helper
 from vault_plugin.errors import KlearstackVaultError, StoreError
 from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.row import IDENTITY_KEYS, Row
 from vault_plugin.manifest.shards import Shard
+from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.protocols import protocols, terraform
 from vault_plugin.settings import Settings
 

@@ -20,7 +20,7 @@ def released() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
-    for threads in blocking._left_behind.values():
+    for threads in blocking._abandoned.values():
         for thread in threads:
             thread.join(PATIENCE)
             assert not thread.is_alive()
@@ -57,7 +57,7 @@ def test_a_thread_serves_one_call_after_the_other_with_all_signals_blocked() -> 
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD} <= blocked
 
 
-def test_what_takes_too_long_is_left_behind_and_its_late_result_discarded(released: threading.Event) -> None:
+def test_what_takes_too_long_is_abandoned_and_its_late_result_discarded(released: threading.Event) -> None:
     discarded: list[str] = []
     done = threading.Event()
 
@@ -84,14 +84,14 @@ def test_a_late_failure_is_nobodys(released: threading.Event) -> None:
     assert blocking.call("slow", lambda: 7, PATIENCE) == 7  # waits for the thread that was left behind
 
 
-def test_of_one_kind_no_other_begins_while_one_is_left_behind(released: threading.Event) -> None:
+def test_of_one_kind_no_other_begins_while_one_is_abandoned(released: threading.Event) -> None:
     for _ in range(5):
         with pytest.raises(TimeoutError):
             blocking.call("slow", hang(released), SHORT)
-    assert len(blocking._left_behind["slow"]) == 1
+    assert len(blocking._abandoned["slow"]) == 1
     released.set()
     assert blocking.call("slow", lambda: 7, PATIENCE) == 7
-    assert blocking._left_behind["slow"] == []
+    assert blocking._abandoned["slow"] == []
 
 
 def test_what_interrupts_the_wait_leaves_the_call_behind_too(released: threading.Event) -> None:
@@ -109,7 +109,7 @@ def test_what_interrupts_the_wait_leaves_the_call_behind_too(released: threading
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert len(blocking._left_behind["slow"]) == 1
+    assert len(blocking._abandoned["slow"]) == 1
 
 
 def test_a_fork_does_not_wait_for_threads_that_it_has_not() -> None:

@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from vault_plugin import failures
 from vault_plugin.demo.faults import missing_parameters
+from vault_plugin.endpoint.client import _failure_of
 from vault_plugin.errors import Failure, SourceBusyError
 from vault_plugin.failures import code_of, error_of, is_shared, missing_parameter
+from vault_plugin.network.causes import Cause, ConnectionFailure
+from vault_plugin.network.responses import SPEAKS_TLS
 
 SENTENCE = missing_parameters(["company_name"])
 
@@ -112,3 +115,9 @@ def test_a_deadline_concerns_whoever_has_no_more_time() -> None:
 
 def test_a_cause_from_elsewhere_has_no_code() -> None:
     assert code_of(Failure("unheard_of")) == ""
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("details", ["", SPEAKS_TLS])
+def test_each_cause_of_a_failed_connection_is_a_failure_that_has_an_error(cause: Cause, details: str) -> None:
+    assert code_of(_failure_of(ConnectionFailure(cause, details)))

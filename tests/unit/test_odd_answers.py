@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from support.fakes import ACME, jwt
 from support.texts import CHARACTERS
 
-from vault_plugin.endpoint.client import EndpointSource, _Adapter
+from vault_plugin.endpoint.client import EndpointSource
+from vault_plugin.endpoint.connections import Adapter
 from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
@@ -345,7 +346,7 @@ def test_no_claim_of_a_token_is_an_internal_error(one: dict[str, Any], other: di
 def asked(status: int, headers: dict[str, str], body: bytes) -> None:
     source = EndpointSource("https://api.example", ServerClock(), timeout=5, sleep=lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Adapter, "send", staticmethod(answered(status, headers, body)))
+        patch.setattr(Adapter, "send", staticmethod(answered(status, headers, body)))
         documented(lambda: source.obtain(ACME, Deadline(5)))
 
 
@@ -355,6 +356,6 @@ def test_whoever_asks_for_all_identities_is_told_at_once_that_the_endpoint_is_bu
 
     one = EndpointSource("https://api.example", ServerClock(), timeout=5, sleep=sleep, waits_when_busy=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Adapter, "send", staticmethod(answered(429, {"Retry-After": "0"}, b"")))
+        patch.setattr(Adapter, "send", staticmethod(answered(429, {"Retry-After": "0"}, b"")))
         with pytest.raises(SourceBusyError):
             one.obtain(ACME, Deadline(5))

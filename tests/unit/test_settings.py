@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import SERVICE_ACCOUNT, Origin, default_company, known_deadline
+from vault_plugin.settings.declarations import default_company, known_deadline
+from vault_plugin.settings.logins import SERVICE_ACCOUNT
+from vault_plugin.settings.origin import Group, Origin
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.wording import named, worded
@@ -226,7 +228,7 @@ def test_all_that_is_missing_is_named_in_one_error() -> None:
     assert complaint({}) == (
         "--user-id (KLEARSTACK_USER_ID) is missing; --company-name (KLEARSTACK_COMPANY_NAME) is missing; "
         "--url (KLEARSTACK_URL) is missing; --vault-addr (VAULT_ADDR or BAO_ADDR) is missing; "
-        "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token holds none."
+        "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token contains none."
     )
 
 
@@ -251,14 +253,14 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         "--company-name (KLEARSTACK_COMPANY_NAME) cannot be read from the file that KLEARSTACK_COMPANY_NAME_FILE names",
         "--url (KLEARSTACK_URL) must look like https://host[:port]",
         "--vault-addr (VAULT_ADDR or BAO_ADDR) must look like https://host[:port]",
-        "VAULT_TOKEN or BAO_TOKEN holds characters that no such credential has",
-        "--vault-namespace (VAULT_NAMESPACE or BAO_NAMESPACE) may hold letters, digits",
+        "VAULT_TOKEN or BAO_TOKEN contains characters that are not allowed in a credential",
+        "--vault-namespace (VAULT_NAMESPACE or BAO_NAMESPACE) may contain only letters, digits",
         "--auth (KLEARSTACK_VAULT_AUTH) must be one of token, approle, jwt, kubernetes",
-        "--min-ttl (KLEARSTACK_MIN_TTL) is no duration",
+        "--min-ttl (KLEARSTACK_MIN_TTL) is not a duration",
         "--deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds",
         "--on-vault-error (KLEARSTACK_ON_VAULT_ERROR) must be one of fail, bypass",
         "--vault-cacert (VAULT_CACERT or BAO_CACERT) names a file that cannot be read",
-        "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go",
+        "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) must",
     ):
         assert part in said
 
@@ -340,7 +342,7 @@ def test_a_secret_that_would_break_a_header_is_refused(content: str, name: str, 
     path = file_with(tmp_path, content.encode())
     for variable in ORIGINS[name].env:
         for environ in ({variable: content}, {f"{variable}_FILE": path}):
-            assert "holds characters that no such credential has" in complaint(others | environ)
+            assert "contains characters that are not allowed in a credential" in complaint(others | environ)
 
 
 @pytest.mark.parametrize("name", ["missing", "folder", "latin-1"])
@@ -373,7 +375,7 @@ def test_the_token_in_the_home_folder_comes_last(content: bytes, tmp_path: Path)
 def test_a_home_folder_without_a_readable_token_has_none(content: bytes, tmp_path: Path) -> None:
     assert (
         complaint(home_with(tmp_path, content))
-        == "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token holds none."
+        == "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token contains none."
     )
 
 
@@ -426,7 +428,7 @@ def test_a_client_certificate_and_its_key_go_together() -> None:
         assert (
             complaint(ENOUGH, **{alone: os.devnull})
             == "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and "
-            "--vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) go together."
+            "--vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) must be given together."
         )
     Settings.from_env(ENOUGH, vault_client_cert=os.devnull, vault_client_key=os.devnull)
 
@@ -460,7 +462,7 @@ def test_jwt_needs_one_and_no_role() -> None:
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The service account token of a pod, which is not there yet; these tests may run in one."""
     assert Path("/var/run/secrets/kubernetes.io/serviceaccount/token") == SERVICE_ACCOUNT
-    monkeypatch.setattr("vault_plugin.settings.declarations.SERVICE_ACCOUNT", tmp_path / "token")
+    monkeypatch.setattr("vault_plugin.settings.logins.SERVICE_ACCOUNT", tmp_path / "token")
     return tmp_path / "token"
 
 
@@ -493,8 +495,20 @@ def test_for_many_no_identity_is_missing_or_taken_and_all_else_is_as_ever() -> N
 
 
 def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
-    assert {name for name, origin in ORIGINS.items() if origin.read is Secret} == set(SECRETS)
+    assert {name for name, origin in ORIGINS.items() if origin.secret} == set(SECRETS)
     assert {name for name, origin in ORIGINS.items() if not origin.flag} == {*SECRETS, "lock_dir"}
+
+
+def test_each_setting_has_a_group_and_each_secret_is_a_login() -> None:
+    groups = [one.metadata["group"] for one in fields(Settings)]
+    assert set(groups) == set(Group)
+    assert groups == [origin.group for origin in ORIGINS.values()]
+    assert {origin.group for origin in ORIGINS.values() if origin.secret} == {Group.VAULT_LOGIN}
+    assert {name for name, origin in ORIGINS.items() if origin.identity} == {"user_id", "company_name"}
+
+
+def test_a_secret_type_is_declared_as_a_secret() -> None:
+    assert {one.name for one in fields(Settings) if "Secret" in str(one.type)} == set(SECRETS)
 
 
 def test_choices_are_the_promised_ones() -> None:

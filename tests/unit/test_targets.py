@@ -11,10 +11,15 @@ from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeSource, FakeStor
 
 from vault_plugin.broker import Broker
 from vault_plugin.bulk import targets
-from vault_plugin.bulk.targets import KEYS, Flags, Targets, connect_all, settings_of
+from vault_plugin.bulk.targets import Targets, connect_all
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
 from vault_plugin.manifest.row import Row
+from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings import Settings
+from vault_plugin.settings.credentials import for_another_vault
+from vault_plugin.settings.declarations import ORIGINS
+from vault_plugin.settings.gathering import Flags
+from vault_plugin.settings.origin import Group, Origin, setting
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.throttle import Throttle
 from vault_plugin.tokens.jwt import Kind, TokenSet
@@ -107,7 +112,8 @@ def test_a_targets_own_mount_and_prefix_come_before_those_of_the_command_line(
 def test_a_vault_of_its_own_is_never_given_another_vaults_token(secret: str, name: str, suffix: str) -> None:
     environ = {"KLEARSTACK_URL": "https://api.example", name + suffix: secret if suffix else "hvs.theirs"}
     with pytest.raises(
-        SettingsError, match="nothing that belongs to another Vault: VAULT_TOKEN or BAO_TOKEN is missing"
+        SettingsError,
+        match="uses no login or connection setting of another Vault: VAULT_TOKEN or BAO_TOKEN is missing",
     ):
         gathered({"address": OTHER}, environ)
     assert gathered({"address": OTHER, "token_file": secret}, environ).vault_token == Secret("hvs.own")
@@ -165,6 +171,44 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
     alone = gathered(row, {"KLEARSTACK_URL": "https://api.example"})
     assert gathered(row, {**ENVIRON, **way, **bao, "BAO_ADDR": "https://b.example"}, **flags) == alone
     assert (alone.vault_addr, alone.auth, alone.vault_cacert) == ((OTHER,), "token", None)
+
+
+@pytest.mark.parametrize("name", ORIGINS)
+def test_each_setting_is_either_shared_by_all_vaults_or_withheld_from_another(name: str) -> None:
+    environ = {f"{variable}{suffix}": "x" for variable in ORIGINS[name].env for suffix in ("", "_FILE")}
+    shared = ORIGINS[name].group not in {Group.VAULT_CONNECTION, Group.VAULT_LOGIN}
+    assert for_another_vault(environ, {name: "x"}) == ((environ, {name: "x"}) if shared else ({}, {}))
+
+
+@pytest.mark.parametrize(
+    ("group", "secret"),
+    [
+        (Group.VAULT_LOGIN, True),  # a password
+        (Group.VAULT_LOGIN, False),  # a user name
+        (Group.VAULT_CONNECTION, False),  # a proxy
+        (Group.LIMITS, True),  # a secret in the wrong group
+    ],
+)
+def test_a_new_login_setting_is_never_taken_for_a_target_of_another_address(
+    monkeypatch: pytest.MonkeyPatch, group: Group, secret: bool
+) -> None:
+    new = Origin(("BAO_NEW", "VAULT_NEW"), group, "New.", secret=secret)
+    monkeypatch.setitem(ORIGINS, "new", new)
+    given = {**ENVIRON, "VAULT_NEW": "a", "BAO_NEW_FILE": "b"}
+    taken: list[tuple[Mapping[str, str], Mapping[str, object]]] = []
+    monkeypatch.setattr(Settings, "for_many", lambda environ, **flags: taken.append((environ, flags)))
+    gathered({"address": OTHER}, given, new="flag", mount="kv")
+    assert taken == [
+        (
+            {"KLEARSTACK_URL": "https://api.example"},
+            {"mount": "kv", "vault_addr": OTHER, "on_vault_error": "fail"},
+        )
+    ]
+
+
+def test_a_new_setting_cannot_be_declared_without_a_group() -> None:
+    with pytest.raises(TypeError, match="group"):
+        setting("VAULT_NEW", help="New.")  # type: ignore[call-arg]
 
 
 def test_what_is_no_way_to_a_vault_is_shared_by_all(secret: str) -> None:

@@ -104,10 +104,10 @@ def test_renew_may_be_empty_true_or_false(value: str) -> None:
 
 
 WRONG = {
-    "min_ttl": ("soon", "is no duration"),
+    "min_ttl": ("soon", "is not a duration"),
     "deadline": ("0", "must be more than 0 seconds"),
-    "mount": ("a//b", "may hold letters"),
-    "path_prefix": ("../x", "may hold letters"),
+    "mount": ("a//b", "may contain only letters"),
+    "path_prefix": ("../x", "may contain only letters"),
 }
 
 
@@ -119,7 +119,7 @@ def test_a_value_that_will_not_do_is_the_querys_by_its_key(
     assert (done.code, done.out) == (76, "")
     assert f"`{name}` in the query" in done.err
     assert said in done.err
-    assert "`klearstack-vault terraform --help` explains each." in done.err
+    assert "`klearstack-vault terraform --help` describes each setting." in done.err
     assert value not in done.err.split() or value == "0"
     assert " --" not in done.err.replace("`klearstack-vault terraform --help`", "")
 

@@ -21,8 +21,8 @@ from vault_plugin.timing.clock import MAX_DATE
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.secret import Secret
 
-UNREADABLE = "The access token is no JWT with a readable `exp`."
-ANOTHER_KIND = "The access token's `token_type` says that it is another kind of token."
+UNREADABLE = "The access token is not a JWT with a valid `exp`."
+ANOTHER_KIND = "The access token's `token_type` names another kind of token."
 
 # Both tokens that the endpoint's own documentation shows, letter for letter: its examples are broken.
 DOCUMENTED_ACCESS = (
@@ -291,7 +291,7 @@ def test_what_is_no_dated_jwt_is_refused_with_always_the_same_words(raw: object)
 def test_the_two_corrupted_tokens_of_the_documentation_are_refused() -> None:
     for kind in Kind:
         for raw in (DOCUMENTED_ACCESS, DOCUMENTED_REFRESH):
-            assert refusal(raw, kind) == f"The {kind} token is no JWT with a readable `exp`."
+            assert refusal(raw, kind) == f"The {kind} token is not a JWT with a valid `exp`."
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_durations_are_seconds_unless_they_say_otherwise(text: str, seconds: flo
 )  # fmt: skip
 @pytest.mark.parametrize("read", [duration, positive_duration])
 def test_what_is_no_duration_is_refused(read: Callable[[str], float], text: str) -> None:
-    with pytest.raises(ValueError, match=r"^is no duration such as 90, 90s, 15m or 1h30m$"):
+    with pytest.raises(ValueError, match=r"^is not a duration such as 90, 90s, 15m or 1h30m$"):
         read(text)
 
 
@@ -72,7 +72,7 @@ def test_a_path_of_vault_is_taken_without_its_outer_slashes(text: str, path: str
     ids=ascii,
 )  # fmt: skip
 def test_a_path_that_could_lead_elsewhere_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^may hold letters, digits and "):
+    with pytest.raises(ValueError, match=r"^may contain only letters, digits and "):
         vault_path(text)
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_plain_base_url_is_no_address_of_vault(text: str) -> None:
     ["https://v.example/v1", "https://v.example/v1/", "https://v.example/ui/vault/secrets", "http://v:8200/x/v1", "https://a,https://b/ui"],
 )  # fmt: skip
 def test_a_path_of_vault_itself_is_no_part_of_its_address(address: str) -> None:
-    with pytest.raises(ValueError, match="holds /v1 or /ui"):
+    with pytest.raises(ValueError, match="contains /v1 or /ui"):
         vault_addresses(address)
     assert vault_addresses("https://v.example/v10,https://ui/x,unix:///ui/v1")
 
@@ -204,9 +204,9 @@ def test_a_gap_or_a_relative_socket_among_vaults_addresses_is_refused(text: str)
 def test_no_text_crashes_a_reader_or_changes_what_it_says(read: Callable[[str], object], text: str) -> None:
     assert complaint(read, text) in {
         None,
-        "is no duration such as 90, 90s, 15m or 1h30m",
+        "is not a duration such as 90, 90s, 15m or 1h30m",
         "must be more than 0 seconds",
-        "may hold letters, digits and _@.~- in segments joined by single slashes",
+        "may contain only letters, digits and _@.~- in segments separated by single slashes",
         "must look like https://host[:port], without user, password, query or fragment",
     }
 

@@ -83,7 +83,7 @@ def test_an_error_is_in_the_words_of_whoever_shows_it() -> None:
 
 def test_a_command_speaks_for_itself_and_for_nobody_after_it(run: Run) -> None:
     before = worded(named("help"))
-    assert "`klearstack-vault exec --help` explains each." in run("exec", "--", "true").err
+    assert "`klearstack-vault exec --help` describes each setting." in run("exec", "--", "true").err
     assert worded(named("help")) == before
 
 
@@ -140,7 +140,7 @@ def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
 def test_variables_that_others_follow_and_we_do_not_are_told_once_at_v(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    environment._tell.cache_clear()
+    environment._log_once.cache_clear()
     given = {
         "KLEARSTACK_USER_ID": "26",
         "KLEARSTACK_COMPANY_NAME": "Acme",
@@ -160,7 +160,7 @@ def test_variables_that_others_follow_and_we_do_not_are_told_once_at_v(
         for _ in range(2):
             Settings.from_env(given | ignored)
     assert caplog.messages == [
-        "these variables are set, but not supported, and change nothing: BAO_CAPATH, HTTPS_PROXY, VAULT_SKIP_VERIFY"
+        "these environment variables are set but not supported, and have no effect: BAO_CAPATH, HTTPS_PROXY, VAULT_SKIP_VERIFY"
     ]
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert not environment.IGNORED & VARIABLES

@@ -1,74 +1,18 @@
 """One identity in several Vaults: one mint lands in all of them, and what one holds is copied to the others."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
 from functools import partial
 from threading import Event
 from typing import Literal, NamedTuple
 
 from vault_plugin.app import REVOKE_TIMEOUT, connect, once
 from vault_plugin.broker import Broker, Grant
-from vault_plugin.errors import SettingsError, StoreError
-from vault_plugin.manifest.row import Row
+from vault_plugin.errors import StoreError
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import without_credentials
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.throttle import Throttle
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.secret import Secret
-
-Flags = Mapping[str, str | bool | None]
-
-_SETTINGS = {
-    "address": "vault_addr",
-    "namespace": "vault_namespace",
-    "cacert": "vault_cacert",
-    "client_cert": "vault_client_cert",
-    "client_key": "vault_client_key",
-    "auth": "auth",
-    "auth_mount": "auth_mount",
-    "auth_role": "auth_role",
-    "mount": "mount",
-    "path_prefix": "path_prefix",
-}
-# By file only: a manifest is no place for a secret.
-_CREDENTIALS = {
-    "token_file": "VAULT_TOKEN_FILE",
-    "role_id_file": "VAULT_ROLE_ID_FILE",
-    "secret_id_file": "VAULT_SECRET_ID_FILE",
-    "jwt_file": "VAULT_JWT_FILE",
-}
-KEYS = (*_SETTINGS, *_CREDENTIALS)
-
-
-def settings_of(row: Row | None, flags: Flags, environ: Mapping[str, str] | None = None) -> Settings:
-    """A target's settings: its own first, then those of the command line and the environment.
-
-    What the environment has to log in with belongs to the Vault that it names: a target with an address of its own gets
-    none of that, and no part of the way to that Vault. Raises SettingsError.
-    """
-    environ = os.environ if environ is None else environ
-    flags = {**flags, "on_vault_error": "fail"}  # a token that is stored nowhere is none of many
-    fields_of_row = {} if row is None else row.fields
-    own = {_SETTINGS[name]: text for name, text in fields_of_row.items() if name in _SETTINGS}
-    credentials = {_CREDENTIALS[name]: text for name, text in fields_of_row.items() if name in _CREDENTIALS}
-    if credentials:
-        environ = without_credentials(environ)
-    if "vault_addr" not in own:
-        return Settings.for_many({**environ, **credentials}, **{**flags, **own})
-    way = {one.name: one for one in fields(Settings) if one.name.startswith(("vault_", "auth"))}
-    secret = [one for one in fields(Settings) if one.metadata["origin"].read is Secret]
-    closed = {name for one in (*way.values(), *secret) for name in one.metadata["origin"].env} | {"HOME"}
-    rest = {name: text for name, text in environ.items() if name.removesuffix("_FILE") not in closed}
-    try:
-        kept = {name: flag for name, flag in flags.items() if name not in way}
-        return Settings.for_many({**rest, **credentials}, **{**kept, **own})
-    except SettingsError as exc:
-        raise SettingsError(
-            f"with an address of its own it is given nothing that belongs to another Vault: {exc}"
-        ) from None
 
 
 class Outcome(NamedTuple):

@@ -13,14 +13,19 @@ from vault_plugin.commands.usage import SettingOption
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.output.streams import read_line
 from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import Origin
 from vault_plugin.settings.environment import without_line_end
+from vault_plugin.settings.origin import Origin
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
-ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint.client", "vault_plugin.vault.store")
+ONCE = (
+    "vault_plugin.app",
+    "vault_plugin.broker",
+    "vault_plugin.endpoint.responses",
+    "vault_plugin.vault.store",
+)
 MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 

@@ -6,8 +6,7 @@ from dataclasses import fields
 import click
 
 from vault_plugin.errors import UsageError
-from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import words
+from vault_plugin.settings import Settings, words
 from vault_plugin.wording import Words, flag, named
 
 

@@ -1,1 +1,1 @@
-"""Connections: TLS, deadlines, and why one failed. Shared by both sides."""
+"""What the connections to the endpoint and to Vault share: TLS, deadlines, and the causes of failures."""

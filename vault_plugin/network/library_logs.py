@@ -1,7 +1,7 @@
-"""Other libraries' log messages about our requests, dropped: they may hold what a server sent.
+"""Drop other libraries' log messages about the requests of this package: they may contain what a server sent.
 
-urllib3, for example, logs each header line that it cannot parse. What the host program itself does with the same
-libraries is logged as before, also in another thread at the same moment.
+urllib3, for example, logs each header line that it cannot parse. Requests that the host program itself
+sends through the same libraries are logged as before, also in another thread at the same moment.
 """
 
 import logging
@@ -14,12 +14,12 @@ _ours: ContextVar[bool] = ContextVar("klearstack_vault_request", default=False)
 
 
 class _NotOurs(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  the caller decides, not the message
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  it depends on the caller, not on the message
         return not _ours.get()
 
 
 class _Loggers:
-    """The libraries' loggers, each of which needs the filter: those above do not see what is only passed on to them."""
+    """The libraries' loggers. Each needs the filter: a logger does not filter the records that its children pass on."""
 
     def __init__(self) -> None:
         self._filter = _NotOurs()
@@ -27,7 +27,7 @@ class _Loggers:
         self._found: list[logging.Logger] = []
 
     def add_filter(self) -> None:
-        """Add the filter where it is missing: to the loggers of modules loaded since, and where it was taken off."""
+        """Add the filter where it is missing: to the loggers of modules loaded since, and where it was removed."""
         known = logging.root.manager.loggerDict
         if len(known) != self._seen:  # no logger is ever removed
             self._seen = len(known)
@@ -45,7 +45,7 @@ _loggers = _Loggers()
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Drop what these libraries log in this context."""
+    """Drop what the libraries log in this context."""
     _loggers.add_filter()
     before = _ours.get()
     try:

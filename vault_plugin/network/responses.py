@@ -1,4 +1,4 @@
-"""Responses of which nothing is missing, whatever the connection did.
+"""Responses that are complete, or an error.
 
 http.client takes the end of a connection for the end of the headers and of a body with a length, and an interim response
 other than 100 for the response itself.
@@ -11,28 +11,25 @@ from typing import Any
 from vault_plugin.network.sockets import Socket
 
 SPEAKS_TLS = "TLS, use https://"
-_TLS_RECORDS = ("\x15\x03", "\x16\x03")  # how an alert and a handshake begin
+_TLS_RECORDS = ("\x15\x03", "\x16\x03")  # the first bytes of an alert and of a handshake
 
 
 class WrongSchemeError(OSError):
-    """The server speaks the other one of `http://` and `https://`: which one, and what to use."""
+    """The server does not speak the scheme of its URL: which one it speaks, and which URL to use."""
 
 
 class CompleteResponse(http.client.HTTPResponse):
-    """A response whose headers are whole, after any interim ones.
-
-    http.client takes the end of the connection for the end of the headers, and 103 for the response itself.
-    """
+    """A response whose headers are complete. Interim responses before it are skipped."""
 
     def __init__(self, sock: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
         self._socket: Socket = sock
 
     def begin(self) -> None:
-        """Read the headers. Raises IncompleteRead if they are cut, WrongSchemeError if this is TLS."""
+        """Read the headers. Raises IncompleteRead if they end too early, WrongSchemeError if this is TLS."""
         interim = True
         while interim:
-            self.__dict__.update(headers=None, msg=None)  # or no other would be read
+            self.__dict__.update(headers=None, msg=None)  # or begin() would not read the next response
             try:
                 super().begin()
             except http.client.BadStatusLine as exc:
@@ -42,12 +39,12 @@ class CompleteResponse(http.client.HTTPResponse):
             if self._socket.ended:
                 raise http.client.IncompleteRead(b"")
             interim = self.status < 200
-        # Nobody wants cookies, but requests reads them, and a date that http.cookiejar fails at makes it print a traceback.
+        # requests reads cookies, and prints a traceback for a date that http.cookiejar cannot parse.
         del self.headers["Set-Cookie"], self.headers["Set-Cookie2"]
 
 
 def cut_short(body: bytes) -> bool:
-    """Whether JSON ends too early. For responses whose end is the connection's: nothing else tells there."""
+    """Whether JSON ends too early. For responses that end with the connection, where nothing else shows it."""
     try:
         json.loads(body)
     except UnicodeDecodeError as exc:

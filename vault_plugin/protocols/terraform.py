@@ -14,8 +14,7 @@ from typing import cast
 from vault_plugin.app import connect
 from vault_plugin.broker import Grant
 from vault_plugin.errors import QueryError, SettingsError
-from vault_plugin.settings import Settings
-from vault_plugin.settings.declarations import words
+from vault_plugin.settings import Settings, words
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked

@@ -1,185 +1,177 @@
-"""Every setting, declared once; the only reader of the environment.
+"""Every setting, declared once. Command line, documentation and checks are made from these declarations.
 
 A value comes from a flag, else from its environment variables in their order, each of which may instead name a file
 (the same name with `_FILE` appended), else from the default. An empty variable is unset; an empty flag as well, unless
-the setting is required. Secrets have no flag: `ps` would show them.
-The command line, README's table and the checks on both are made from these declarations.
+the setting is required.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
 
 from vault_plugin.errors import SettingsError
-from vault_plugin.settings.environment import (
-    is_readable,
-    look_up,
-    process_environment,
-    tell_ignored,
-    text_of_file,
-)
+from vault_plugin.settings.gathering import gather, gather_one, warn_of_form
+from vault_plugin.settings.logins import LOGINS
+from vault_plugin.settings.origin import Group, Origin, identity_setting, secret_setting, setting
 from vault_plugin.settings.values import (
-    credential,
     duration,
     endpoint_url,
-    is_plain_and_remote,
     positive_duration,
     vault_addresses,
     vault_path,
 )
-from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.names import checked, is_composed
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.wording import Words, by_default, flag, named, worded
 
 NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
-
-
-class Origin(NamedTuple):
-    """Where a setting comes from: environment variables, first wins; a flag unless it is a secret; how to read it."""
-
-    env: tuple[str, ...]
-    help: str
-    flag: bool = True
-    read: Callable[[str], Any] = str
-    choices: tuple[str, ...] = ()
-    required: bool = False
-
-
-def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  # noqa: A002  click's word too
-    metadata = {"origin": Origin(env, help, required=default is MISSING, **how)}
-    shown = env[:1] not in (
-        ("KLEARSTACK_USER_ID",),
-        ("KLEARSTACK_COMPANY_NAME",),
-    )  # all it takes to mint a token
-    return field(default=None if default is MISSING else default, repr=shown, metadata=metadata)
-
-
-# What each login cannot do without, and what else to say if it is nowhere.
-_LOGINS = {
-    "token": {"vault_token": ", and ~/.vault-token holds none"},
-    "approle": {"role_id": "", "secret_id": ""},
-    "jwt": {"vault_jwt": ""},
-    "kubernetes": {"auth_role": "", "vault_jwt": ", and so is a pod's service account token"},
-}
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")  # in every pod
-_EMPTY = "is given but empty: give a value, or leave it out"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All that the parts need to know. Durations are seconds. Build it with `from_env`."""
 
-    user_id: str = _setting(
-        "KLEARSTACK_USER_ID", help="The user's id; `-` reads a line of standard input.", read=checked
+    user_id: str = identity_setting(
+        "KLEARSTACK_USER_ID", help="User ID; `-` reads a line from standard input."
     )
-    company_name: str = _setting(
-        "KLEARSTACK_COMPANY_NAME", help="The user's company; `-` reads the next line.", read=checked
+    company_name: str = identity_setting(
+        "KLEARSTACK_COMPANY_NAME", help="Company name; `-` reads the next line from standard input."
     )
-    url: str = _setting(
-        "KLEARSTACK_URL", help="KlearStack's base URL, as you were given it.", read=endpoint_url
+    url: str = setting(
+        "KLEARSTACK_URL",
+        group=Group.ENDPOINT,
+        help="Base URL of the KlearStack API.",
+        read=endpoint_url,
     )
-    ca_cert: str | None = _setting(
-        "KLEARSTACK_CACERT", help="PEM file of the endpoint's CA, if it is not a public one.", default=None
+    ca_cert: str | None = setting(
+        "KLEARSTACK_CACERT",
+        group=Group.ENDPOINT,
+        help="PEM file of the endpoint's CA, if it is not a public one.",
+        default=None,
     )
-    allow_plain_http: bool = _setting(
-        help="Mint over plain http to another host: whoever listens gets the token.", default=False
+    allow_plain_http: bool = setting(
+        group=Group.ENDPOINT,
+        help="Allow plain http to a remote endpoint, which exposes tokens to the network.",
+        default=False,
     )
-    vault_addr: tuple[str, ...] = _setting(
+    vault_addr: tuple[str, ...] = setting(
         "BAO_ADDR",
         "VAULT_ADDR",
-        help="Vault's address; several nodes of a cluster with commas, a socket as unix:///path.",
+        group=Group.VAULT_CONNECTION,
+        help="Vault address; commas separate nodes of a cluster, unix:///path is a socket.",
         read=vault_addresses,
     )
-    vault_namespace: str | None = _setting(
-        "BAO_NAMESPACE", "VAULT_NAMESPACE", help="Vault's namespace.", default=None, read=vault_path
-    )
-    vault_cacert: str | None = _setting(
-        "BAO_CACERT", "VAULT_CACERT", help="PEM file of Vault's CA, if it is not a public one.", default=None
-    )
-    vault_client_cert: str | None = _setting(
-        "BAO_CLIENT_CERT", "VAULT_CLIENT_CERT", help="PEM file of a TLS client certificate.", default=None
-    )
-    vault_client_key: str | None = _setting(
-        "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY", help="PEM file of its key.", default=None
-    )
-    auth: str = _setting(
-        "KLEARSTACK_VAULT_AUTH", help="How to log in to Vault.", default="token", choices=tuple(_LOGINS)
-    )
-    auth_mount: str | None = _setting(
-        "KLEARSTACK_VAULT_AUTH_MOUNT",
-        help="Where that auth method is mounted; else at its own name.",
+    vault_namespace: str | None = setting(
+        "BAO_NAMESPACE",
+        "VAULT_NAMESPACE",
+        group=Group.VAULT_CONNECTION,
+        help="Vault namespace.",
         default=None,
         read=vault_path,
     )
-    auth_role: str | None = _setting(
+    vault_cacert: str | None = setting(
+        "BAO_CACERT",
+        "VAULT_CACERT",
+        group=Group.VAULT_CONNECTION,
+        help="PEM file of Vault's CA, if it is not a public one.",
+        default=None,
+    )
+    vault_client_cert: str | None = setting(
+        "BAO_CLIENT_CERT",
+        "VAULT_CLIENT_CERT",
+        group=Group.VAULT_CONNECTION,
+        help="PEM file of the TLS client certificate for Vault.",
+        default=None,
+    )
+    vault_client_key: str | None = setting(
+        "BAO_CLIENT_KEY",
+        "VAULT_CLIENT_KEY",
+        group=Group.VAULT_CONNECTION,
+        help="PEM file of the client certificate's key.",
+        default=None,
+    )
+    auth: str = setting(
+        "KLEARSTACK_VAULT_AUTH",
+        group=Group.VAULT_LOGIN,
+        help="Vault auth method.",
+        default="token",
+        choices=tuple(LOGINS),
+    )
+    auth_mount: str | None = setting(
+        "KLEARSTACK_VAULT_AUTH_MOUNT",
+        group=Group.VAULT_LOGIN,
+        help="Mount path of the auth method, if it is not the method's name.",
+        default=None,
+        read=vault_path,
+    )
+    auth_role: str | None = setting(
         "KLEARSTACK_VAULT_AUTH_ROLE",
-        help="The role to log in as: for kubernetes; for jwt, unless the mount has a default one.",
+        group=Group.VAULT_LOGIN,
+        help="Role to log in with; required for kubernetes, optional for jwt.",
         default=None,
     )
-    vault_token: Secret | None = _setting(
-        "BAO_TOKEN",
-        "VAULT_TOKEN",
-        help="The Vault token; else ~/.vault-token.",
-        default=None,
-        flag=False,
-        read=Secret,
+    vault_token: Secret | None = secret_setting(
+        "BAO_TOKEN", "VAULT_TOKEN", help="Vault token; the default is read from ~/.vault-token."
     )
-    role_id: Secret | None = _setting(
-        "BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole's role id.", default=None, flag=False, read=Secret
-    )
-    secret_id: Secret | None = _setting(
-        "BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole's secret id.", default=None, flag=False, read=Secret
-    )
-    vault_jwt: Secret | None = _setting(
+    role_id: Secret | None = secret_setting("BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole role ID.")
+    secret_id: Secret | None = secret_setting("BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole secret ID.")
+    vault_jwt: Secret | None = secret_setting(
         "BAO_JWT",
         "VAULT_JWT",
-        help="The JWT to log in with; for kubernetes else the pod's service account token.",
-        default=None,
-        flag=False,
-        read=Secret,
+        help="JWT to log in with; for kubernetes, the default is the pod's service account token.",
     )
-    mount: str = _setting(
-        "KLEARSTACK_VAULT_MOUNT", help="The KV mount (v1 or v2).", default="secret", read=vault_path
+    mount: str = setting(
+        "KLEARSTACK_VAULT_MOUNT",
+        group=Group.VAULT_STORAGE,
+        help="Mount path of the KV secrets engine (v1 or v2).",
+        default="secret",
+        read=vault_path,
     )
-    path_prefix: str = _setting(
-        "KLEARSTACK_VAULT_PATH_PREFIX", help="The folder below it.", default="klearstack", read=vault_path
+    path_prefix: str = setting(
+        "KLEARSTACK_VAULT_PATH_PREFIX",
+        group=Group.VAULT_STORAGE,
+        help="Path prefix below the mount.",
+        default="klearstack",
+        read=vault_path,
     )
-    min_ttl: float = _setting(
+    min_ttl: float = setting(
         "KLEARSTACK_MIN_TTL",
-        help="Mint if less is left; never more than half of a token's life.",
+        group=Group.TOKEN,
+        help="Minimum remaining lifetime; capped at half of the token's lifetime.",
         default=60.0,
         read=duration,
     )
-    timeout: float = _setting(
+    timeout: float = setting(
         "KLEARSTACK_TIMEOUT",
-        help="For each connection, and each wait for an answer.",
+        group=Group.LIMITS,
+        help="Connect and read timeout.",
         default=10.0,
         read=positive_duration,
     )
-    deadline: float = _setting(
-        "KLEARSTACK_DEADLINE", help="For everything together.", default=60.0, read=positive_duration
+    deadline: float = setting(
+        "KLEARSTACK_DEADLINE",
+        group=Group.LIMITS,
+        help="Overall timeout.",
+        default=60.0,
+        read=positive_duration,
     )
-    on_vault_error: str = _setting(
+    on_vault_error: str = setting(
         "KLEARSTACK_ON_VAULT_ERROR",
-        help="With Vault down: fail, or bypass it: mint and store nothing.",
+        group=Group.VAULT_CONNECTION,
+        help="If Vault is not available: fail, or bypass it (mint a token and do not store it).",
         default="fail",
         choices=("fail", "bypass"),
     )
-    on_user_mismatch: str = _setting(
+    on_user_mismatch: str = setting(
         "KLEARSTACK_ON_USER_MISMATCH",
+        group=Group.TOKEN,
         help="If a token names another user: fail, or warn and use it.",
         default="fail",
         choices=("fail", "warn"),
     )
-    lock_dir: str | None = _setting(
+    lock_dir: str | None = setting(
         "KLEARSTACK_LOCK_DIR",
-        help="Where this host's processes meet, if /tmp is not shared by them.",
+        group=Group.LIMITS,
+        help="Directory for lock files shared by all processes on this host.",
         flag=False,
         default=None,  # see lock_folder.py: nothing is looked at before it is needed
     )
@@ -188,217 +180,41 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """Gather all settings; a flag that is None was not given.
 
-        What reading files has taken of the deadline is gone from it.
+        The time that reading files has taken is subtracted from the deadline.
 
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
-        settings, deadline = cls._gathered(environ, flags)
-        for one in fields(cls):
-            if one.metadata["origin"].read is checked and not is_composed(getattr(settings, one.name)):
-                _log.warning(
-                    "%s is not NFC-normalized: it is a different identity from its NFC form",
-                    worded(named(one.name)),
-                )
+        values, deadline = gather(ORIGINS, environ, flags, cls.deadline)
+        warn_of_form(ORIGINS, values)
+        settings = cls(**values)
         slow = settings.deadline - deadline.left() > NOTICEABLE
         return replace(settings, deadline=deadline.left()) if slow else settings
 
     @classmethod
-    def _gathered(
-        cls, environ: Mapping[str, str] | None, flags: Mapping[str, str | bool | None]
-    ) -> tuple["Settings", Deadline]:
-        if unknown := flags.keys() - {one.name for one in fields(cls)}:
-            raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
-        environ = process_environment() if environ is None else environ
-        values: dict[str, Any] = {}
-        complaints = _Complaints()
-        empty: dict[str, str] = {}  # credentials whose files are, and what to say of them if they are needed
-        deadline = Deadline(cls.deadline)
-        for one in sorted(fields(cls), key=lambda one: one.name != "deadline"):  # which counts for all others
-            origin: Origin = one.metadata["origin"]
-            place = ""
-            try:
-                text, place = _gather(origin, flags.get(one.name), environ, deadline)
-                if isinstance(text, bool):
-                    values[one.name] = text
-                elif text and (value := _read(origin, text)) is not None:
-                    values[one.name] = value
-                elif origin.required and text is None:
-                    complaints.miss(one.name)
-                elif origin.required:
-                    complaints.add(f"{place} {_EMPTY}", one.name)
-                elif place and origin.read is Secret:
-                    empty[one.name] = f"{place} is empty"
-                if one.name == "deadline":
-                    deadline = Deadline(values.get("deadline", cls.deadline))
-            except ValueError as exc:  # its text is one of ours: no value is ever quoted
-                complaints.add(f"{place} {exc}", one.name)
-        _disagreements(values, empty, environ, deadline, complaints)
-        complaints.end()
-        tell_ignored(environ)
-        return cls(**values), deadline
-
-    @classmethod
     def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
         """The same for a caller with identities of its own: none is asked for here. Raises SettingsError."""
-        return cls._gathered(environ, flags | {"user_id": "-", "company_name": "-"})[0]
+        nobody = {name: "-" for name, origin in ORIGINS.items() if origin.identity}
+        return cls(**gather(ORIGINS, environ, {**flags, **nobody}, cls.deadline)[0])
 
     def identity(self) -> Identity:
         """Whose token is asked for. Raises SettingsError if it cannot be one."""
         return Identity(self.user_id, self.company_name)
 
 
+ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
+
+
 def default_company(given: str | None, environ: Mapping[str, str] | None = None) -> str | None:
     """The company of identities that name none; None if there is none. Raises SettingsError."""
-    origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "company_name")
-    name, place = named("company_name"), ""
-    try:
-        deadline = Deadline(Settings.deadline)
-        environ = process_environment() if environ is None else environ
-        text, place = _gather(origin, given, environ, deadline)
-        company = checked(str(text or ""))
-    except ValueError as exc:
-        raise SettingsError(f"{name}{place} {exc}.") from None
-    if text == "":
-        raise SettingsError(f"{name}{place} {_EMPTY}.")
-    return company or None
+    company: str | None = gather_one(
+        "company_name", ORIGINS["company_name"], given, environ, Settings.deadline
+    )
+    return company
 
 
 def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> float:
-    """What everything together may take (seconds), for what comes before the other settings.
-
-    Where it will not do, which Settings says, that is the default.
-    """
-    origin: Origin = next(one.metadata["origin"] for one in fields(Settings) if one.name == "deadline")
-    with suppress(ValueError):
-        environ = process_environment() if environ is None else environ
-        text, _ = _gather(origin, given, environ, Deadline(Settings.deadline))
-        if text:
-            return float(_read(origin, str(text)))
-    return Settings.deadline
-
-
-def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """For another program: nothing that leads to tokens, neither Vault's logins nor the identity, which is all that
-    KlearStack asks for.
-    """
-    ours = {
-        name
-        for one in fields(Settings)
-        if one.metadata["origin"].read is Secret or not one.repr
-        for variable in one.metadata["origin"].env
-        for name in (variable, f"{variable}_FILE")
-    }
-    return {name: text for name, text in environ.items() if name not in ours}
-
-
-def _gather(
-    origin: Origin, flag: str | bool | None, environ: Mapping[str, str], deadline: Deadline
-) -> tuple[str | bool | None, str]:
-    """The flag, else what the environment says, and which file that was read from; None if nobody says anything."""
-    # An identity or an address given as an empty text is wrong; it must not become another one from the environment.
-    if flag is not None and (flag != "" or origin.required):
-        return flag, ""
-    return look_up(origin.env, environ, deadline, rewritten=origin.read is Secret) or (None, "")
-
-
-def _read(origin: Origin, text: str) -> Any:
-    if origin.choices and text not in origin.choices:
-        raise ValueError(f"must be one of {', '.join(origin.choices)}")
-    return credential(text) if origin.read is Secret else origin.read(text)
-
-
-def words(calls: Callable[[str], str | None], others: Mapping[str, str] | None = None) -> Words:
-    """A face's words: what it calls a setting (None: it has none of that name), with its variable; `others` come first."""
-    variables = {one.name: " or ".join(reversed(one.metadata["origin"].env)) for one in fields(Settings)}
-    others = others or {}
-
-    def word(name: str) -> str:
-        if name in others:
-            return others[name]
-        own, variable = calls(name), variables.get(name, "")
-        if own and variable:
-            return f"{own} ({variable})"
-        return own or variable or f"`klearstack-vault get {flag(name)}`"
-
-    return word
-
-
-def _flag_of(name: str) -> str | None:
-    return (
-        None
-        if name in {one.name for one in fields(Settings) if not one.metadata["origin"].flag}
-        else flag(name)
-    )
-
-
-by_default(words(_flag_of, {"help": "README", "verbose": "-v"}))
-
-
-class _Complaints:
-    """All that is wrong with the settings, as one error."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._settings: set[str] = set()
-        self._missing: set[str] = set()
-
-    def add(self, complaint: str, *about: str) -> None:
-        """Something that begins with the name of the first of these settings."""
-        self._texts.append(named(about[0]) + complaint)
-        self._settings.update(about)
-
-    def miss(self, name: str, also: str = "") -> None:
-        """A setting that is nowhere."""
-        self.add(f" is missing{also}", name)
-        self._missing.add(name)
-
-    def end(self) -> None:
-        """Raise SettingsError if there is a complaint."""
-        if not self._texts:
-            return
-        error = SettingsError("; ".join(self._texts) + ".", hint=f"{named('help')} explains each.")
-        error.settings, error.missing = frozenset(self._settings), frozenset(self._missing)
-        raise error
-
-
-def _disagreements(
-    values: dict[str, Any],
-    empty: Mapping[str, str],
-    environ: Mapping[str, str],
-    deadline: Deadline,
-    complaints: _Complaints,
-) -> None:
-    """What no single setting shows; fills in what another program left to log in with."""
-    if is_plain_and_remote(values.get("url", "")) and not values.get("allow_plain_http"):
-        complaints.add(
-            " is plain http to another host, where the token could be read on its way: use https, "
-            f"or accept that with {named('allow_plain_http')}",
-            "url",
-        )
-    for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"):
-        if name in values and not is_readable(values[name]):
-            complaints.add(" names a file that cannot be read", name)
-    pair = "vault_client_cert", "vault_client_key"
-    if bool(values.get(pair[0])) != bool(values.get(pair[1])):
-        complaints.add(f" and {named(pair[1])} go together", *pair)
-    login = values.get("auth", "token")
-    if login == "token" and "vault_token" not in empty:
-        _fall_back(values, "vault_token", Path(environ.get("HOME", "/nonexistent"), ".vault-token"), deadline)
-    elif login == "kubernetes" and "vault_jwt" not in empty:
-        _fall_back(values, "vault_jwt", SERVICE_ACCOUNT, deadline)
-    for name, also in _LOGINS[login].items():
-        if name in values:
-            continue
-        if name in empty:
-            complaints.add(empty[name], name)
-        else:
-            complaints.miss(name, also)
-
-
-def _fall_back(values: dict[str, Any], name: str, path: Path, deadline: Deadline) -> None:
-    """Unless it was given, take a credential from where another program leaves it."""
-    with suppress(ValueError):
-        if name not in values and (
-            secret := credential(text_of_file(path, "", deadline, rewritten=True, given=False))
-        ):
-            values[name] = secret
+    """The overall timeout (seconds) for what comes before the other settings are read; the default if it is invalid."""
+    found = None
+    with suppress(SettingsError):
+        found = gather_one("deadline", ORIGINS["deadline"], given, environ, Settings.deadline)
+    return Settings.deadline if found is None else float(found)

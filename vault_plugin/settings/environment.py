@@ -1,4 +1,4 @@
-"""Text from environment variables, and from the files that they name: UTF-8, whatever the locale says."""
+"""Text from environment variables, and from the files that they name: UTF-8 in any locale."""
 
 import logging
 import os
@@ -15,18 +15,22 @@ from vault_plugin.timing import blocking
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
 
-# What Vault's own command, or most HTTP clients, follow and we do not (see `tell_ignored`).
+# What Vault's own command, or most HTTP clients, follow and this package does not (see `report_ignored`).
 _OF_VAULT = (
-    *(
-        "AGENT_ADDR",
-        "CACERT_BYTES",
-        "CAPATH",
-        "CLIENT_TIMEOUT",
-        "DISABLE_REDIRECTS",
-        "HTTP_PROXY",
-        "MAX_RETRIES",
-    ),
-    *("MFA", "PROXY_ADDR", "RATE_LIMIT", "SKIP_VERIFY", "SRV_LOOKUP", "TLS_SERVER_NAME", "WRAP_TTL"),
+    "AGENT_ADDR",
+    "CACERT_BYTES",
+    "CAPATH",
+    "CLIENT_TIMEOUT",
+    "DISABLE_REDIRECTS",
+    "HTTP_PROXY",
+    "MAX_RETRIES",
+    "MFA",
+    "PROXY_ADDR",
+    "RATE_LIMIT",
+    "SKIP_VERIFY",
+    "SRV_LOOKUP",
+    "TLS_SERVER_NAME",
+    "WRAP_TTL",
 )
 IGNORED = frozenset(
     {
@@ -35,22 +39,22 @@ IGNORED = frozenset(
         *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
     }
 )
-REWRITTEN = 10.0  # seconds that a credential's file may be empty or gone while another program replaces it
+REWRITTEN = 10.0  # seconds that a credential's file may be empty or missing while another program replaces it
 
 _log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """What a variable says, or the file that it names; `place` says so of a file, as a part of a sentence."""
+    """The value of a variable, or the text of the file that it names; `place` names that file as a part of a sentence."""
 
     text: str
     place: str
 
 
 def process_environment() -> Mapping[str, str]:
-    """This process's environment. What is not UTF-8 is escaped (`surrogateescape`), as Python does it.
+    """This process's environment. Bytes that are not UTF-8 are escaped (`surrogateescape`), as Python does it.
 
-    The command line always runs in UTF-8; another program that imports us may not.
+    The command line always runs in UTF-8; another program that imports this package may not.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return os.environ
@@ -60,23 +64,23 @@ def process_environment() -> Mapping[str, str]:
     }
 
 
-def tell_ignored(environ: Mapping[str, str]) -> None:
-    """Log once for all which variables are set that other programs follow, and we do not."""
+def report_ignored(environ: Mapping[str, str]) -> None:
+    """Log once per process which variables are set that other programs follow, and this package does not."""
     if found := sorted(name for name in IGNORED.intersection(environ) if environ[name]):
-        _tell(", ".join(found))
+        _log_once(", ".join(found))
 
 
 @cache
-def _tell(names: str) -> None:
-    _log.info("these variables are set, but not supported, and change nothing: %s", names)
+def _log_once(names: str) -> None:
+    _log.info("these environment variables are set but not supported, and have no effect: %s", names)
 
 
 def look_up(
     names: Sequence[str], environ: Mapping[str, str], deadline: Deadline, *, rewritten: bool = False
 ) -> Found | None:
-    """What the first of these variables says that is not empty, or the file that `<name>_FILE` names.
+    """The first of these variables that is not empty, or the text of the file that `<name>_FILE` names.
 
-    `rewritten`: see text_of_file. Raises ValueError if that file cannot be read, SettingsError if not before the deadline.
+    `rewritten`: see text_of_file. Raises ValueError if that file cannot be read, SettingsError if the deadline passes.
     """
     for name in names:
         if value := environ.get(name):
@@ -94,13 +98,13 @@ def text_of_file(
     """The file's text without its final line end. Raises ValueError with that complaint if it cannot be read.
 
     `rewritten`: another program replaces the file from time to time. While it is empty or cannot be read, it is read again,
-    for half of what is left of the deadline, at most for REWRITTEN seconds; not if it does not exist and was not given.
-    A FIFO that nobody writes to, or a network file system, may keep it back: SettingsError at the deadline.
+    for half of what is left of the deadline, at most for REWRITTEN seconds; not if it does not exist and was not `given`.
+    Raises SettingsError at the deadline: a FIFO that nobody writes to, or a network file system, may block until then.
     """
     patience = Deadline(min(REWRITTEN, deadline.left() / 2) if rewritten else 0.0)
     for pause in full_jitter(0.05, 0.5):
         try:
-            # A device stays as empty as it is.
+            # An empty device stays empty.
             content, may_change = blocking.call(
                 f"file {path}", lambda: (path.read_bytes(), path.is_file()), deadline.left()
             )
@@ -110,7 +114,7 @@ def text_of_file(
         except TimeoutError:
             raise SettingsError(
                 f"{path} could not be read before the deadline passed.",
-                hint="A FIFO needs somebody who writes to it.",
+                hint="If it is a FIFO, start the process that writes to it.",
             ) from None
         except UnicodeDecodeError:
             raise ValueError(complaint) from None
@@ -123,7 +127,7 @@ def text_of_file(
 
 
 def without_line_end(text: str) -> str:
-    """The text without its last LF or CRLF. Only one: what else there is may be a mistake, and is not hidden."""
+    """The text without its last LF or CRLF. Only one: any other may be a mistake, which is not hidden."""
     return re.sub(r"\r?\n\Z", "", text)
 
 

@@ -17,7 +17,7 @@ def duration(text: str) -> float:
     """Seconds of `90`, `1.5`, `90s`, `15m` or `1h30m`. Raises ValueError."""
     match = _DURATION.fullmatch(text.strip()) if text.strip() else None
     if match is None:
-        raise ValueError("is no duration such as 90, 90s, 15m or 1h30m")
+        raise ValueError("is not a duration such as 90, 90s, 15m or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds
 
@@ -32,24 +32,23 @@ def positive_duration(text: str) -> float:
 def vault_path(text: str) -> str:
     """A mount or prefix such as `secret` or `team/kv`, without outer slashes. Raises ValueError.
 
-    Only characters that mean themselves in a URL and in a policy; no segment that could lead elsewhere.
+    Only characters that have no special meaning in a URL or a policy; no segment that leads to another path.
     """
     path = text.strip("/")
     if not _SEGMENTS.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        raise ValueError("may hold letters, digits and _@.~- in segments joined by single slashes")
+        raise ValueError("may contain only letters, digits and _@.~- in segments separated by single slashes")
     return path
 
 
 def _url(text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
-        sound = parts.scheme in schemes and parts.port != 0 and parts.username is None
-        sound = sound and bool(
-            (parts.hostname or "").encode("idna")
-        )  # or getaddrinfo would raise UnicodeError
+        valid = parts.scheme in schemes and parts.port != 0 and parts.username is None
+        # A name that cannot be encoded would make getaddrinfo raise UnicodeError.
+        valid = valid and bool((parts.hostname or "").encode("idna"))
     except ValueError:
-        sound = False
-    if not sound or re.search(r"[^!-~]|[?#\\]", text):
+        valid = False
+    if not valid or re.search(r"[^!-~]|[?#\\]", text):
         raise ValueError(
             f"must look like {schemes[-1]}://host[:port], without user, password, query or fragment"
         )
@@ -57,7 +56,7 @@ def _url(text: str, schemes: tuple[str, ...]) -> str:
 
 
 def is_plain_and_remote(url: str) -> bool:
-    """Whether what is sent there could be read on its way."""
+    """Whether the network between here and there could read what is sent."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or "")
 
@@ -68,26 +67,26 @@ def endpoint_url(text: str) -> str:
 
 
 def vault_addresses(text: str) -> tuple[str, ...]:
-    """One or more nodes of one cluster, joined by commas; `unix:///path` is a socket. Raises ValueError."""
+    """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
         part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
-        raise ValueError("holds /v1 or /ui, which are parts of Vault: give its address without them")
+        raise ValueError("contains /v1 or /ui: give Vault's address without them")
     return addresses
 
 
 def credential(text: str) -> Secret | None:
-    """A token or an id to log in with, without the white space around it; None if that is all. Raises ValueError."""
+    """A token or an ID to log in with, without the white space around it; None if nothing else is there. Raises ValueError."""
     text = text.strip()  # a trailing newline would end up in a header
     if not (text.isascii() and text.isprintable()):
-        raise ValueError("holds characters that no such credential has")
+        raise ValueError("contains characters that are not allowed in a credential")
     return Secret(text) if text else None
 
 
 def issuer(url: str) -> str:
-    """The endpoint that a base URL names: the same text for each spelling of its scheme, host and port."""
+    """The name of the endpoint at a base URL: the same text for each spelling of its scheme, host and port."""
     parts = urlsplit(url)
     host = (parts.hostname or "").removesuffix(".")
     if ":" in host:

@@ -1,1 +1,1 @@
-"""Clocks, deadlines, backoff and rate limits."""
+"""Clocks, deadlines, backoff and rate limiters."""

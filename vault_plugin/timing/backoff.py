@@ -1,4 +1,4 @@
-"""How long to wait between two tries."""
+"""Backoff: how long to wait before the next try."""
 
 import random
 import time
@@ -10,18 +10,18 @@ from email.utils import parsedate_to_datetime
 def full_jitter(base: float, cap: float) -> Iterator[float]:
     """Seconds to wait before each further try: anything up to a bound that doubles from `base` to `cap`.
 
-    "Full jitter" spreads callers that failed together, so that they don't return together.
+    "Full jitter" spreads callers that failed at the same time, so that they do not try again at the same time.
     """
     bound = base
     while True:
-        yield random.uniform(0, bound)  # noqa: S311  no secret hangs on it
+        yield random.uniform(0, bound)  # noqa: S311  no secret depends on it
         bound = min(cap, bound * 2)
 
 
 def retry_after(header: str | None, date: str | None = None) -> float:
-    """Seconds to wait by a `Retry-After` header, which is a number or an HTTP date; 0 where it is neither.
+    """Seconds to wait by a `Retry-After` header, which is a number or an HTTP date; 0 if it is neither.
 
-    A date counts from the `Date` header of the same response, if there is one: by the server's clock, not by ours.
+    A date counts from the `Date` header of the same response, if there is one: by the server's clock.
     """
     if header is None:
         return 0.0

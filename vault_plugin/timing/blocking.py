@@ -1,7 +1,7 @@
-"""Calls that no timeout ends, such as name resolution or a lock on a network file system, with a bound nevertheless.
+"""Time limits for calls that have none, such as name resolution or a lock on a network file system.
 
-Each runs in a daemon thread. One that takes too long is left behind with its thread, which ends with it. Until then no
-other call of the same kind begins, so that at most as many threads are left behind as once called at the same time.
+Each call runs in a daemon thread. A call that takes too long is abandoned with its thread, which ends with it. Until then
+no other call of the same kind begins, so that at most as many threads are abandoned as called at the same time.
 """
 
 import signal
@@ -14,11 +14,11 @@ from typing import Any, TypeVar, cast
 from vault_plugin.timing.deadline import Deadline
 
 T = TypeVar("T")
-_left_behind: dict[str, list[threading.Thread]] = {}
+_abandoned: dict[str, list[threading.Thread]] = {}
 
 
 class _Worker:
-    """A thread that is kept for the next call: to start one takes longer than most calls do."""
+    """A thread that is kept for the next call, since starting one takes longer than most calls."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
@@ -27,12 +27,12 @@ class _Worker:
         self.thread.start()
 
     def call(self, task: Callable[[], Any], seconds: float) -> tuple[Any, BaseException | None]:
-        """The result, or what was raised. Raises Empty if there is neither in time; `leave` must follow then."""
+        """The result, or what was raised. Raises Empty if there is neither in time; `abandon` must follow then."""
         self._tasks.put(task)
         return self._results.get(timeout=seconds)
 
-    def leave(self, discard: Callable[[Any], object]) -> None:
-        """Have the late result discarded, if one comes, and the thread end."""
+    def abandon(self, discard: Callable[[Any], object]) -> None:
+        """Discard the late result, if there is one, and end the thread."""
 
         def clean_up() -> None:
             result, error = self._results.get()
@@ -43,16 +43,16 @@ class _Worker:
         self._tasks.put(None)
 
     def _work(self) -> None:
-        # Signals belong to the main thread, also while this one is left behind: `exec` waits for them there.
+        # The main thread handles signals, also while this thread is abandoned: `exec` waits for them there.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while (task := self._tasks.get()) is not None:
-            outcome: tuple[Any, BaseException | None]
+            result: tuple[Any, BaseException | None]
             try:
-                outcome = task(), None
-            except BaseException as exc:  # noqa: BLE001  it is raised where it belongs
-                outcome = None, exc
-            self._results.put(outcome)
-            del task, outcome  # or an idle thread would keep them
+                result = task(), None
+            except BaseException as exc:  # noqa: BLE001  the caller raises it
+                result = None, exc
+            self._results.put(result)
+            del task, result  # or an idle thread would keep them
 
 
 _idle: list[_Worker] = []
@@ -61,9 +61,9 @@ _idle: list[_Worker] = []
 def call(
     kind: str, task: Callable[[], T], seconds: float, discard: Callable[[T], object] = lambda _: None
 ) -> T:
-    """Return what the task returns, and raise what it raises; TimeoutError if it takes longer than `seconds`.
+    """Return what the task returns and raise what it raises. Raises TimeoutError if it takes longer than `seconds`.
 
-    `discard` gets a result that comes too late. `kind` names what is waited for, such as a host or a folder.
+    `discard` is called with a result that comes too late. `kind` names what may block, such as a host or a folder.
     """
     deadline = Deadline(seconds)
     _wait_for_others(kind, deadline)
@@ -71,8 +71,8 @@ def call(
     try:
         result, error = worker.call(task, deadline.left())
     except BaseException as exc:  # Empty, and what a signal handler raises
-        worker.leave(discard)
-        _left_behind.setdefault(kind, []).append(worker.thread)
+        worker.abandon(discard)
+        _abandoned.setdefault(kind, []).append(worker.thread)
         if isinstance(exc, Empty):
             raise TimeoutError from None
         raise
@@ -83,20 +83,20 @@ def call(
 
 
 def _wait_for_others(kind: str, deadline: Deadline) -> None:
-    for thread in _left_behind.get(kind, [])[:]:
+    for thread in _abandoned.get(kind, [])[:]:
         thread.join(deadline.left())
         if thread.is_alive():
             raise TimeoutError
-        with suppress(ValueError):  # another caller was faster
-            _left_behind[kind].remove(thread)
+        with suppress(ValueError):  # another caller has removed it
+            _abandoned[kind].remove(thread)
 
 
 def _idle_worker() -> _Worker | None:
     while _idle:
         try:
             worker = _idle.pop()
-        except IndexError:  # another thread was faster
+        except IndexError:  # another thread has taken it
             break
-        if worker.thread.is_alive():  # a fork leaves threads behind
+        if worker.thread.is_alive():  # threads do not survive a fork
             return worker
     return None

@@ -1,9 +1,9 @@
-"""Time as the servers see it: RFC 3339 and HTTP dates, and a clock measured from their answers.
+"""The servers' time: RFC 3339 and HTTP dates, and a clock measured from their responses.
 
-A token dies by KlearStack's clock and vanishes by Vault's, never by ours. A `Date` header D (whole seconds) in an
-answer to a request sent at t0 says that the server's clock read less than D + 1 somewhere after t0; hence, at any
-later t, it reads less than D + 1 + (t - t0). That upper bound is what lifetimes are reckoned from: too late a
-"now" only makes a token look a little older than it is.
+A token expires by KlearStack's clock and is deleted by Vault's; the local clock has no part in it. A `Date` header D
+(whole seconds) in the response to a request sent at t0 says that the server's clock read less than D + 1 at some time
+after t0. Hence, at any later t, it reads less than D + 1 + (t - t0). Lifetimes are computed from that upper bound: if it is
+too late, a token only looks a little older than it is.
 """
 
 import threading
@@ -24,7 +24,7 @@ def format_rfc3339(instant: int) -> str:
 def parse_rfc3339(text: object) -> float | None:
     """Unix seconds of an RFC 3339 date, rounded up to a microsecond; None for anything else.
 
-    Vault writes nanoseconds and Python keeps microseconds: rounding up errs on the side of "later".
+    Vault writes nanoseconds and Python keeps microseconds. Rounding down could make a date earlier than it is.
     """
     if not isinstance(text, str):
         return None
@@ -36,19 +36,19 @@ def parse_rfc3339(text: object) -> float | None:
 
 
 class ServerClock:
-    """One server's clock, measured by its answers; our own until the first of them. Safe among threads."""
+    """One server's clock, measured by its responses; the local clock until the first of them. Safe among threads."""
 
     def __init__(
         self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._wall = wall
         self._monotonic = monotonic
-        self._ahead: float | None = None  # upper bound of (server's time - our monotonic time), seconds
+        self._ahead: float | None = None  # upper bound of (server's time - local monotonic time), seconds
         self._lock = threading.Lock()
 
     @property
     def measured(self) -> bool:
-        """Whether any answer has told the server's time."""
+        """Whether any response has shown the server's time."""
         return self._ahead is not None
 
     def now(self) -> float:
@@ -56,7 +56,7 @@ class ServerClock:
         return self._wall() if self._ahead is None else self._ahead + self._monotonic()
 
     def observe_date(self, header: str | None, sent: float) -> None:
-        """Learn from a `Date` header in an answer to a request sent at `sent` (monotonic seconds)."""
+        """Learn from the `Date` header in the response to a request sent at `sent` (monotonic seconds)."""
         try:
             date = parsedate_to_datetime(header or "")
         except (ValueError, OverflowError):
@@ -65,7 +65,7 @@ class ServerClock:
             self._learn(date.timestamp(), 1.0, sent)
 
     def observe_instant(self, instant: float | None, sent: float) -> None:
-        """Learn from an exact instant (Unix seconds) that the server put into that answer."""
+        """Learn from an exact instant (Unix seconds) that the server put into such a response."""
         if instant is not None:
             self._learn(instant, 0.0, sent)
 
@@ -73,12 +73,12 @@ class ServerClock:
         bound = instant + resolution - sent
         with self._lock:
             old = self._ahead
-            # The smaller bound is the sharper one, unless the server has meanwhile been seen beyond it: then
-            # one of the two clocks was set, or ours slept, and the old bound is worth nothing.
+            # The smaller bound is the more exact one, unless the server's clock has been seen beyond it: then one
+            # of the two clocks was set, or this host slept, and the old bound no longer holds.
             if old is None or bound < old or instant > old + self._monotonic():
                 self._ahead = bound
 
 
 def latest(*clocks: ServerClock) -> float:
-    """Unix seconds by the measured clock that is furthest on; ours if none of them has been measured."""
+    """Unix seconds by the measured clock that is furthest ahead; by the local one if none has been measured."""
     return max((clock.now() for clock in clocks if clock.measured), default=clocks[0].now())

@@ -1,4 +1,4 @@
-"""A fixed rate, for those who ask for one."""
+"""The rate limiter with a fixed rate."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class RateLimiter:
-    """At most so many a second, evenly spaced, over all threads."""
+    """At most so many calls per second, evenly spaced, over all threads."""
 
     def __init__(
         self,
@@ -21,9 +21,9 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def acquire(self) -> None:
-        """Sleep until it is the caller's turn."""
+        """Sleep until the caller may proceed."""
         with self._lock:
             now = self._monotonic()
-            turn = max(now, self._next)
-            self._next = turn + self._interval
-        self._sleep(turn - now)
+            start = max(now, self._next)
+            self._next = start + self._interval
+        self._sleep(start - now)

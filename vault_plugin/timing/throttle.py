@@ -1,10 +1,10 @@
-"""How fast Vault may be asked: without any limit until it refuses a request (429), from then on at a rate that adapts.
+"""The adaptive rate limiter for Vault: no limit until Vault rejects a request (429), from then on a rate that adapts.
 
-Additive increase, multiplicative decrease, as in TCP and in the adaptive mode of AWS' clients: a refusal lowers the
-rate, each accepted request raises it a little, up to the rate at which Vault refused the last time; beyond that it
-rises quickly, for the quota may have been raised, or never been one. Requests are spaced evenly, so that each takes
-about as long as the one before it, and the numbers of identities in progress and of tokens that are minted but not
-yet stored follow the rate: what is minted is stored soon.
+Additive increase, multiplicative decrease, as in TCP and in the adaptive retry mode of the AWS SDKs: a rejection lowers
+the rate, and each accepted request raises it a little, up to the rate at which Vault rejected the last time. Beyond that
+it rises quickly, since the quota may have been raised, or may not have been the cause. Requests are spaced evenly, so that
+each takes about as long as the one before it. The numbers of identities in progress and of tokens that are minted but not
+yet stored follow the rate, so that a minted token is stored soon.
 """
 
 import math
@@ -15,27 +15,24 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-DECREASE = 0.7  # what is left of the rate after a refusal; AWS' clients use the same
-INCREASE = (
-    0.06  # requests/s per accepted request: about 5 s from DECREASE back to the old rate, whatever it is
-)
-RISE = 0.25  # the same beyond the old rate, as a part of the rate
-ASSUMED = 4.0  # requests/s that a first refusal is taken for, at least: it may be a stray one
-PAIRS = 2.0  # requests/s; at less, a window of Vault's has no room for two requests
-UNLIMITED = 1000.0  # requests/s; at more than that no request has to wait
-WINDOW = 1.0  # seconds over which accepted requests are counted; Vault's quotas do the same by default
-BACKOFF = (
-    0.2,
-    5.0,
-)  # seconds until Vault is asked again: at first, and at most; it doubles while Vault refuses
-WRITES = 4  # for one identity that needs new tokens: two for each of two
-REQUESTS = 2 + WRITES  # ... and two reads before
-SPAN = 2.0  # seconds in which what is in progress can be done, at the current rate
-FIRST = 4  # identities in progress at the start; one more for each accepted request, until Vault refuses one
+# Rates are in requests per second.
+DECREASE = 0.7  # factor of the rate after a rejection, as in the AWS SDKs
+INCREASE = 0.06  # per accepted request: about 5 s from DECREASE back to the old rate, whatever it is
+RISE = 0.25  # per accepted request beyond the old rate, as a share of the rate
+ASSUMED = 4.0  # the lowest rate that a first rejection is taken for: it may be a stray one
+PAIRS = 2.0  # below it, a window of Vault's has no room for two requests
+UNLIMITED = 1000.0  # above it, no request has to wait
+WINDOW = 1.0  # seconds over which accepted requests are counted, as Vault's quotas do by default
+# Seconds until the next request after a rejection: at first, and at most. It doubles with each rejection.
+BACKOFF = (0.2, 5.0)
+WRITES = 4  # requests to write the new tokens of an identity: two for each of two tokens
+REQUESTS = 2 + WRITES  # with the two reads before
+SPAN = 2.0  # seconds in which all that is in progress can be finished, at the current rate
+FIRST = 4  # identities in progress at the start; one more for each accepted request, until Vault rejects one
 
 
 class Throttle:
-    """What one Vault accepts, as far as its responses have told. Safe among threads.
+    """The rate of requests that one Vault accepts, learned from its responses. Safe among threads.
 
     Moments are monotonic seconds.
     """
@@ -48,7 +45,7 @@ class Throttle:
         self._monotonic = monotonic
         self._uniform = uniform
         self._rate = math.inf  # requests/s
-        self._peak = 0.0  # the rate at which Vault refused the last time
+        self._peak = 0.0  # the rate at which Vault rejected the last time
         self._next = -math.inf  # when the next request may be sent
         self._closed_until = -math.inf  # no request is sent before
         self._refused_at = -math.inf
@@ -60,38 +57,38 @@ class Throttle:
 
     @property
     def rate(self) -> float:
-        """Requests per second; infinite while Vault has not refused any."""
+        """Requests per second; infinite until Vault has rejected one."""
         return self._rate
 
     @property
     def refusing(self) -> bool:
-        """Whether Vault refused the newest request."""
+        """Whether Vault rejected the latest request."""
         return self._refusals > 0
 
     @property
     def gap(self) -> float:
-        """Seconds between two requests that are sent one right after the other; 0 where both may be sent at once."""
+        """Seconds between two requests that belong together; 0 if both may be sent at once."""
         return 1 / self._rate if self._rate < PAIRS else 0.0
 
     def reserve(self, requests: int = 1) -> float:
-        """When the caller may send its next requests; nobody else is given that moment, unless there is no limit."""
+        """Reserve the moment at which the caller may send its next requests, for this caller alone if there is a limit."""
         with self._changed:
-            turn = max(self._monotonic(), self._next, self._closed_until)
-            self._next = turn + requests / self._rate
-            return turn
+            start = max(self._monotonic(), self._next, self._closed_until)
+            self._next = start + requests / self._rate
+            return start
 
-    def stands(self, turn: float) -> bool:
-        """Whether a moment that was reserved still holds: Vault has not refused another request meanwhile."""
-        return turn >= self._closed_until
+    def stands(self, start: float) -> bool:
+        """Whether a reserved moment is still valid: Vault has not rejected another request since."""
+        return start >= self._closed_until
 
     def seconds_for(self, requests: int) -> float:
-        """How long so many requests take from now on, waits included."""
+        """Seconds until that many requests have been sent, with the wait before them."""
         with self._changed:
             wait = max(self._next, self._closed_until) - self._monotonic()
             return max(0.0, wait) + requests / self._rate
 
     def accept(self, sent: float) -> None:
-        """Learn that Vault accepted a request, sent at that moment."""
+        """Learn that Vault accepted a request that was sent at that moment."""
         with self._changed:
             now = self._monotonic()
             self._count += 1
@@ -106,19 +103,21 @@ class Throttle:
                 self._rate = math.inf
 
     def refuse(self, retry_after: float, sent: float) -> None:
-        """Learn that Vault refused a request, sent at that moment, for at least `retry_after` seconds.
+        """Learn that Vault rejected a request that was sent at that moment, for at least `retry_after` seconds.
 
         Vault rounds that down: 0 means anything up to a second.
         """
         with self._changed:
             now = self._monotonic()
-            if sent >= self._refused_at:  # else it belongs to requests sent together, and is no further sign
-                if not self._refusals:  # else nothing was accepted since, and the rate says nothing
+            # An earlier request was sent together with the rejected one: its rejection says nothing new.
+            if sent >= self._refused_at:
+                # Without an accepted request since the last rejection, the rate says nothing.
+                if not self._refusals:
                     self._lower(now)
                 self._refusals += 1
                 self._refused_at = now
             first, most = BACKOFF
-            # The exponent is bounded, as a float is.
+            # The exponent is bounded, since a float is.
             backoff = min(most, first * 2 ** min(self._refusals - 1, 10))
             pause = retry_after + self._uniform(backoff / 2, backoff)
             self._closed_until = max(self._closed_until, now + pause)
@@ -126,7 +125,7 @@ class Throttle:
     def _lower(self, now: float) -> None:
         accepted = sum(moment >= now - WINDOW for moment in self._accepted)
         rate = min(self._rate, max(ASSUMED, accepted))
-        # After a few requests a first refusal says nothing about a limit.
+        # After only a few requests, a first rejection does not show the limit.
         self._peak = 0.0 if self._rate == math.inf and accepted < ASSUMED else rate
         self._rate = DECREASE * rate
 
@@ -159,7 +158,7 @@ class Throttle:
                 self._changed.notify()
 
     def _room(self, requests: int) -> float:
-        """How many may be in progress that send so many requests each."""
+        """How many may be in progress, if each sends that many requests."""
         if self._rate < math.inf:
             return max(1, self._rate * SPAN // requests)
         return FIRST + self._count

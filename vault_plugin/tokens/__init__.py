@@ -1,4 +1,4 @@
-"""Secrets, tokens, the identities they belong to, and what is stored of them."""
+"""Secrets, tokens, the identities that they belong to, and what Vault stores of them."""
 
 from vault_plugin.tokens.jwt import Kind
 

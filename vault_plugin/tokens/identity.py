@@ -1,4 +1,4 @@
-"""Whose tokens: a user of a company, and the place in Vault that belongs to nobody else."""
+"""Identities: a user of a company, and the path in Vault that belongs to this identity alone."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ _KEPT = re.compile(r"[A-Za-z0-9_@-]|(?<=[^.])\.(?=[^.])")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user of a company, as KlearStack knows them. Both are taken exactly as given: no trimming, no folding.
+    """A user of a company, as KlearStack knows them. Both are used exactly as given: no trimming, no folding.
 
-    Raises SettingsError if one is empty, not a string, or has characters that nobody sees (see names.py). They are all
-    it takes to mint a token, so `repr` hides them.
+    Raises SettingsError if one is empty, not a string, or has invisible characters (see names.py). Both together are
+    enough to mint a token, so `repr` hides them.
     """
 
     user_id: str = field(repr=False)
@@ -43,9 +43,9 @@ class Identity:
 def encode(text: str) -> str:
     """Any non-empty text as one path segment, readable and injective.
 
-    Letters, digits, `_`, `@`, `-` and single dots inside stay; each other byte of the UTF-8 becomes `~XX`. So no
-    segment can be `.` or `..`, or a policy's `+` or `*`, and nobody's URL quoting changes it. What would be longer
-    than 160 characters is cut, and told apart by `~~` (which nothing else encodes to) and 128 bits of its SHA-256.
+    Letters, digits, `_`, `@`, `-` and single dots inside are kept; each other byte of the UTF-8 becomes `~XX`. So no
+    segment can be `.` or `..`, or a policy's `+` or `*`, and no URL quoting changes it. A segment that would be longer
+    than 160 characters is cut, and ends with `~~` (which no other text encodes to) and 128 bits of its SHA-256.
     """
     parts = [
         char if _KEPT.match(text, at) else "".join(f"~{byte:02X}" for byte in char.encode())

@@ -1,4 +1,4 @@
-"""Access and refresh tokens: JWTs, and what their claims say."""
+"""Access and refresh tokens: JWTs and their claims."""
 
 import base64
 import json
@@ -13,8 +13,8 @@ from vault_plugin.tokens.secret import Secret
 
 _JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")  # RFC 7515, compact serialization
 _WHOLE = re.compile(r"(-?)([0-9]+)")
-MAX_AHEAD = 60.0  # seconds that a token may have been issued ahead of the servers' clocks
-_EXACT = 2**53  # floats beyond it do not tell neighbouring whole numbers apart
+MAX_AHEAD = 60.0  # seconds by which the date of issue may be ahead of the servers' clocks
+_EXACT = 2**53  # beyond it, two whole numbers may be one float
 
 
 class Kind(StrEnum):
@@ -25,11 +25,11 @@ class Kind(StrEnum):
 
 
 class Token(NamedTuple):
-    """One JWT and what it says of itself, unverified: we hold no key, we hand it on, and its receiver verifies it.
+    """One JWT and its claims, unverified: there is no key here, and the token's receiver verifies it.
 
-    Dates are Unix seconds. A fraction of `exp` is dropped, so that no token is said to live longer than it does.
-    `user_id` is None if the claim is absent or null, and empty if it cannot be anybody's: a boolean, list or object.
-    `issued_by`, which no claim says, is the URL of the endpoint that minted it; empty if it is not known.
+    Dates are Unix seconds. A fraction of `exp` is dropped, so that no token counts as valid longer than it is.
+    `user_id` is None if the claim is absent or null, and empty if it cannot be a user ID: a boolean, list or object.
+    `issued_by`, which is not a claim, is the URL of the endpoint that minted it; empty if it is not known.
     """
 
     kind: Kind
@@ -44,13 +44,13 @@ class Token(NamedTuple):
     def from_jwt(cls, raw: object, kind: Kind) -> "Token":
         """Read a JWT of this kind.
 
-        Raises TokenError, which never quotes the text, unless it is a compact JWS (RFC 7515) whose payload is a
+        Raises TokenError, which does not quote the text, unless it is a compact JWS (RFC 7515) whose payload is a
         JSON object with a number `exp` (RFC 7519, 4.1.4) and a `token_type` that fits.
         """
         try:
             claims = _claims(raw)
             if claims.get("token_type") != kind:
-                raise TokenError(f"The {kind} token's `token_type` says that it is another kind of token.")
+                raise TokenError(f"The {kind} token's `token_type` names another kind of token.")
             return cls(
                 kind=kind,
                 value=Secret(str(raw)),
@@ -60,8 +60,8 @@ class Token(NamedTuple):
                 user_id=_named_user(claims.get("user_id")),
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            # from None: the cause quotes what it could not read
-            raise TokenError(f"The {kind} token is no JWT with a readable `exp`.") from None
+            # From None, since the cause quotes the text.
+            raise TokenError(f"The {kind} token is not a JWT with a valid `exp`.") from None
 
     @property
     def life(self) -> float:
@@ -73,31 +73,31 @@ class Token(NamedTuple):
         return max(0, floor(self.expires_at - now))
 
     def margin(self, min_ttl: float) -> float:
-        """`min_ttl` (seconds), but no more than half of the token's whole life, where the JWT tells that."""
+        """`min_ttl` (seconds), but at most half of the token's lifetime, where the JWT has a date of issue."""
         return min(min_ttl, self.life / 2)
 
     def names(self, user_id: str) -> bool:
-        """Whether it may be this user's, by its claim: whole numbers compare as numbers, everything else as text.
+        """Whether the claim allows that it is this user's: whole numbers compare as numbers, everything else as text.
 
-        A token without the claim names everybody. No identity has an empty user id.
+        A token without the claim is accepted for every user. No identity has an empty user ID.
         """
         return self.user_id is None or _comparable(self.user_id) == _comparable(user_id)
 
     def is_of(self, endpoint: str) -> bool:
-        """Whether that endpoint issued it, as far as is known of both."""
+        """Whether that endpoint issued it; true where one of the two is not known."""
         return not endpoint or self.issued_by in ("", endpoint)
 
     def is_ahead(self, now: float) -> bool:
-        """Whether it claims to have been issued in the future, by more than clocks may differ."""
+        """Whether its date of issue is in the future, by more than clocks may differ."""
         return self.issued_at is not None and self.issued_at > now + MAX_AHEAD
 
     def newer_than(self, other: "Token") -> bool:
-        """Whether it was issued later; at the same second, whether it lives longer."""
+        """Whether it was issued later; at the same second, whether it expires later."""
         return (self.issued_at or 0, self.expires_at) > (other.issued_at or 0, other.expires_at)
 
 
 class TokenSet(NamedTuple):
-    """What one minting gives: both tokens and the version of KlearStack that answered."""
+    """The result of one mint: both tokens, and the version of KlearStack that issued them."""
 
     access: Token
     refresh: Token
@@ -105,7 +105,7 @@ class TokenSet(NamedTuple):
 
     @property
     def tokens(self) -> tuple[Token, Token]:
-        """Both of them."""
+        """The access and the refresh token."""
         return self.access, self.refresh
 
 
@@ -123,7 +123,7 @@ def _claims(raw: object) -> dict[str, Any]:
 
 
 def _numeric_date(value: object) -> int:
-    """RFC 7519, 2: a number of seconds, perhaps with a fraction; JSON's `true` is none."""
+    """A number of seconds, perhaps with a fraction (RFC 7519, 2). JSON's `true` is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     if not 0 <= (date := floor(value)) <= MAX_DATE:
@@ -136,7 +136,7 @@ def _text(value: object) -> str:
 
 
 def _named_user(claim: object) -> str | None:
-    """The claim `user_id` as text; None if it is null, empty if it is no user id at all."""
+    """The claim `user_id` as text; None if it is null, empty if it cannot be a user ID."""
     if claim is None:
         return None
     if isinstance(claim, float) and claim.is_integer() and abs(claim) < _EXACT:
@@ -145,7 +145,7 @@ def _named_user(claim: object) -> str | None:
 
 
 def _comparable(user_id: str) -> str:
-    """The same text for each spelling of a whole number; of any length, which `int` would not take."""
+    """The same text for each spelling of a whole number of any length. `int` limits the length."""
     match = _WHOLE.fullmatch(user_id)
     if match is None:
         return user_id

@@ -13,7 +13,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself. `grep -rn 'reveal()'` lists each place where a secret leaves."""
+        """The value itself. `grep -rn 'reveal()'` lists each place where a secret is used."""
         return self._value
 
     def __repr__(self) -> str:

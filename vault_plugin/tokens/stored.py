@@ -1,4 +1,4 @@
-"""What Vault holds of an identity: a token, its place, and the state of that path."""
+"""What Vault stores for an identity: a token, its path, and the state of that path."""
 
 from collections.abc import Mapping
 from math import inf
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from vault_plugin.timing.clock import parse_rfc3339
 from vault_plugin.tokens.jwt import Token
 
-REJECTED_EVERY = 60.0  # seconds from one rejection that counts to the next
+REJECTED_EVERY = 60.0  # seconds between two rejections that both count
 
 
 class VaultRef(NamedTuple):
-    """Where a token lies: `path` below the mount; KV v2's `version` and its times (RFC 3339, as Vault says)."""
+    """Where a token is stored: `path` below the mount; KV v2's `version` and its dates (RFC 3339, from Vault)."""
 
     mount: str
     path: str
@@ -28,28 +28,28 @@ class VaultRef(NamedTuple):
         )
 
     def overdue(self, token: Token) -> float:
-        """Seconds by which Vault keeps `token` beyond its `exp`; 0 if it does not, or where Vault names no end."""
+        """Seconds by which Vault keeps `token` beyond its `exp`; 0 if it does not, or where Vault has no `deletion_time`."""
         deletion = parse_rfc3339(self.deletion_time)
         return 0.0 if deletion is None else max(0.0, deletion - token.expires_at)
 
 
 class StoredToken(NamedTuple):
-    """A token that lies in Vault, and the version of KlearStack that minted it."""
+    """A token in Vault, and the version of KlearStack that minted it."""
 
     token: Token
     ref: VaultRef
     release_version: str = ""
 
     def age(self, vault_now: float) -> float:
-        """Seconds since Vault created this version (`vault_now`: Unix seconds by Vault's clock); 0 if it names no date."""
+        """Seconds since Vault created this version (`vault_now`: Unix seconds by Vault's clock); 0 if the date is not known."""
         created = parse_rfc3339(self.ref.created_time)
         return 0.0 if created is None else vault_now - created
 
     def left(self, now: float, vault_now: float) -> float:
         """Seconds until the token expires (`now`, `vault_now`: Unix seconds by the servers' clocks and by Vault's).
 
-        The smaller of two: until its `exp`, and what is left of its life after its time in Vault. The second is what
-        counts where the endpoint's clock is ahead of Vault's: `exp` is far away then, by Vault's clock.
+        The smaller of two: the time until `exp`, and its lifetime less its time in Vault. The second is the smaller one
+        where the endpoint's clock is ahead of Vault's.
         """
         by_age = self.token.life - self.age(vault_now) if self.ref.created_time else inf
         return min(self.token.expires_at - now, by_age)
@@ -61,9 +61,9 @@ class StoredToken(NamedTuple):
 
 
 class PathState(NamedTuple):
-    """What is known of a path: its newest version (0: none, for check-and-set), the life in whole seconds that Vault
-    gave to that version, the token in it, if there still is one, the issuer that its custom_metadata names, how long
-    Vault took to tell (seconds), and when a token was rejected here (RFC 3339; empty if none was).
+    """The state of a path: its newest version (0 if there is none, for check-and-set), the lifetime in whole seconds
+    that Vault gave to that version, the token in it if it is not deleted, the issuer in its custom_metadata, how long
+    Vault took to respond (seconds), and when a token was last rejected here (RFC 3339; empty if none was).
     """
 
     version: int = 0
@@ -74,6 +74,6 @@ class PathState(NamedTuple):
     rejected_at: str = ""
 
     def newly_rejected(self, now: float) -> bool:
-        """Whether another rejection does not count yet, at `now` (Unix seconds by Vault's clock)."""
+        """Whether a token was rejected so recently that another rejection does not count (`now`: Unix seconds by Vault's clock)."""
         at = parse_rfc3339(self.rejected_at)
         return at is not None and abs(now - at) < REJECTED_EVERY

@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.failures import CLOCK, DATES
+from vault_plugin.network.causes import Cause
 from vault_plugin.network.library_logs import unlogged
-from vault_plugin.network.peer import Cause, LocalPeer, Peer
+from vault_plugin.network.peer import LocalPeer, Peer
 from vault_plugin.network.responses import CompleteResponse, cut_short
-from vault_plugin.network.sockets import Socket, Tls, within
+from vault_plugin.network.sockets import Socket, within
+from vault_plugin.network.tls import Tls
 from vault_plugin.timing.backoff import full_jitter, retry_after
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline

@@ -25,8 +25,7 @@ try:
     from vault_plugin.app import connect
     from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError, bug
     from vault_plugin.output.formats import describe, describe_error
-    from vault_plugin.settings import Settings
-    from vault_plugin.settings.declarations import words
+    from vault_plugin.settings import Settings, words
     from vault_plugin.tokens import Kind
     from vault_plugin.wording import speaking
 except ImportError:

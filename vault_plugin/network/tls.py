@@ -1,0 +1,50 @@
+"""TLS: the certificates that connections to a server are verified with, and sockets that keep deadlines."""
+
+import ssl
+
+from vault_plugin.network.sockets import Socket, remaining
+from vault_plugin.timing import blocking
+
+
+class CertificateFileError(OSError):
+    """A file of certificates or keys cannot be loaded."""
+
+
+class TlsSocket(Socket, ssl.SSLSocket):
+    """A socket with TLS that waits for as long as the thread's deadline allows; the context of `Tls` makes it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        self.limit_wait()
+        super().do_handshake(block)
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing since the last response."""
+        return not self.pending() and super().is_quiet()
+
+
+class Tls:
+    """The certificates for TLS connections to one server, loaded at the first use."""
+
+    def __init__(
+        self, ca_file: str | None, client_cert: str | None = None, client_key: str | None = None
+    ) -> None:
+        self._files = ca_file, client_cert, client_key
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The context for connections. Raises CertificateFileError if a file cannot be loaded."""
+        if self._context is None:
+            # Reading a file may block, too.
+            self._context = blocking.call("certificates", self._load, remaining())
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        ca_file, cert, key = self._files
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+            if cert is not None:
+                context.load_cert_chain(cert, key)
+        except (ssl.SSLError, OSError):
+            raise CertificateFileError from None
+        context.sslsocket_class = TlsSocket
+        return context

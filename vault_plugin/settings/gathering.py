@@ -1,0 +1,156 @@
+"""Gathering: the values of settings from flags, environment variables and files, and one error for all that is wrong."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.settings.environment import is_readable, look_up, process_environment, report_ignored
+from vault_plugin.settings.logins import LOGINS, credential_in
+from vault_plugin.settings.origin import Origin
+from vault_plugin.settings.values import is_plain_and_remote
+from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.names import is_composed
+from vault_plugin.wording import named, worded
+
+Flags = Mapping[str, str | bool | None]
+_EMPTY = "is given but empty: give a value, or leave it out"
+_log = logging.getLogger(__name__)
+
+
+def gather(
+    origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
+) -> tuple[dict[str, Any], Deadline]:
+    """The values that are given, and the deadline (`seconds` unless one is given) that reading them has begun.
+
+    A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
+    and TypeError for a flag of no setting.
+    """
+    if unknown := flags.keys() - origins.keys():
+        raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
+    gathering = _Gathering(process_environment() if environ is None else environ, seconds)
+    # The deadline first: it bounds the reading of all others.
+    for name in sorted(origins, key=lambda name: name != "deadline"):
+        gathering.add(name, origins[name], flags.get(name))
+    gathering.check_connections()
+    gathering.add_credentials()
+    gathering.complaints.end()
+    report_ignored(gathering.environ)
+    return gathering.values, gathering.deadline
+
+
+def gather_one(
+    name: str, origin: Origin, flag: str | bool | None, environ: Mapping[str, str] | None, seconds: float
+) -> Any:
+    """The value of one setting alone; None if it is not given. Raises SettingsError."""
+    gathering = _Gathering(process_environment() if environ is None else environ, seconds)
+    gathering.add(name, origin, flag)
+    if not gathering.complaints.missing:
+        gathering.complaints.end()
+    return gathering.values.get(name)
+
+
+class Complaints:
+    """All that is wrong with the settings, as one error."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._settings: set[str] = set()
+        self.missing: set[str] = set()
+
+    def add(self, complaint: str, *about: str) -> None:
+        """A text that begins with the name of the first of these settings."""
+        self._texts.append(named(about[0]) + complaint)
+        self._settings.update(about)
+
+    def miss(self, name: str, also: str = "") -> None:
+        """A required setting that no source has."""
+        self.add(f" is missing{also}", name)
+        self.missing.add(name)
+
+    def end(self) -> None:
+        """Raise SettingsError if there is a complaint."""
+        if not self._texts:
+            return
+        error = SettingsError("; ".join(self._texts) + ".", hint=f"{named('help')} describes each setting.")
+        error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
+        raise error
+
+
+class _Gathering:
+    """The values that are known so far, and the complaints about them."""
+
+    def __init__(self, environ: Mapping[str, str], seconds: float) -> None:
+        self.environ = environ
+        self.deadline = Deadline(seconds)
+        self.values: dict[str, Any] = {}
+        self.complaints = Complaints()
+        self._empty: dict[
+            str, str
+        ] = {}  # credentials whose files are empty: a complaint if the login requires one
+
+    def add(self, name: str, origin: Origin, flag: str | bool | None) -> None:
+        """Take the setting from the flag, else from the environment or the file that it names."""
+        place = ""
+        try:
+            # An empty identity or address is an error. It must not be replaced by that of the environment.
+            if flag is not None and (flag != "" or origin.required):
+                text: str | bool | None = flag
+            else:
+                text, place = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret) or (
+                    None,
+                    "",
+                )
+            value = origin.value(text) if text and isinstance(text, str) else None
+        except ValueError as exc:  # its text is one of ours: no value is ever quoted
+            self.complaints.add(f"{place} {exc}", name)
+            return
+        if isinstance(text, bool):
+            self.values[name] = text
+        elif value is not None:
+            self.values[name] = value
+        elif origin.required and text is None:
+            self.complaints.miss(name)
+        elif origin.required:
+            self.complaints.add(f"{place} {_EMPTY}", name)
+        elif place and origin.secret:
+            self._empty[name] = f"{place} is empty"
+        if name == "deadline" and value is not None:
+            self.deadline = Deadline(value)
+
+    def check_connections(self) -> None:
+        """Complain about addresses and certificates that do not fit each other."""
+        if is_plain_and_remote(self.values.get("url", "")) and not self.values.get("allow_plain_http"):
+            self.complaints.add(
+                " uses plain http to a remote host, which exposes the token to the network: use https, "
+                f"or allow it with {named('allow_plain_http')}",
+                "url",
+            )
+        for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"):
+            if name in self.values and not is_readable(self.values[name]):
+                self.complaints.add(" names a file that cannot be read", name)
+        pair = "vault_client_cert", "vault_client_key"
+        if bool(self.values.get(pair[0])) != bool(self.values.get(pair[1])):
+            self.complaints.add(f" and {named(pair[1])} must be given together", *pair)
+
+    def add_credentials(self) -> None:
+        """Take the login's credential from where another program leaves it, and complain if it is nowhere."""
+        login = LOGINS[self.values.get("auth", "token")]
+        for name, file in login.files.items():
+            given = name in self.values or name in self._empty
+            if not given and (found := credential_in(file(self.environ), self.deadline)):
+                self.values[name] = found
+        for name, also in login.requires.items():
+            if name in self._empty:
+                self.complaints.add(self._empty[name], name)
+            elif name not in self.values:
+                self.complaints.miss(name, also)
+
+
+def warn_of_form(origins: Mapping[str, Origin], values: Mapping[str, Any]) -> None:
+    """Warn of an identity that looks like another one."""
+    for name, origin in origins.items():
+        if origin.identity and not is_composed(values[name]):
+            _log.warning(
+                "%s is not NFC-normalized: it is a different identity from its NFC form", worded(named(name))
+            )
