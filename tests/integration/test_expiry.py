@@ -25,6 +25,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.kv2 import Kv2
 from vault_plugin.vault.store import VaultStore
 from vault_plugin.vault.transport import Transport
 
@@ -159,9 +160,11 @@ def test_a_token_that_expires_before_its_lost_answer_is_asked_for_leaves_nothing
 def test_a_token_that_was_stored_in_time_by_a_write_that_was_given_up_stays(bench: Bench) -> None:
     store, made = bench.store(), new()
     stored = put(store, made)
-    task = store._task(ACME, made, "7.8.9", PathState(), Deadline(30), 0.0)
+    engine = store._engine(Deadline(30))
+    assert isinstance(engine, Kv2)
+    task = engine.task(ACME, made, "7.8.9", PathState(), Deadline(30), 0.0)
     task.times.delayed = True
-    assert store._given_up(task, PathState()).stored == stored
+    assert engine._given_up(task, PathState()).stored == stored
 
 
 # The next call that may write

@@ -108,7 +108,7 @@ def test_a_named_leader_whose_scheme_is_wrong_is_final_for_who_points_to_it(kv2:
     leader = kv2.vault.address.replace("http:", "https:")
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=leader)
-        with pytest.raises(StoreError, match=r"plain HTTP|does not answer"):
+        with pytest.raises(StoreError, match=r"plain HTTP|does not respond"):
             client(kv2, f"{proxy.address},{leader}").read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) <= 3
 
@@ -118,7 +118,7 @@ def test_a_login_that_fails_by_what_it_was_given_is_told_after_two_tries(kv2: Wo
     with FaultProxy(kv2.vault.address) as proxy:
         body = b'{"errors":["error validating token: malformed"]}'
         proxy.answer(lambda line: "/login" in line, 500, when="before", times=99, body=body)
-        with pytest.raises(StoreError, match="fails at the jwt login"):
+        with pytest.raises(StoreError, match="failed at the jwt login"):
             client(kv2, proxy.address, **environ).read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) == 2
 
@@ -169,7 +169,7 @@ def test_any_other_value_that_vault_cannot_read_is_named(kv2: World, status: int
 def test_while_no_path_is_answered_it_is_an_outage(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: "/data/" in line, 500, when="before", times=8)
-        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)) is None
+        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)).secret is None
 
 
 def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, 
     file.write_text("")
     later = threading.Timer(0.7, lambda: file.write_text(kv2.vault.policy_token(policy)))
     later.start()
-    assert one.read(2, kv2.mount, PATH, Deadline(30)) is None
+    assert one.read(2, kv2.mount, PATH, Deadline(30)).secret is None
     later.join()
 
 
@@ -189,20 +189,20 @@ def test_a_credential_file_that_stays_empty_is_named(kv2: World, tmp_path: Path)
     file.write_text("hvs.old")
     one = client(kv2, kv2.vault.address, VAULT_TOKEN_FILE=str(file))
     file.unlink()
-    with pytest.raises(StoreRefusedError, match="credentials cannot be read anew: VAULT_TOKEN"):
+    with pytest.raises(StoreRefusedError, match="credentials cannot be read again: VAULT_TOKEN"):
         one.read(2, kv2.mount, PATH, Deadline(1))
 
 
 def test_a_refusal_under_a_login_of_ours_leads_to_one_new_login(
     kv2: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vault_plugin.vault.client.YOUNG", 0.0)
+    monkeypatch.setattr("vault_plugin.vault.auth.NEW_POLICIES", 0.0)
     role_id, secret_id, _ = kv2.vault.approle('path "sys/none" { capabilities = ["read"] }')
     environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
     with FaultProxy(kv2.vault.address) as proxy:
         one = client(kv2, proxy.address, **environ)
         for _ in range(5):
-            with pytest.raises(StoreRefusedError, match="denied permission"):
+            with pytest.raises(StoreRefusedError, match="Vault denied the read"):
                 one.read(2, kv2.mount, PATH, Deadline(30))
         assert sum("/login" in line for line in proxy.requests) == 2
 

@@ -53,7 +53,7 @@ def kubernetes_mount(world: World, platform: Platform) -> Iterator[str]:
 def assert_refused(world: World, reason: str, jwt: str, *arguments: str, **environ: str | None) -> None:
     """`get` says why in one line and exits 77; nothing of the JWT is told."""
     done = world.run("get", *arguments, VAULT_JWT=jwt, **environ)
-    said = f"klearstack-vault: Vault refused the {environ['KLEARSTACK_VAULT_AUTH']} login at "
+    said = f"klearstack-vault: Vault rejected the {environ['KLEARSTACK_VAULT_AUTH']} login at "
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (77, "", 1)
     assert done.stderr.startswith(said)
     assert f": {reason}. " in done.stderr
@@ -101,12 +101,12 @@ def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platf
 
 def test_a_mount_without_a_default_role_refuses_who_names_none(kv2: World, platform: Platform) -> None:
     with jwt_mount(kv2, platform):
-        reason = "no role was named, and the mount has no default role"
+        reason = "no role is given, and the mount has no default role"
         assert_refused(kv2, reason, platform.issue(), **JWT)
 
 
 def test_a_mount_that_is_not_there_refuses(kv2: World, platform: Platform) -> None:
-    reason = "permission denied, which is all that it says"
+    reason = "permission denied, without a reason"
     arguments = ("--auth-mount", "ci/github", "--auth-role", "ci")
     assert_refused(kv2, reason, platform.issue(), *arguments, **JWT)
 
@@ -164,7 +164,7 @@ def test_what_answers_a_login_without_a_token_is_no_vault(kv2: World, body: byte
         proxy.answer(is_login, 200, body=body, when="before", times=1)
         done = kv2.run("get", **JWT, VAULT_JWT="a.b.c", VAULT_ADDR=proxy.address)
     assert done.returncode == 78
-    assert ("holds no token" if body[:1] == b"{" else "is not Vault") in done.stderr
+    assert ("contains no token" if body[:1] == b"{" else "is not Vault") in done.stderr
 
 
 def test_a_vault_that_is_down_is_unavailable_to_a_login_too(kv2: World) -> None:
@@ -208,7 +208,7 @@ def test_a_pod_that_is_gone_is_refused_by_the_review(kv2: World, platform: Platf
     jwt = platform.issue_to_pod()
     del platform.issued[jwt]
     with kubernetes_mount(kv2, platform):
-        assert_refused(kv2, "permission denied, which is all that it says", jwt, **POD)
+        assert_refused(kv2, "permission denied, without a reason", jwt, **POD)
     assert len(platform.reviews) == 1
 
 

@@ -122,12 +122,12 @@ def test_a_403_is_named_by_request_and_capability_at_v_alone(
 ) -> None:
     caplog.set_level(logging.INFO, "vault_plugin")
     limited = kv2.vault.policy_token(policy.format(mount=kv2.mount))
-    with pytest.raises(StoreRefusedError, match="denied permission") as caught:
+    with pytest.raises(StoreRefusedError, match="Vault denied the") as caught:
         get(kv2, VAULT_TOKEN=limited)
     assert "-v names the request and the capability" in caught.value.hint
     assert "klearstack/" not in caught.value.line
     asked = request_.format(mount=kv2.mount, path="klearstack/Acme/26/(access|refresh)")
-    denied = rf"Vault denied {asked}: the policy has to give {capability} there"
+    denied = rf"Vault denied {asked}: the policy must grant {capability} there"
     assert any(re.fullmatch(denied, message) for message in caplog.messages), caplog.messages
 
 
@@ -167,7 +167,7 @@ def test_what_a_login_lacks_is_told_apart_and_not_quoted(bao: Vault, kv2: World)
         }
         with pytest.raises(StoreRefusedError) as caught:
             get(kv2, **environ)
-        assert str(caught.value) == f"Vault refused the jwt login at {mount}: {reason}."
+        assert str(caught.value) == f"Vault rejected the jwt login at {mount}: {reason}."
         assert caught.value.hint
         assert "CANARY" not in caught.value.line
         bao.admin.sys.disable_auth_method(mount)

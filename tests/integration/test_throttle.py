@@ -64,7 +64,7 @@ def test_while_vault_refuses_no_further_token_is_minted(kv2: World) -> None:
         )
         assert done.returncode == 5
         assert "5 identities failed (lines " in done.stderr
-        assert done.stderr.count("it is busy (status 429)") == 1
+        assert done.stderr.count("its rate limit quota is exceeded (status 429)") == 1
         assert kv2.endpoint.requests == 1  # the one that learned of it
         assert sum(line.startswith("POST") for line in proxy.requests) == 1
 
@@ -134,9 +134,9 @@ def test_a_server_that_fails_accepts_nothing(asker: Asker, bao: Vault, status: i
         for answer in (429, status):
             proxy.answer(lambda _: True, answer, when="before", times=1)
             transport.once("GET", LOOK, {}, None, 5)
-        assert transport.refuses
+        assert transport.is_throttled
         transport.once("GET", LOOK, {}, None, 5)
-        assert not transport.refuses
+        assert not transport.is_throttled
 
 
 def test_requests_that_belong_together_wait_once(asker: Asker, bao: Vault) -> None:
@@ -144,7 +144,7 @@ def test_requests_that_belong_together_wait_once(asker: Asker, bao: Vault) -> No
         transport = asker.to(proxy.address)
         proxy.answer(lambda _: True, 429, when="before", times=1)
         transport.once("GET", LOOK, {}, None, 5)
-        transport.take_turns(2, Deadline(60))
+        transport.reserve(2, Deadline(60))
         assert len(asker.slept) == 1
         asker.throttle._closed_until = 0.0  # the sleep took no time
         for _ in range(2):
@@ -157,7 +157,7 @@ def test_requests_that_belong_together_wait_once(asker: Asker, bao: Vault) -> No
 def test_requests_that_belong_together_wait_again_if_vault_refuses_one(asker: Asker, bao: Vault) -> None:
     with FaultProxy(bao.address) as proxy:
         transport = asker.to(proxy.address)
-        transport.take_turns(2, Deadline(60))
+        transport.reserve(2, Deadline(60))
         proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=1)
         transport.request("GET", LOOK, {}, None, Deadline(60))
         assert [pause > 1 for pause in asker.slept] == [True]
@@ -167,7 +167,7 @@ def test_where_only_one_fits_each_waits(asker: Asker, bao: Vault) -> None:
     asker.throttle._rate = 0.5
     transport = asker.to(bao.address)
     assert transport.gap == 2
-    transport.take_turns(2, Deadline(60))
+    transport.reserve(2, Deadline(60))
     for _ in range(2):
         transport.request("GET", LOOK, {}, None, Deadline(60))
     assert [pause > 1.5 for pause in asker.slept] == [True]  # the first waits for nobody
@@ -204,7 +204,7 @@ def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, aske
         proxy.answer(lambda _: True, 429, when="before", times=2)
         transport.once("GET", LOOK, {}, None, 5)
         with one.mint(ACME, Deadline(5)):
-            assert not transport.refuses
+            assert not transport.is_throttled
         assert ["/access" in line for line in proxy.requests[asked:]] == [False, True, True]
 
 

@@ -20,7 +20,8 @@ from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
 from vault_plugin.network import sockets as network
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.vault.transport import OutdatedError, Response, Transport, TransportError
+from vault_plugin.vault.connections import Response
+from vault_plugin.vault.transport import OutdatedError, Transport, TransportError
 
 
 class Asker:

@@ -322,7 +322,7 @@ def test_a_life_that_cannot_be_set_right_is_an_error(bench: Bench) -> None:
             lambda: bench.vault.set_life(bench.mount, path, "10h"),
             times=99,
         )
-        with pytest.raises(StoreError, match="longer than its JWT lives") as caught:
+        with pytest.raises(StoreError, match="longer than its JWT is valid") as caught:
             put(bench.store(proxy.address), token(at=int(time.time()), life=60))
     assert caught.value.retryable
 
@@ -332,7 +332,7 @@ def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
     store.read(ACME, Kind.ACCESS, Deadline(20))  # from now on it takes the mount for KV v2
     bench.vault.admin.sys.disable_secrets_engine(bench.mount)
     bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
-    with pytest.raises(StoreError, match="not KV v2"):
+    with pytest.raises(StoreError, match="no longer KV v2"):
         put(store, token(at=int(time.time())))
 
 

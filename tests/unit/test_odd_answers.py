@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import Message
 from http.client import HTTPMessage
 from typing import Any
@@ -18,6 +18,7 @@ from support.texts import CHARACTERS
 
 from vault_plugin.endpoint.client import EndpointSource, _Adapter
 from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
+from vault_plugin.network.sockets import Tls
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -25,12 +26,13 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState
-from vault_plugin.vault import schema as answers
+from vault_plugin.vault import schema
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.connections import Connections, Response
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.record import MANAGED_BY
 from vault_plugin.vault.store import VaultStore
-from vault_plugin.vault.transport import Response, Transport
+from vault_plugin.vault.transport import Transport
 
 FUZZ = settings(suppress_health_check=list(HealthCheck))
 
@@ -128,20 +130,27 @@ def message(headers: dict[str, str]) -> HTTPMessage:
     return made
 
 
-class Scripted(Transport):
-    """A transport whose node answers what it is given, the last of it again and again."""
+class Scripted(Connections):
+    """Connections to a node that gives these responses, the last of them again and again."""
 
     def __init__(self, *replies: tuple[int, dict[str, str], bytes]) -> None:
-        super().__init__(["https://vault.example"], ServerClock(), timeout=5, sleep=lambda _: None)
+        super().__init__(["https://vault.example"], Tls(None))
         self._replies = list(replies)
 
-    def _exchange(
-        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
+    def exchange(
+        self, node: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Response:
         for text in headers.values():  # as http.client does it, whose complaint is an internal error
             assert not set("\r\n") & set(str(text).replace("\n ", ""))
         status, found, content = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         return Response(status, message(found), content, time.monotonic())
+
+
+def scripted(*replies: tuple[int, dict[str, str], bytes]) -> Transport:
+    """A transport over such connections."""
+    transport = Transport(["https://vault.example"], ServerClock(), timeout=5, sleep=lambda _: None)
+    transport._connections = Scripted(*replies)
+    return transport
 
 
 REPLY = st.tuples(STATUSES, HEADERS, BODIES)
@@ -160,7 +169,7 @@ ENOUGH: dict[str, Any] = {
 
 
 def store(*replies: tuple[int, dict[str, str], bytes], auth: str = "token") -> VaultStore:
-    transport = Scripted(*replies)
+    transport = scripted(*replies)
     made: Any = Settings(
         **ENOUGH,
         auth=auth,
@@ -216,7 +225,7 @@ def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
 def test_the_warm_reader_takes_every_answer(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
-    reader = WarmReader(Scripted(one, other), Secret("x"), None, "secret", "p")
+    reader = WarmReader(scripted(one, other), Secret("x"), None, "secret", "p")
     assert (
         reader.read(Identity("26", "Acme"), Kind.ACCESS, Deadline(5)) is None or b"eyJ" in one[2] + other[2]
     )
@@ -227,14 +236,14 @@ def test_the_warm_reader_takes_every_answer(
 )
 def test_a_login_token_that_is_no_header_value_is_told(token: object) -> None:
     made = store((200, {}, json.dumps({"auth": {"client_token": token}}).encode()), auth="jwt")
-    with pytest.raises(StoreError, match="holds no token"):
+    with pytest.raises(StoreError, match="contains no token"):
         made.read(ACME, Kind.ACCESS, Deadline(5))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", DEEPER], ids=["empty", "HTML", "no UTF-8", "deep"])
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
-    with pytest.raises(answers.MalformedError):
-        answers.parsed(body)
+    with pytest.raises(schema.MalformedError):
+        schema.parsed(body)
 
 
 @pytest.mark.parametrize("errors", [5, "x", {"a": 1}, [5, None, ["x"]], None])
@@ -260,17 +269,17 @@ def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
     ids=str,
 )
 def test_metadata_must_have_the_shape_that_vault_gives_it(change: dict[str, Any]) -> None:
-    with pytest.raises(answers.MalformedError):
-        answers.version_metadata(METADATA | change)
-    assert answers.version_metadata(METADATA | {"custom_metadata": None})["custom_metadata"] == {}
+    with pytest.raises(schema.MalformedError):
+        schema.version_metadata(METADATA | change)
+    assert schema.version_metadata(METADATA | {"custom_metadata": None})["custom_metadata"] == {}
     body = json.dumps({"data": {"metadata": METADATA | change, "data": SECRET}}).encode()
-    with pytest.raises(StoreError, match="not one that Vault gives"):
+    with pytest.raises(StoreError, match="not in Vault's form"):
         store(FOUND_MOUNT, (200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
 
 
 def test_a_kv_version_that_nobody_knows_is_told() -> None:
     body = json.dumps({"data": {**MOUNT["data"], "options": {"version": "3"}}}).encode()
-    with pytest.raises(StoreError, match="not one that Vault gives"):
+    with pytest.raises(StoreError, match="not in Vault's form"):
         store((200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
 
 

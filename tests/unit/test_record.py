@@ -15,10 +15,10 @@ from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.vault.record import (
     MANAGED_BY,
+    custom_metadata,
     from_data,
-    is_ours,
-    marked_issuer,
-    marks,
+    is_managed,
+    issuer_in,
     to_data,
     without_token,
 )
@@ -171,7 +171,7 @@ def test_what_a_secret_says_of_its_issuer_counts_whatever_it_is() -> None:
 
 def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
     def mark(url: str) -> dict[str, str]:
-        return marks(read()._replace(issued_by=url))
+        return custom_metadata(read()._replace(issued_by=url))
 
     assert mark("") == MANAGED_BY
     assert mark("https://api.example") == MANAGED_BY | {"issued-by": "https://api.example"}
@@ -180,7 +180,7 @@ def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
     cut = [mark(long + end)["issued-by"] for end in ("a", "b")]
     assert {len(text) for text in cut} == {512}
     assert cut[0] != cut[1]
-    assert [marked_issuer({"custom_metadata": one}) for one in (mark(long), MANAGED_BY, None)] == [
+    assert [issuer_in({"custom_metadata": one}) for one in (mark(long), MANAGED_BY, None)] == [
         long,
         "",
         "",
@@ -193,8 +193,8 @@ def test_further_keys_are_nobodys_harm() -> None:
 
 
 def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None:
-    assert is_ours({"custom_metadata": MANAGED_BY})
-    assert is_ours({"custom_metadata": MANAGED_BY | {"team": "billing"}})
+    assert is_managed({"custom_metadata": MANAGED_BY})
+    assert is_managed({"custom_metadata": MANAGED_BY | {"team": "billing"}})
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None
     ids=repr,
 )
 def test_a_path_without_our_mark_is_not_ours(metadata: dict[str, Any]) -> None:
-    assert not is_ours(metadata)
+    assert not is_managed(metadata)
 
 
 def test_our_mark_stays_what_stored_secrets_carry() -> None:

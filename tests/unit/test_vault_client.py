@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -13,8 +13,11 @@ from vault_plugin.errors import StoreError, StoreRefusedError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.vault.client import YOUNG, VaultClient
-from vault_plugin.vault.transport import LastWordError, Response, Transport, TransportError
+from vault_plugin.vault.auth import NEW_POLICIES
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.connections import Response
+from vault_plugin.vault.retries import PermanentError, Verdict
+from vault_plugin.vault.transport import Transport, TransportError
 
 LOGIN = "/v1/auth/approle/login"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
@@ -37,7 +40,7 @@ class Vault:
         self.before_answer: Callable[[], None] = lambda: None
         self.asked_once: list[tuple[str, str, dict[str, str]]] = []
         self.paths: list[str] = []
-        self.settled: list[bool] = []
+        self.permanent: list[bool] = []
         self._replies = list(replies)
         self._other = other
 
@@ -49,7 +52,7 @@ class Vault:
         body: bytes | None,
         deadline: Deadline,
         *,
-        is_settled: Callable[[Response], bool],
+        is_permanent: Callable[[Response], bool],
         **_limits: object,
     ) -> Response:
         self.paths.append(path)
@@ -60,8 +63,8 @@ class Vault:
         reply = self._replies.pop(0)
         self.before_answer()
         if reply.status == 500:
-            self.settled.append(is_settled(reply))
-            raise LastWordError("status 500")
+            self.permanent.append(is_permanent(reply))
+            raise PermanentError("status 500")
         return reply
 
     def once(
@@ -70,7 +73,7 @@ class Vault:
         self.asked_once.append((method, path, dict(headers)))
         if isinstance(self._other, Response):
             return self._other
-        raise self._other or TransportError("no answer")
+        raise self._other or TransportError(Verdict("no response"))
 
 
 def client_of(vault: Vault, namespace: str | None = "ns") -> VaultClient:
@@ -88,7 +91,7 @@ def client_of(vault: Vault, namespace: str | None = "ns") -> VaultClient:
 
 
 def token_of(client: VaultClient) -> str:
-    return str(cast(Any, client)._client.token)
+    return str(client._login._token)
 
 
 @pytest.mark.parametrize(
@@ -102,21 +105,21 @@ def test_another_path_is_asked_for_in_the_same_namespace(
         client_of(vault, namespace).read(1, "kv", "p/x", Deadline(5))
     expected = {"X-Vault-Token": "s.first", "X-Vault-Request": "true", **header}
     assert vault.asked_once == [("GET", "/v1/kv/p/x.none", expected)]
-    assert vault.settled == [True]
+    assert vault.permanent == [True]
 
 
 def test_a_mount_that_gives_no_answer_for_another_path_settles_nothing() -> None:
-    vault = Vault(answer(500, {"errors": ["x"]}), other=TransportError("reset"))
+    vault = Vault(answer(500, {"errors": ["x"]}), other=TransportError(Verdict("reset")))
     with pytest.raises(StoreError):
         client_of(vault).read(1, "kv", "p/x", Deadline(5))
-    assert vault.settled == [False]
+    assert vault.permanent == [False]
 
 
 def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_are_asked_for() -> None:
     vault = Vault(answer(500, {"errors": ["x"]}), other=answer(404, {"errors": []}))
     with pytest.raises(StoreError, match=r"cannot read kv/p/x \(status 500\)") as caught:
         client_of(vault).read(1, "kv", "p/x", Deadline(5))
-    assert caught.value.hint == "Delete what is left there: vault kv delete -mount=kv p/x"
+    assert caught.value.hint == "Delete the secret there: vault kv delete -mount=kv p/x"
     assert caught.value.for_all is False
     assert vault.paths == [LOGIN, "/v1/kv/p/x"]
 
@@ -129,7 +132,7 @@ def test_a_refused_request_is_repeated_with_the_login_that_another_thread_made_m
     client = client_of(vault)
 
     def replace() -> None:
-        cast(Any, client)._client.token = "s.other"
+        client._login._token = "s.other"
 
     vault.before_answer = replace
     assert client.read(1, "kv", "p/x", Deadline(5)) is not None
@@ -144,18 +147,18 @@ def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
     client = client_of(vault)
 
     def age() -> None:
-        client._made -= 2 * YOUNG
+        client._login._made -= 2 * NEW_POLICIES
         vault.logins.append(StoreError("Vault is away."))
 
     vault.before_answer = age
     with (
-        caplog.at_level(logging.INFO, "vault_plugin.vault.client"),
-        pytest.raises(StoreRefusedError, match=r"denied permission to read \(403\)"),
+        caplog.at_level(logging.INFO, "vault_plugin.vault"),
+        pytest.raises(StoreRefusedError, match=r"denied the read \(status 403\)"),
     ):
         client.read(1, "kv", "p/x", Deadline(5))
     assert caplog.messages == [
-        "Vault denied GET /v1/kv/p/x: the policy has to give read there",
-        "no new login to Vault after a refusal: Vault is away.",
+        "Vault denied GET /v1/kv/p/x: the policy must grant read there",
+        "the login to Vault after a denied request failed: Vault is away.",
     ]
     assert vault.paths == [LOGIN, "/v1/kv/p/x", LOGIN]
     assert token_of(client) == "s.first"
@@ -164,13 +167,18 @@ def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
 def test_nobody_waits_for_the_login_of_another_thread_longer_than_the_deadline() -> None:
     vault = Vault()
     client = client_of(vault)
-    with client._lock, pytest.raises(StoreError, match="login was not finished before the deadline"):
+    with (
+        client._login._lock,
+        pytest.raises(StoreError, match="login to Vault did not finish before the deadline"),
+    ):
         client.read(1, "kv", "p/x", Deadline(0))
     assert vault.paths == []
 
 
 def test_a_path_that_vault_does_not_have_is_a_refusal() -> None:
     vault = Vault(answer(404, {"errors": []}))
-    with pytest.raises(StoreRefusedError, match=r"no path to write \(404\)") as caught:
+    with pytest.raises(
+        StoreRefusedError, match=r"rejected the write: it has no such path \(status 404\)"
+    ) as caught:
         client_of(vault).write_v1("kv", "p/x", {"token": "t"}, Deadline(5))
     assert caught.value.hint == "Check --mount (KLEARSTACK_VAULT_MOUNT)."

@@ -38,12 +38,12 @@ def test_what_responded_is_told_and_not_quoted(
 ) -> None:
     assert not is_of_vault(status, body)
     said = described(status, headers(Content_Type=content_type), body)
-    assert said == f"what responds there is not Vault (status {status}, {what})"
+    assert said == f"the server there is not Vault (status {status}, {what})"
 
 
 def test_who_wants_a_login_of_its_own_is_said_to() -> None:
-    assert "A proxy that wants a login" in advice(407)
-    assert "A server that wants a login" in advice(401)
+    assert "a proxy that requires a login" in advice(407)
+    assert "requires a login of its own" in advice(401)
     assert "login page" in advice(200) == advice(404)
 
 
