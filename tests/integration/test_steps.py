@@ -135,7 +135,7 @@ LOGINS: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
     (None, None, "its auth method is mounted, but not configured"),
     ({}, None, "the auth method has no role of that name"),
     ({}, {"bound_audiences": ["other"]}, "the role does not accept the audience of the JWT (aud)"),
-    ({}, {"bound_subject": "project:7"}, "the JWT is for an audience (aud), and the role has no bound_audiences"),
+    ({}, {"bound_subject": "project:7"}, "the JWT has an audience (aud), but the role has no bound_audiences"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "email"}, "the JWT lacks a claim that the role needs"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "number"}, "a claim of the JWT has another type than the role expects"),
     (

@@ -59,14 +59,15 @@ def _denied(what: str, exc: Forbidden) -> StoreRefusedError:
     message = f"Vault denied the {what} (status 403)."
     if not any("error occurred" in str(error) or "preflight" in str(error) for error in exc.errors or ()):
         return UnknownTokenError(
-            message, hint="Vault does not know the Vault token: it has expired, was revoked, or is wrong."
+            message,
+            hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
         )
     method, path = str(exc.method).upper(), str(exc.url).removeprefix(BASE)
     _log.info("Vault denied %s %s: the policy must grant %s there", method, path, capability(method, path))
     return StoreRefusedError(
         message,
         hint="The policy of the Vault token lacks a capability, or the mount does not exist: "
-        f"{named('verbose')} shows the request and the capability; the documentation shows the policy.",
+        f"{named('verbose')} names the request and the capability; the documentation shows the policy.",
     )
 
 
