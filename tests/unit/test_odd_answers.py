@@ -1,4 +1,4 @@
-"""Whatever Vault's address or the endpoint answers, it ends in an error that says so: none is an internal one."""
+"""No response of a server at Vault's or the endpoint's address leads to an internal error."""
 
 import io
 import json
@@ -83,7 +83,7 @@ TOKEN = Token.from_jwt(jwt(exp=int(time.time()) + 900, iat=int(time.time())), Ki
 
 
 def mutated(true: Any) -> st.SearchStrategy[Any]:
-    """The true answer with one part of it replaced by anything, or left out."""
+    """The true response with one part of it replaced or left out."""
     if not isinstance(true, dict) or not true:
         return JSON
     return JSON | st.sampled_from(sorted(true)).flatmap(
@@ -181,7 +181,7 @@ def store(*replies: tuple[int, dict[str, str], bytes], auth: str = "token") -> V
 
 
 def documented(call: Callable[[], object]) -> None:
-    """It returns, or raises an error of ours with a code of its own."""
+    """It returns, or raises an error with a documented exit code."""
     failure: KlearstackVaultError | None = None
     try:
         call()
@@ -192,7 +192,7 @@ def documented(call: Callable[[], object]) -> None:
 
 @FUZZ
 @given(REPLY, st.sampled_from([FOUND_MOUNT, FOUND_V1, None]))
-def test_no_answer_of_vaults_to_a_read_is_an_internal_error(
+def test_no_response_of_vault_to_a_read_is_an_internal_error(
     reply: tuple[int, dict[str, str], bytes], first: tuple[int, dict[str, str], bytes] | None
 ) -> None:
     replies = (first, reply) if first else (reply,)
@@ -201,7 +201,7 @@ def test_no_answer_of_vaults_to_a_read_is_an_internal_error(
 
 @FUZZ
 @given(REPLY, REPLY)
-def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
+def test_no_response_of_vault_to_a_write_is_an_internal_error(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
     made = store(FOUND_MOUNT, (204, {}, b""), one, other)
@@ -212,7 +212,7 @@ def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
 @given(REPLY, REPLY)
 @example((200, {}, json.dumps({"auth": {"client_token": "hvs.x\n"}}).encode()), FOUND_MOUNT)
 @example((200, {}, json.dumps({"auth": {"client_token": 5}}).encode()), FOUND_MOUNT)
-def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
+def test_no_response_of_vault_to_a_login_is_an_internal_error(
     login: tuple[int, dict[str, str], bytes], then: tuple[int, dict[str, str], bytes]
 ) -> None:
     made = store(login, then, auth="jwt")
@@ -222,7 +222,7 @@ def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
 @FUZZ
 @given(REPLY, REPLY)
 @example((200, {}, b'{"data": null}'), (200, {}, b'{"data": null}'))
-def test_the_warm_reader_takes_every_answer(
+def test_the_warm_reader_accepts_every_response(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
     reader = WarmReader(scripted(one, other), Secret("x"), None, "secret", "p")
@@ -234,7 +234,7 @@ def test_the_warm_reader_takes_every_answer(
 @pytest.mark.parametrize(
     "token", ["hvs.x\n", "hvs.x\r\nX-Evil: 1", "", 5, None, ["x"], "\u00e9", "a b"], ids=ascii
 )
-def test_a_login_token_that_is_no_header_value_is_told(token: object) -> None:
+def test_a_login_token_that_is_no_header_value_is_reported(token: object) -> None:
     made = store((200, {}, json.dumps({"auth": {"client_token": token}}).encode()), auth="jwt")
     with pytest.raises(StoreError, match="contains no token"):
         made.read(ACME, Kind.ACCESS, Deadline(5))
@@ -247,7 +247,7 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("errors", [5, "x", {"a": 1}, [5, None, ["x"]], None])
-def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
+def test_the_errors_in_a_response_may_be_anything(errors: object) -> None:
     refused: tuple[int, dict[str, str], bytes] = (403, {}, json.dumps({"errors": errors}).encode())
     with pytest.raises(StoreError, match="denied"):
         store(refused).read(ACME, Kind.ACCESS, Deadline(5))
@@ -277,7 +277,7 @@ def test_metadata_must_have_the_shape_that_vault_gives_it(change: dict[str, Any]
         store(FOUND_MOUNT, (200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
 
 
-def test_a_kv_version_that_nobody_knows_is_told() -> None:
+def test_an_unknown_kv_version_is_reported() -> None:
     body = json.dumps({"data": {**MOUNT["data"], "options": {"version": "3"}}}).encode()
     with pytest.raises(StoreError, match="not in Vault's form"):
         store((200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))

@@ -1,4 +1,4 @@
-"""How a token is written in Vault, and whose secret is taken for ours."""
+"""The record of a token in Vault, and which secrets count as managed."""
 
 from typing import Any
 
@@ -187,12 +187,12 @@ def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
     ]
 
 
-def test_further_keys_are_nobodys_harm() -> None:
+def test_further_keys_are_ignored() -> None:
     data = to_data(read(), ACME, "") | {"ttl": "900s"}  # as on KV v1
     assert from_data(data, ACME, Kind.ACCESS) == read()
 
 
-def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None:
+def test_a_path_is_managed_by_its_mark_among_other_custom_metadata() -> None:
     assert is_managed({"custom_metadata": MANAGED_BY})
     assert is_managed({"custom_metadata": MANAGED_BY | {"team": "billing"}})
 
@@ -208,7 +208,7 @@ def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None
     ],
     ids=repr,
 )
-def test_a_path_without_our_mark_is_not_ours(metadata: dict[str, Any]) -> None:
+def test_a_path_without_our_mark_is_unmanaged(metadata: dict[str, Any]) -> None:
     assert not is_managed(metadata)
 
 
@@ -216,7 +216,7 @@ def test_our_mark_stays_what_stored_secrets_carry() -> None:
     assert MANAGED_BY == {"managed-by": "klearstack-vault"}
 
 
-def test_data_without_its_token_is_ours_and_holds_none() -> None:
+def test_data_without_its_token_is_managed_and_has_none() -> None:
     data = without_token(to_data(read(), ACME, ""), Kind.ACCESS)
     assert from_data(data, ACME, Kind.ACCESS) is None
     assert read().value.reveal() not in str(data)
@@ -247,10 +247,10 @@ def stored(created: int | None, **claims: Any) -> StoredToken:
     ("one", "now", "vault_now", "left"),
     [
         (stored(NOW), NOW + 100, NOW + 100, 800),  # clocks in step
-        (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and was asked
+        (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and responded
         (stored(NOW - 3600), NOW - 3500, NOW - 3500, 800),  # ... and was not
         (stored(NOW + 3600), NOW + 3700, NOW + 3700, -2800),  # it is behind
-        (stored(NOW + 400), NOW + 500, NOW + 500, 400),  # handed out again, or copied from another Vault
+        (stored(NOW + 400), NOW + 500, NOW + 500, 400),  # issued again, or copied from another Vault
         (stored(NOW - 3600, iat=None), NOW, NOW, 900),  # no date of issue
         (stored(None), NOW + 100, NOW + 100, 800),  # KV v1 tells no date
         (stored(None), NOW - 3500, NOW - 3500, 4400),

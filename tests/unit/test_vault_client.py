@@ -1,4 +1,4 @@
-"""VaultClient's rarer turns: a path that cannot be read, and logins that are refused, replaced or waited for."""
+"""VaultClient's rare cases: a path that cannot be read, and logins that are denied, replaced or waited for."""
 
 import http.client
 import json
@@ -16,6 +16,7 @@ from vault_plugin.tokens.secret import Secret
 from vault_plugin.vault.auth import NEW_POLICIES
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.connections import Response
+from vault_plugin.vault.hvac_errors import capability
 from vault_plugin.vault.retries import PermanentError, Verdict
 from vault_plugin.vault.transport import Transport, TransportError
 
@@ -24,21 +25,21 @@ DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
 UNKNOWN = {"errors": ["permission denied"]}  # the token, that is
 
 
-def answer(status: int, body: object) -> Response:
+def response(status: int, body: object) -> Response:
     headers = http.client.HTTPMessage()
     headers["Content-Type"] = "application/json"
     return Response(status, headers, json.dumps(body).encode(), time.monotonic())
 
 
 class Vault:
-    """What VaultClient uses of a transport: logins succeed, and the rest is answered as scripted."""
+    """What VaultClient uses of a transport: logins succeed, and the rest gets the given responses."""
 
     gap = 0.0
 
     def __init__(self, *replies: Response, other: Response | TransportError | None = None) -> None:
-        self.logins: list[StoreError] = []  # what the next ones fail with
-        self.before_answer: Callable[[], None] = lambda: None
-        self.asked_once: list[tuple[str, str, dict[str, str]]] = []
+        self.logins: list[StoreError] = []  # The errors of the next ones.
+        self.before_response: Callable[[], None] = lambda: None
+        self.sent_once: list[tuple[str, str, dict[str, str]]] = []
         self.paths: list[str] = []
         self.permanent: list[bool] = []
         self._replies = list(replies)
@@ -59,9 +60,9 @@ class Vault:
         if path == LOGIN:
             if self.logins:
                 raise self.logins.pop()
-            return answer(200, {"auth": {"client_token": "s.first"}})
+            return response(200, {"auth": {"client_token": "s.first"}})
         reply = self._replies.pop(0)
-        self.before_answer()
+        self.before_response()
         if reply.status == 500:
             self.permanent.append(is_permanent(reply))
             raise PermanentError("status 500")
@@ -70,7 +71,7 @@ class Vault:
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
     ) -> Response:
-        self.asked_once.append((method, path, dict(headers)))
+        self.sent_once.append((method, path, dict(headers)))
         if isinstance(self._other, Response):
             return self._other
         raise self._other or TransportError(Verdict("no response"))
@@ -97,26 +98,24 @@ def token_of(client: VaultClient) -> str:
 @pytest.mark.parametrize(
     ("namespace", "header"), [("ns", {"X-Vault-Namespace": "ns"}), (None, {})], ids=["namespace", "none"]
 )
-def test_another_path_is_asked_for_in_the_same_namespace(
-    namespace: str | None, header: dict[str, str]
-) -> None:
-    vault = Vault(answer(500, {"errors": ["x"]}), other=answer(404, {"errors": []}))
+def test_another_path_is_read_in_the_same_namespace(namespace: str | None, header: dict[str, str]) -> None:
+    vault = Vault(response(500, {"errors": ["x"]}), other=response(404, {"errors": []}))
     with pytest.raises(StoreError):
         client_of(vault, namespace).read(1, "kv", "p/x", Deadline(5))
     expected = {"X-Vault-Token": "s.first", "X-Vault-Request": "true", **header}
-    assert vault.asked_once == [("GET", "/v1/kv/p/x.none", expected)]
+    assert vault.sent_once == [("GET", "/v1/kv/p/x.none", expected)]
     assert vault.permanent == [True]
 
 
-def test_a_mount_that_gives_no_answer_for_another_path_settles_nothing() -> None:
-    vault = Vault(answer(500, {"errors": ["x"]}), other=TransportError(Verdict("reset")))
+def test_a_mount_that_does_not_respond_for_another_path_leaves_the_failure_open() -> None:
+    vault = Vault(response(500, {"errors": ["x"]}), other=TransportError(Verdict("reset")))
     with pytest.raises(StoreError):
         client_of(vault).read(1, "kv", "p/x", Deadline(5))
     assert vault.permanent == [False]
 
 
-def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_are_asked_for() -> None:
-    vault = Vault(answer(500, {"errors": ["x"]}), other=answer(404, {"errors": []}))
+def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_is_read() -> None:
+    vault = Vault(response(500, {"errors": ["x"]}), other=response(404, {"errors": []}))
     with pytest.raises(StoreError, match=r"cannot read kv/p/x \(status 500\)") as caught:
         client_of(vault).read(1, "kv", "p/x", Deadline(5))
     assert caught.value.hint == "Delete the secret there: vault kv delete -mount=kv p/x"
@@ -125,32 +124,32 @@ def test_what_kv_v1_cannot_read_is_to_be_deleted_and_no_metadata_are_asked_for()
 
 
 @pytest.mark.parametrize("refusal", [DENIED, UNKNOWN], ids=["by a policy", "as unknown"])
-def test_a_refused_request_is_repeated_with_the_login_that_another_thread_made_meanwhile(
+def test_a_denied_request_is_repeated_with_the_login_that_another_thread_made_meanwhile(
     refusal: object,
 ) -> None:
-    vault = Vault(answer(403, refusal), answer(200, {"data": {"token": "t"}}))
+    vault = Vault(response(403, refusal), response(200, {"data": {"token": "t"}}))
     client = client_of(vault)
 
     def replace() -> None:
         client._login._token = "s.other"
 
-    vault.before_answer = replace
+    vault.before_response = replace
     assert client.read(1, "kv", "p/x", Deadline(5)) is not None
     assert vault.paths == [LOGIN, "/v1/kv/p/x", "/v1/kv/p/x"]
     assert token_of(client) == "s.other"
 
 
-def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
+def test_a_login_that_fails_after_a_denied_request_is_logged_and_the_denial_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    vault = Vault(answer(403, DENIED))
+    vault = Vault(response(403, DENIED))
     client = client_of(vault)
 
     def age() -> None:
         client._login._made -= 2 * NEW_POLICIES
         vault.logins.append(StoreError("Vault is away."))
 
-    vault.before_answer = age
+    vault.before_response = age
     with (
         caplog.at_level(logging.INFO, "vault_plugin.vault"),
         pytest.raises(StoreRefusedError, match=r"denied the read \(status 403\)"),
@@ -164,7 +163,7 @@ def test_a_login_that_fails_after_a_refusal_is_logged_and_the_refusal_told(
     assert token_of(client) == "s.first"
 
 
-def test_nobody_waits_for_the_login_of_another_thread_longer_than_the_deadline() -> None:
+def test_no_thread_waits_for_the_login_of_another_thread_longer_than_the_deadline() -> None:
     vault = Vault()
     client = client_of(vault)
     with (
@@ -175,10 +174,26 @@ def test_nobody_waits_for_the_login_of_another_thread_longer_than_the_deadline()
     assert vault.paths == []
 
 
-def test_a_path_that_vault_does_not_have_is_a_refusal() -> None:
-    vault = Vault(answer(404, {"errors": []}))
+def test_a_path_that_vault_does_not_have_is_a_rejected_write() -> None:
+    vault = Vault(response(404, {"errors": []}))
     with pytest.raises(
         StoreRefusedError, match=r"rejected the write: it has no such path \(status 404\)"
     ) as caught:
         client_of(vault).write_v1("kv", "p/x", {"token": "t"}, Deadline(5))
     assert caught.value.hint == "Check --mount (KLEARSTACK_VAULT_MOUNT)."
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "needed"),
+    [
+        ("GET", "/v1/secret/data/x", "read"),
+        ("POST", "/v1/secret/data/x", "update"),
+        ("PUT", "/v1/secret/metadata/x", "create and update"),
+        ("POST", "/v1/kv/x", "create and update"),
+        ("DELETE", "/v1/secret/metadata/x", "delete"),
+        ("LIST", "/v1/secret/metadata/", "list"),
+        ("GET", "/v1/sys/internal/ui/mounts/secret", "any capability below the mount"),
+    ],
+)
+def test_what_a_policy_has_to_give_is_named(method: str, path: str, needed: str) -> None:
+    assert capability(method, path) == needed

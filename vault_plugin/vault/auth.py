@@ -61,7 +61,7 @@ _METHODS = {
 
 
 class Login:
-    """The Vault token that requests carry: the given one, or that of a login of ours. Safe among threads.
+    """The Vault token that requests carry: the given one, or that of our own login. Safe among threads.
 
     Its methods raise StoreRefusedError if Vault rejects the login, StoreSettingsError if the response is not Vault's,
     StoreError if Vault fails or the deadline passes. None of them quotes what Vault said.

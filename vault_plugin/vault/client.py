@@ -179,10 +179,10 @@ class VaultClient:
             renewed = self._login.renewed(token, limits.deadline)
             if renewed is None:
                 raise
-        except StoreRefusedError as refusal:
+        except StoreRefusedError as denial:
             renewed = self._login.with_new_policies(token, limits.deadline)
             if renewed is None:
-                raise refusal from None
+                raise denial from None
         return self._sent(renewed, what, limits, request)
 
     def _sent(

@@ -123,7 +123,7 @@ class Engine(ABC):
         now = self.clock.now()
         left = first.left(now, now)
         if left <= 0 or first.token.value == ours.value or not first.token.is_of(ours.issued_by):
-            return left > 0  # A token of another endpoint is rejected by whoever gets it.
+            return left > 0  # The caller rejects a token of another endpoint.
         return not first.token.is_ahead(self._latest()) and (
             not ours.newer_than(first.token) or left >= first.token.margin(inf)
         )

@@ -76,7 +76,7 @@ class _Response:
         self._body = response.body
 
     def json(self) -> Any:
-        return schema.parsed(self._body) if self.ok else schema.refusal(self._body)
+        return schema.parsed(self._body) if self.ok else schema.error_body(self._body)
 
 
 def _encoded(body: object) -> bytes:

@@ -1,4 +1,4 @@
-"""hvac's exceptions as errors of ours, which do not quote what Vault said."""
+"""hvac's exceptions as our errors, which do not quote what Vault said."""
 
 import logging
 from collections.abc import Iterator

@@ -39,7 +39,7 @@ class WarmReader:
         self._versions: tuple[int, ...] = (2, 1)
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
-        """The stored token, valid or not; None if it cannot be read. Raises no error of ours."""
+        """The stored token, valid or not; None if it cannot be read. Raises none of our errors."""
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
         headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
         if self._namespace:

@@ -20,7 +20,7 @@ def parsed(body: bytes) -> Any:
         raise MalformedError from None
 
 
-def refusal(body: bytes) -> dict[str, Any]:
+def error_body(body: bytes) -> dict[str, Any]:
     """The object in the body of an error, with `errors` as a list of strings. Raises MalformedError if it is no object."""
     content = _dict(parsed(body))
     listed = content.get("errors")
@@ -31,7 +31,7 @@ def refusal(body: bytes) -> dict[str, Any]:
 def errors(body: bytes) -> list[str]:
     """The errors that the body of an error lists; empty if it lists none."""
     try:
-        found: list[str] = refusal(body)["errors"]
+        found: list[str] = error_body(body)["errors"]
     except MalformedError:
         return []
     return found

@@ -113,7 +113,7 @@ class VaultStore:
         return isinstance(self._engine(deadline), Kv2)
 
     def _engine(self, deadline: Deadline) -> Engine:
-        """The engine of the mount, which Vault is asked for once."""
+        """The engine of the mount, found out by one request."""
         if self._found is None:
             kind = Kv2 if self._client.kv_version(self._mount, deadline) == 2 else Kv1
             self._found = kind(
