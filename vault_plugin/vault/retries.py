@@ -54,11 +54,6 @@ class Verdict(NamedTuple):
     leader: str = ""
     is_quota: bool = False
 
-    @property
-    def final(self) -> bool:
-        """Whether another try at this node cannot help."""
-        return self.weight >= FINAL
-
 
 LAGGING = Verdict("it has not yet applied an earlier write (status {status})", "Try again.")
 QUOTA = Verdict(
