@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from vault_plugin.errors import StoreError, StoreRefusedError
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
@@ -57,7 +57,7 @@ class Vault:
         **_limits: object,
     ) -> Response:
         self.paths.append(path)
-        if path == LOGIN:
+        if path.endswith("/login"):
             if self.logins:
                 raise self.logins.pop()
             return response(200, {"auth": {"client_token": "s.first"}})
@@ -77,14 +77,16 @@ class Vault:
         raise self._other or TransportError(Verdict("no response"))
 
 
-def client_of(vault: Vault, namespace: str | None = "ns") -> VaultClient:
+def client_of(vault: Vault, namespace: str | None = "ns", auth: str = "approle") -> VaultClient:
     settings = Settings(
         user_id="-",
         company_name="-",
         url="https://api.example",
         vault_addr=("https://vault.example",),
         vault_namespace=namespace,
-        auth="approle",
+        auth=auth,
+        auth_role="role",
+        vault_jwt=Secret("a.b.c"),
         role_id=Secret("role"),
         secret_id=Secret("secret"),
     )
@@ -181,6 +183,43 @@ def test_a_path_that_vault_does_not_have_is_a_rejected_write() -> None:
     ) as caught:
         client_of(vault).write_v1("kv", "p/x", {"token": "t"}, Deadline(5))
     assert caught.value.hint == "Check --mount (KLEARSTACK_VAULT_MOUNT)."
+
+
+def test_a_mount_that_vault_has_no_path_for_is_missing() -> None:
+    with pytest.raises(MountMissingError, match="mounted at kv"):
+        client_of(Vault(response(404, {"errors": []}))).kv_version("kv", Deadline(5))
+
+
+def test_a_version_that_kv_v2_cannot_read_has_its_metadata_still() -> None:
+    version = {"created_time": "2026-11-26T00:00:00Z", "deletion_time": "", "destroyed": False}
+    about = {"current_version": 3, "custom_metadata": {"managed-by": "x"}, "versions": {"3": version}}
+    vault = Vault(
+        response(500, {"errors": ["x"]}), response(200, {"data": about}), other=response(404, {"errors": []})
+    )
+    found = client_of(vault).read(2, "kv", "p/x", Deadline(5))
+    metadata = version | {"version": 3, "custom_metadata": {"managed-by": "x"}}
+    assert found.secret == {"data": None, "metadata": metadata}
+    assert found.took >= 0
+
+
+@pytest.mark.parametrize("auth", ["approle", "jwt", "kubernetes"])
+def test_each_login_is_made_once_and_revoked_at_the_end(auth: str) -> None:
+    vault = Vault(response(200, {"data": {}}), response(200, {"data": {}}), response(204, None))
+    client = client_of(vault, auth=auth)
+    client.close(Deadline(5))  # There is no login yet.
+    for _ in range(2):
+        client.read(1, "kv", "p/x", Deadline(5))
+    client.close(Deadline(5))
+    read = "/v1/kv/p/x"
+    assert vault.paths == [f"/v1/auth/{auth}/login", read, read, "/v1/auth/token/revoke-self"]
+
+
+def test_a_token_that_cannot_be_revoked_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vault_plugin")
+    client = client_of(Vault(response(200, {"data": {}}), response(403, DENIED)))
+    client.read(1, "kv", "p/x", Deadline(5))
+    client.close(Deadline(5))
+    assert caplog.messages == ["the token of the Vault login was not revoked (Forbidden); it expires"]
 
 
 @pytest.mark.parametrize(
