@@ -181,12 +181,12 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"vault_addr": sealed.address},
                 "vault_unavailable",
-                f"Vault at {sealed.address} gives no answer: it is sealed. Have it unsealed.",
+                f"The request to Vault at {sealed.address} failed: it is sealed. Unseal Vault.",
             ),
             (
                 {"vault_addr": NOBODY, "deadline": 4},
                 "vault_unavailable",
-                "connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is up there.",
+                "connection refused. Check vault_addr (VAULT_ADDR or BAO_ADDR), and that Vault is running there.",
             ),
             (
                 {"url": NOBODY, "deadline": "4s"},
@@ -256,7 +256,7 @@ def test_the_package_s_warnings_are_ansible_s_and_with_v_it_says_what_it_does(
     assert [one.get("msg") for one in registered(done)[:2]] == [None, "endpoint"]
     assert done.stderr.count("[WARNING]") == 1
     said = " ".join(done.stderr.split())
-    assert said.startswith(f"[WARNING]: klearstack.vault: Vault at {NOBODY} gives no answer")
+    assert said.startswith(f"[WARNING]: klearstack.vault: The request to Vault at {NOBODY} failed")
     assert "WITHOUT being stored" in said
     path = "klearstack/Acme/28/access"
     assert path not in done.stdout

@@ -1,4 +1,4 @@
-"""What every store does, in memory and on a real Vault alike: so the fake that other tests trust cannot drift."""
+"""The rules of every store, in memory and on a real Vault, so that the fake in other tests behaves like Vault."""
 
 import logging
 import time
@@ -51,7 +51,7 @@ def deadline() -> Deadline:
 
 @dataclass
 class Room:
-    """A store, a warm reader beside it where there is one, and what others do to what is in it."""
+    """A store, its warm reader if it has one, and changes that other writers make."""
 
     store: TokenStore
     warm: TokenReader | None
@@ -59,8 +59,8 @@ class Room:
     keep_too_long: Callable[[], object]  # the access token of ACME
 
     def put(self, made: Token, identity: Identity = ACME) -> StoredToken:
-        slot = self.store.read(identity, made.kind, deadline())
-        return self.store.write(identity, made, "7.8.9", slot, deadline())
+        state = self.store.read(identity, made.kind, deadline())
+        return self.store.write(identity, made, "7.8.9", state, deadline())
 
     def read(self, kind: Kind = Kind.ACCESS, identity: Identity = ACME) -> Token | None:
         stored = self.store.read(identity, kind, deadline()).stored
@@ -109,9 +109,9 @@ def now() -> int:
     return int(time.time())
 
 
-def test_nothing_is_there_at_first(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
-    assert (slot.version, slot.stored) == (0, None)
+def test_a_new_store_is_empty(room: Room) -> None:
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert (state.version, state.stored) == (0, None)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -130,7 +130,7 @@ def test_the_two_kinds_and_two_identities_do_not_touch(room: Room) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:24])
-def test_any_identity_gets_its_token_back_and_nobody_elses(room: Room, name: str) -> None:
+def test_any_identity_gets_its_own_token_back(room: Room, name: str) -> None:
     mine, other = token(at=now(), jti="mine", user_id=name), token(at=now(), jti="other")
     room.put(other, Identity("26", "26"))
     room.put(mine, Identity(name, name))
@@ -173,19 +173,19 @@ def test_a_token_issued_in_the_future_does_not_outrank_what_is_minted_after_it(
 
 
 def test_a_token_issued_in_the_future_does_not_win_a_race(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     misdated, new = token(at=now() + YEARS, life=60), token(at=now())
     room.put(misdated)
-    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+    assert room.store.write(ACME, new, "7.8.9", state, deadline()).token == new
     assert room.read() == new
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_newer_token_that_has_expired_does_not_outrank_a_valid_one(room: Room, kind: Kind) -> None:
     expired = StoredToken(token(kind, at=now() + 5, exp=now() - 5), VaultRef("m", "p"))
-    slot = room.store.read(ACME, kind, deadline())._replace(stored=expired)
+    state = room.store.read(ACME, kind, deadline())._replace(stored=expired)
     new = token(kind, at=now())
-    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+    assert room.store.write(ACME, new, "7.8.9", state, deadline()).token == new
 
 
 def test_a_token_that_names_another_user_counts_as_none_and_is_replaced(room: Room) -> None:
@@ -197,10 +197,10 @@ def test_a_token_that_names_another_user_counts_as_none_and_is_replaced(room: Ro
 
 
 def test_a_token_that_names_another_user_does_not_win_a_race(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     mine = token(at=now())
     room.put(token(at=now(), user_id="somebody"))
-    assert room.store.write(ACME, mine, "7.8.9", slot, deadline()).token == mine
+    assert room.store.write(ACME, mine, "7.8.9", state, deadline()).token == mine
     assert room.read() == mine
 
 
@@ -223,40 +223,40 @@ def test_the_token_of_another_endpoint_that_the_caller_knows_of_is_replaced(room
 
 @pytest.mark.parametrize("later", [-500, 0, 5])
 def test_the_token_of_another_endpoint_that_comes_in_between_stays(room: Room, later: int) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     theirs = token(at=now() + later, by="https://staging.example")
     room.put(theirs)
     ours = token(at=now(), by="https://api.example")
-    assert room.store.write(ACME, ours, "7.8.9", slot, deadline()).token == theirs
+    assert room.store.write(ACME, ours, "7.8.9", state, deadline()).token == theirs
     assert room.read() == theirs
 
 
 @pytest.mark.parametrize("ahead", [0, 5])
 def test_the_loser_of_a_race_gets_the_winners_token(room: Room, ahead: int) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     winner, loser = token(at=now() + ahead, jti="winner"), token(at=now(), jti="loser")
     room.put(winner)
-    assert room.store.write(ACME, loser, "7.8.9", slot, deadline()).token == winner
+    assert room.store.write(ACME, loser, "7.8.9", state, deadline()).token == winner
     assert room.read() == winner
 
 
 def test_what_came_first_stays_although_the_loser_of_the_race_minted_later(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     winner, newer = token(at=now() - 5), token(at=now())
     room.put(winner)
-    assert room.store.write(ACME, newer, "7.8.9", slot, deadline()).token == winner
+    assert room.store.write(ACME, newer, "7.8.9", state, deadline()).token == winner
     assert room.read() == winner
 
 
 def test_what_came_first_but_is_old_by_now_gives_way_to_a_newer_token(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     old, newer = token(at=now() - 500), token(at=now())
     room.put(old)
-    assert room.store.write(ACME, newer, "7.8.9", slot, deadline()).token == newer
+    assert room.store.write(ACME, newer, "7.8.9", state, deadline()).token == newer
     assert room.read() == newer
 
 
-def test_a_token_is_gone_when_it_expires_and_its_place_can_be_taken(room: Room) -> None:
+def test_a_token_is_deleted_when_it_expires_and_its_path_can_be_written(room: Room) -> None:
     made = token(at=now(), life=6)
     room.put(made)
     assert room.read() is not None
@@ -272,7 +272,7 @@ def test_a_token_is_gone_when_it_expires_and_its_place_can_be_taken(room: Room) 
     [{"password": "theirs"}, {"access_token": "theirs", "user_id": "27", "company_name": "Acme"}],
     ids=["other keys", "another identity"],
 )
-def test_somebody_elses_secret_is_refused_and_left_alone(room: Room, data: dict[str, str]) -> None:
+def test_an_unmanaged_secret_is_rejected_and_not_overwritten(room: Room, data: dict[str, str]) -> None:
     room.intrude(ACME.path("p", Kind.ACCESS), data)
     with pytest.raises(ForeignSecretError):
         room.read()
@@ -280,11 +280,11 @@ def test_somebody_elses_secret_is_refused_and_left_alone(room: Room, data: dict[
         room.put(token(at=now()))
 
 
-def test_a_secret_of_somebody_else_that_comes_in_between_is_refused_too(room: Room) -> None:
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+def test_an_unmanaged_secret_that_is_written_meanwhile_is_rejected_too(room: Room) -> None:
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     room.intrude(ACME.path("p", Kind.ACCESS), {"password": "theirs"})
     with pytest.raises(ForeignSecretError):
-        room.store.write(ACME, token(at=now()), "7.8.9", slot, deadline())
+        room.store.write(ACME, token(at=now()), "7.8.9", state, deadline())
 
 
 @real_rooms
@@ -310,7 +310,7 @@ def test_the_warm_reader_sees_the_issuer_and_no_token_that_names_another_user(ro
 
 
 @real_rooms
-def test_the_warm_reader_sees_nothing_where_somebody_elses_secret_lies(room: Room) -> None:
+def test_the_warm_reader_finds_nothing_at_the_path_of_an_unmanaged_secret(room: Room) -> None:
     assert room.warm is not None
     room.intrude(ACME.path("p", Kind.ACCESS), {"password": "theirs"})
     assert room.warm.read(ACME, Kind.ACCESS, deadline()) is None
@@ -323,28 +323,28 @@ def test_what_is_kept_too_long_is_corrected_and_keeps_its_token(room: Room) -> N
     made = token(at=now())
     room.put(made)
     room.keep_too_long()
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
-    assert slot.stored is not None
-    too_long = slot.stored.overdue
-    repaired = room.store.repair(ACME, slot, deadline()) if too_long else slot
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert state.stored is not None
+    too_long = state.stored.overdue
+    repaired = room.store.repair(ACME, state, deadline()) if too_long else state
     assert repaired.stored is not None
     assert (repaired.stored.token, repaired.stored.overdue) == (made, 0)
     found = room.store.read(ACME, Kind.ACCESS, deadline())
-    assert (found.stored, found.version) == (repaired.stored, slot.version + bool(too_long))
+    assert (found.stored, found.version) == (repaired.stored, state.version + bool(too_long))
 
 
-def test_an_expired_token_that_is_kept_too_long_makes_place_for_the_next(room: Room) -> None:
+def test_an_expired_token_that_is_kept_too_long_yields_to_the_next(room: Room) -> None:
     made = token(at=now(), life=6)
     room.put(made)
     room.keep_too_long()
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
     time.sleep(max(0.0, made.expires_at - time.time()))
-    if slot.stored and slot.stored.overdue:
-        slot = room.store.repair(ACME, slot, deadline())
-        assert slot.stored is None
+    if state.stored and state.stored.overdue:
+        state = room.store.repair(ACME, state, deadline())
+        assert state.stored is None
     assert room.read() is None
     new = token(at=now())
-    assert room.store.write(ACME, new, "7.8.9", slot, deadline()).token == new
+    assert room.store.write(ACME, new, "7.8.9", state, deadline()).token == new
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -352,12 +352,12 @@ def test_a_try_to_write_changes_nothing_that_is_stored(room: Room, stored: bool)
     made = token(at=int(time.time()))
     if stored:
         room.put(made)
-    slot = room.store.read(ACME, Kind.ACCESS, deadline())
-    assert room.store.try_writing(ACME, Kind.ACCESS, slot, deadline()) == slot
+    state = room.store.read(ACME, Kind.ACCESS, deadline())
+    assert room.store.try_writing(ACME, Kind.ACCESS, state, deadline()) == state
     found = room.store.read(ACME, Kind.ACCESS, deadline()).stored
     assert (found and found.token.value) == (made.value if stored else None)
     newer = token(at=int(time.time()) + 1, jti="newer")
-    landed = room.store.write(ACME, newer, "7.8.9", slot, deadline())
+    landed = room.store.write(ACME, newer, "7.8.9", state, deadline())
     assert landed.token.value == newer.value
 
 
@@ -368,7 +368,7 @@ def access(room: Room) -> PathState:
     return room.store.read(ACME, Kind.ACCESS, deadline())
 
 
-def test_a_rejected_token_is_gone_and_its_successor_cannot_be_rejected_at_once(
+def test_a_rejected_token_is_removed_and_its_successor_cannot_be_rejected_at_once(
     room: Room, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)  # of all loggers
@@ -415,16 +415,16 @@ def test_what_repairs_an_end_in_vault_keeps_the_mark_of_a_rejection_in_between(r
 
 def test_a_rejection_removes_no_token_that_came_in_between(room: Room) -> None:
     room.put(token(at=now()))
-    slot = access(room)
+    state = access(room)
     newer = token(at=now() + 1, jti="newer")
     room.put(newer)
-    room.store.reject(ACME, slot, deadline())
+    room.store.reject(ACME, state, deadline())
     assert room.read() == newer
 
 
 def test_where_there_is_no_token_there_is_none_to_reject(room: Room) -> None:
     room.put(token(at=now()))
     room.store.reject(ACME, access(room), deadline())
-    slot = access(room)
-    room.store.reject(ACME, slot, deadline())
-    assert access(room).version == slot.version
+    state = access(room)
+    room.store.reject(ACME, state, deadline())
+    assert access(room).version == state.version

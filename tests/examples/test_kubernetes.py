@@ -44,7 +44,7 @@ def test_another_service_account_gets_nothing(
     pod.environ["JOB_COMPLETION_INDEX"] = "0"
     code, said = pod.as_a_process(machine, tmp_path)
     assert code == 5, said
-    assert "Vault refused the kubernetes login" in said
+    assert "Vault rejected the kubernetes login" in said
     assert own.endpoint.requests == 0
 
 

@@ -1,11 +1,11 @@
-"""The cluster that other tests trust."""
+"""The Raft cluster that other tests use."""
 
 from contextlib import closing
 
 from support.raft import raft_cluster
 
 
-def test_the_death_of_the_leader_is_survived() -> None:
+def test_the_cluster_elects_a_new_leader_and_keeps_its_data() -> None:
     with raft_cluster() as cluster:
         with closing(cluster.vault()) as vault:
             vault.write("secret", "path", {"name": "value"})

@@ -30,7 +30,9 @@ from vault_plugin.network import sockets as network
 from vault_plugin.singleflight import SingleFlight
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.vault.transport import Response, Transport, TransportError
+from vault_plugin.vault.connections import Response
+from vault_plugin.vault.retries import TRANSIENT
+from vault_plugin.vault.transport import Transport, TransportError
 
 
 def ask_vault(url: str, seconds: float, timeout: float = 5) -> Response:
@@ -127,7 +129,7 @@ def test_a_response_of_vault_that_is_cut_anywhere_is_a_broken_connection(which: 
         for _ in todo[1:-1]:
             with pytest.raises(TransportError, match="the connection broke") as caught:
                 transport.once("GET", "/v1/x", {}, None, 5)
-            assert (caught.value.ambiguous, caught.value.final) == (True, False)
+            assert (caught.value.verdict.ambiguous, caught.value.verdict.weight) == (True, TRANSIENT)
         answer = transport.once("GET", "/v1/x", {}, None, 5)
         assert (answer.status, json.loads(answer.body)) == (200, {"data": {"é": "x"}})
         transport.close()

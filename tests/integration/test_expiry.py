@@ -1,4 +1,4 @@
-"""That Vault deletes each token when its JWT expires: late versions, how they come about, and who corrects them."""
+"""That Vault deletes each token when its JWT expires: late versions, their causes, and who corrects them."""
 
 import json
 import logging
@@ -25,6 +25,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.kv2 import Kv2
 from vault_plugin.vault.store import VaultStore
 from vault_plugin.vault.transport import Transport
 
@@ -66,8 +67,8 @@ def read(store: VaultStore) -> PathState:
     return store.read(ACME, Kind.ACCESS, Deadline(30))
 
 
-def put(store: VaultStore, made: Token, slot: PathState | None = None, age: float = 0.0) -> StoredToken:
-    return store.write(ACME, made, "7.8.9", slot or read(store), Deadline(30), age)
+def put(store: VaultStore, made: Token, state: PathState | None = None, age: float = 0.0) -> StoredToken:
+    return store.write(ACME, made, "7.8.9", state or read(store), Deadline(30), age)
 
 
 def new(life: int = 60) -> Token:
@@ -75,7 +76,7 @@ def new(life: int = 60) -> Token:
 
 
 def early(stored: StoredToken) -> float:
-    """How many seconds before its JWT's end Vault will delete it."""
+    """Seconds before its JWT expires that Vault deletes it."""
     return stored.token.expires_at - (parse_rfc3339(stored.ref.deletion_time) or 0)
 
 
@@ -116,7 +117,7 @@ def test_a_life_is_set_again_before_a_write_is_repeated_after_a_long_wait(
     assert 2 <= len(lives) <= 4
 
 
-def test_a_write_that_was_carried_out_late_and_whose_answer_was_lost_is_corrected(bench: Bench) -> None:
+def test_a_write_that_was_carried_out_late_and_whose_response_was_lost_is_corrected(bench: Bench) -> None:
     made = new()
     with FaultProxy(bench.vault.address) as proxy:
         proxy.delay(bench.is_data, 2.6, times=1)
@@ -142,7 +143,7 @@ def test_a_token_that_expires_while_its_write_is_held_back_leaves_nothing_behind
     assert put(bench.store(), made := new()).token == made
 
 
-def test_a_token_that_expires_before_its_lost_answer_is_asked_for_leaves_nothing_behind(
+def test_a_token_that_expires_before_its_write_is_sent_again_leaves_nothing_behind(
     bench: Bench,
 ) -> None:
     with FaultProxy(bench.vault.address) as proxy:
@@ -159,9 +160,11 @@ def test_a_token_that_expires_before_its_lost_answer_is_asked_for_leaves_nothing
 def test_a_token_that_was_stored_in_time_by_a_write_that_was_given_up_stays(bench: Bench) -> None:
     store, made = bench.store(), new()
     stored = put(store, made)
-    task = store._task(ACME, made, "7.8.9", PathState(), Deadline(30), 0.0)
+    engine = store._engine(Deadline(30))
+    assert isinstance(engine, Kv2)
+    task = engine.task(ACME, made, "7.8.9", PathState(), Deadline(30), 0.0)
     task.times.delayed = True
-    assert store._given_up(task, PathState()).stored == stored
+    assert engine._given_up(task, PathState()).stored == stored
 
 
 # The next call that may write
@@ -188,7 +191,7 @@ def test_the_next_call_corrects_what_a_killed_process_left_late(kv2: World) -> N
 
 
 def undelete(world: World) -> None:
-    """Another way to a late version: its life counts from now on again."""
+    """Another way to a late version: its lifetime begins again."""
     time.sleep(2.6)
     world.vault.admin.secrets.kv.v2.undelete_secret_versions(ACCESS, [1], mount_point=world.mount)
 
@@ -207,14 +210,14 @@ def sync(world: World, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("how", [undelete, keep_too_long])
-def test_get_corrects_a_late_version_without_a_mint_and_in_silence(
+def test_get_corrects_a_late_version_without_a_mint_and_without_output(
     kv2: World, how: Callable[[World], None]
 ) -> None:
     kv2.store()
     how(kv2)
     answer = kv2.get()
     assert answer["vault"]["deletion_time"] <= answer["expires_at"]
-    assert kv2.get()["vault"] == answer["vault"]  # and that was that
+    assert kv2.get()["vault"] == answer["vault"]  # The correction lasts.
     assert kv2.endpoint.mints == 1
 
 
@@ -253,11 +256,11 @@ def test_each_of_several_vaults_is_corrected(kv2: World) -> None:
         targets.ensure(ACME)
         for mount in mounts:
             kv2.vault.keep_too_long(mount, ACCESS, "10h")
-        outcome = targets.ensure(ACME)
+        result = targets.ensure(ACME)
     ends = [kv2.vault.newest(mount, ACCESS)["deletion_time"] for mount in mounts]
-    expires_at = outcome.grant.access.token.expires_at
+    expires_at = result.grant.access.token.expires_at
     assert [end for end in ends if (parse_rfc3339(end) or 0) > expires_at] == []
-    assert (outcome.result, kv2.endpoint.mints) == ("fresh", 1)
+    assert (result.result, kv2.endpoint.mints) == ("fresh", 1)
 
 
 def test_whoever_may_only_read_gets_the_token_of_a_late_version_with_a_warning(kv2: World) -> None:
@@ -309,7 +312,7 @@ def test_a_late_refresh_token_is_corrected_where_it_is_asked_for(kv2: World) -> 
     assert (answer["vault"]["version"], answer["refresh_vault"]["version"]) == (1, 3)
 
 
-def test_a_stale_token_is_told_with_the_end_that_it_has_after_the_correction(kv2: World) -> None:
+def test_a_stale_token_is_printed_with_the_deletion_time_after_the_correction(kv2: World) -> None:
     kv2.endpoint.access_ttl = 60
     kv2.store()
     keep_too_long(kv2)
@@ -323,22 +326,22 @@ def test_a_late_version_of_another_writer_that_came_first_is_corrected_before_it
     bench: Bench,
 ) -> None:
     store, theirs = bench.store(), new()
-    slot = read(store)
+    state = read(store)
     put(bench.store(), theirs)
     bench.vault.keep_too_long(bench.mount, ACCESS, "10h")
-    stored = put(store, token(at=int(time.time()), life=60, jti="ours"), slot)
+    stored = put(store, token(at=int(time.time()), life=60, jti="ours"), state)
     assert (stored.token, stored.ref.version) == (theirs, 3)
     assert 0 <= early(stored) <= 3
 
 
-def test_whoever_comes_first_with_the_correction_is_let_be(bench: Bench) -> None:
+def test_whoever_comes_first_with_the_correction_is_not_overwritten(bench: Bench) -> None:
     store, made = bench.store(), new()
     put(store, made)
     bench.vault.keep_too_long(bench.mount, ACCESS, "10h")
-    slot = read(store)
+    state = read(store)
     other = bench.store()
     other.repair(ACME, read(other), Deadline(30))
-    repaired = store.repair(ACME, slot, Deadline(30))
+    repaired = store.repair(ACME, state, Deadline(30))
     assert (repaired.version, repaired.stored and repaired.stored.token) == (3, made)
     assert store.repair(ACME, repaired, Deadline(30)) == repaired
 
@@ -347,10 +350,10 @@ def test_an_expired_token_that_is_replaced_meanwhile_is_not_overwritten(bench: B
     store, old = bench.store(), new(life=6)
     put(store, old)
     bench.vault.keep_too_long(bench.mount, ACCESS, "10h")
-    slot = read(store)
+    state = read(store)
     time.sleep(max(0.0, old.expires_at - time.time()))
     newer = put(bench.store(), new())
-    repaired = store.repair(ACME, slot, Deadline(30))
+    repaired = store.repair(ACME, state, Deadline(30))
     assert (repaired.version, repaired.stored and repaired.stored.token) == (3, newer.token)
 
 
@@ -363,7 +366,7 @@ def test_a_mount_without_expiry_is_served_and_not_rewritten(bao: Vault, kv2: Wor
     assert answer["vault"]["deletion_time"] is None
 
 
-def test_a_vault_that_names_no_end_costs_two_tries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mount_without_expiry_costs_two_tries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     mount = bench.vault.mount("v2", delete_version_after="-1s")
     stored = put(bench.store(mount=mount), new())
     assert (stored.ref.version, stored.ref.deletion_time) == (2, None)
@@ -382,7 +385,7 @@ def test_a_token_of_an_endpoint_whose_clock_is_ahead_lives_no_longer_than_its_li
     assert 890 <= (parse_rfc3339(minted["vault"]["deletion_time"]) or 0) - created <= 900
     assert 890 <= minted["expires_in"] <= 900
     began = time.time()
-    expires_in = kv2.get()["expires_in"]  # whoever reads it has asked no endpoint
+    expires_in = kv2.get()["expires_in"]  # This caller has no response of the endpoint.
     assert created + 890 - time.time() <= expires_in <= created + 901 - began
 
 
@@ -407,14 +410,14 @@ def test_the_time_since_the_mint_counts_for_a_token_whose_exp_is_far_away(bench:
     assert early(repaired) >= 3600 - 3
 
 
-def test_what_cannot_be_corrected_for_lack_of_an_answer_is_an_error(bench: Bench) -> None:
+def test_what_cannot_be_corrected_for_lack_of_a_response_is_an_error(bench: Bench) -> None:
     with FaultProxy(bench.vault.address) as proxy:
         store = bench.store(proxy.address)
-        slot = read(store)
+        state = read(store)
         proxy.delay(bench.is_data, 2.6, times=1)
         proxy.answer(bench.is_data, 501, when="after", times=1)
         with pytest.raises(StoreError, match="not initialized"):
-            put(store, new(), slot)
+            put(store, new(), state)
     late = read(bench.store()).stored
     assert late is not None
     assert late.overdue > 0
@@ -433,6 +436,6 @@ def test_two_identities_do_not_share_response_times(bench: Bench) -> None:
         proxy.delay(bench.is_data, 2.6, times=1)
         put(store, new())
         other = Identity("27", "Acme")
-        slot = store.read(other, Kind.ACCESS, Deadline(30))
-        stored = store.write(other, new(), "7.8.9", slot, Deadline(30))
+        state = store.read(other, Kind.ACCESS, Deadline(30))
+        stored = store.write(other, new(), "7.8.9", state, Deadline(30))
     assert 0 <= early(stored) <= 3

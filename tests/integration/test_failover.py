@@ -1,4 +1,4 @@
-"""A cluster of three: standbys that answer from an older state, and a leader that dies in the middle of a sync."""
+"""A cluster of three: standbys that respond from an older state, and a leader that is killed in the middle of a sync."""
 
 import time
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def standby(cluster: Cluster) -> str:
     return next(node.address for node in cluster.nodes if node is not leader)
 
 
-def test_a_standby_does_not_fool_whoever_knows_of_the_write(cluster: Cluster) -> None:
+def test_a_reader_that_knows_of_a_write_sees_it_on_a_standby(cluster: Cluster) -> None:
     address = standby(cluster)
     for number in range(20):
         identity = Identity(str(number), "standby")
@@ -62,8 +62,8 @@ def test_a_standby_does_not_fool_whoever_knows_of_the_write(cluster: Cluster) ->
                 Identity("other", "standby"), Kind.ACCESS, Deadline(20)
             )  # the mount has been looked at
             made = token(at=int(time.time()), user_id=number)
-            slot = writer.read(identity, Kind.ACCESS, Deadline(20))
-            writer.write(identity, made, "7.8.9", slot, Deadline(20))
+            state = writer.read(identity, Kind.ACCESS, Deadline(20))
+            writer.write(identity, made, "7.8.9", state, Deadline(20))
             assert wrote.index
             reads.index = wrote.index  # as the lock hands it from one process to the next
             stored = reader.read(identity, Kind.ACCESS, Deadline(20)).stored
@@ -71,7 +71,7 @@ def test_a_standby_does_not_fool_whoever_knows_of_the_write(cluster: Cluster) ->
             assert stored.token == made
 
 
-def test_a_kv_engine_that_a_standby_is_still_setting_up_is_waited_for(cluster: Cluster) -> None:
+def test_a_kv_engine_that_a_standby_is_still_setting_up_is_retried(cluster: Cluster) -> None:
     with closing(cluster.vault()) as vault:
         mount = vault.mount("v2")
         address = standby(cluster)
@@ -88,7 +88,7 @@ def test_processes_that_talk_to_a_standby_mint_once(cluster: Cluster, tmp_path: 
         assert_one_mint(world, 6, "get")  # tests/long does it three times
 
 
-def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Cluster) -> None:
+def test_a_leader_killed_in_the_middle_loses_no_token_and_no_lifetime(cluster: Cluster) -> None:
     count = 300
     done: list[int] = []
     took: dict[str, float] = {}  # seconds
@@ -97,8 +97,8 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
         identity, made = Identity(str(number), "failover"), token(at=int(time.time()), jti=str(number))
         store, _ = stores[number % 8]
         started = time.monotonic()
-        slot = store.read(identity, Kind.ACCESS, Deadline(60))
-        stored = store.write(identity, made, "7.8.9", slot, Deadline(60))
+        state = store.read(identity, Kind.ACCESS, Deadline(60))
+        stored = store.write(identity, made, "7.8.9", state, Deadline(60))
         took[stored.ref.path] = time.monotonic() - started
         done.append(number)
         assert stored.token == made
@@ -113,7 +113,7 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_life(cluster: Clust
         stored = list(results)
     for _, transport in stores:
         transport.close()
-    # A life that was set before the election and used after it would end too late, and is set right by a second version.
+    # A life that was set before the election and used after it would end too late, and is corrected by a second version.
     assert {one.ref.version for one in stored} <= {1, 2}
     with closing(cluster.vault()) as vault:
         for one_stored in stored:

@@ -247,7 +247,7 @@ def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> 
     assert accessors() == before
     done = kv2.run("get", **login, VAULT_SECRET_ID="wrong")
     assert done.returncode == 77
-    assert "refused the approle login" in done.stderr
+    assert "rejected the approle login" in done.stderr
 
 
 @pytest.mark.measured

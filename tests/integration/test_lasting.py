@@ -1,4 +1,4 @@
-"""What does not pass by itself is told after two tries; what lasts for a moment is waited for."""
+"""Permanent failures of Vault are reported after two tries; temporary ones are retried."""
 
 import threading
 import time
@@ -51,7 +51,7 @@ def _closed() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["vault.internal:8200", "u:p@vault.internal:8200"])
-def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: World, host: str) -> None:
+def test_a_redirect_to_a_host_that_is_not_named_is_reported_after_two_tries(kv2: World, host: str) -> None:
     location = f"https://{host}/v1/{kv2.mount}/data/{PATH}"
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
@@ -82,7 +82,7 @@ def test_a_redirect_to_a_host_that_is_not_named_is_told_after_two_tries(kv2: Wor
         (308, "/login", r"\(status 308, a redirect\)", "login page"),
     ],
 )
-def test_a_redirect_that_is_none_of_a_standby_is_not_vaults(
+def test_a_redirect_that_no_standby_sends_is_not_vaults(
     kv2: World, status: int, location: str, said: str, hint: str
 ) -> None:
     location = location.format(path=f"/v1/{kv2.mount}/data/{PATH}")
@@ -96,7 +96,7 @@ def test_a_redirect_that_is_none_of_a_standby_is_not_vaults(
 
 
 @pytest.mark.parametrize("location", ["", "http://[", "http://a b/"])
-def test_a_redirect_to_nowhere_is_told_too(kv2: World, location: str) -> None:
+def test_a_redirect_without_a_host_is_reported_too(kv2: World, location: str) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=location)
         with pytest.raises(StoreError, match="it redirects, and"):
@@ -108,17 +108,17 @@ def test_a_named_leader_whose_scheme_is_wrong_is_final_for_who_points_to_it(kv2:
     leader = kv2.vault.address.replace("http:", "https:")
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda _: True, 307, when="before", times=99, location=leader)
-        with pytest.raises(StoreError, match=r"plain HTTP|does not answer"):
+        with pytest.raises(StoreError, match=r"plain HTTP|does not respond"):
             client(kv2, f"{proxy.address},{leader}").read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) <= 3
 
 
-def test_a_login_that_fails_by_what_it_was_given_is_told_after_two_tries(kv2: World) -> None:
+def test_a_login_that_fails_by_its_credential_is_reported_after_two_tries(kv2: World) -> None:
     environ = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_JWT": "x"}
     with FaultProxy(kv2.vault.address) as proxy:
         body = b'{"errors":["error validating token: malformed"]}'
         proxy.answer(lambda line: "/login" in line, 500, when="before", times=99, body=body)
-        with pytest.raises(StoreError, match="fails at the jwt login"):
+        with pytest.raises(StoreError, match="failed at the jwt login"):
             client(kv2, proxy.address, **environ).read(2, kv2.mount, PATH, Deadline(30))
         assert len(proxy.requests) == 2
 
@@ -132,7 +132,7 @@ def test_a_login_that_fails_by_what_it_was_given_is_told_after_two_tries(kv2: Wo
         b'{"errors":5}',
     ],
 )
-def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes) -> None:
+def test_a_login_at_a_node_without_a_leader_is_retried(kv2: World, body: bytes) -> None:
     environ = {"KLEARSTACK_VAULT_AUTH": "jwt", "VAULT_JWT": "x"}
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: "/login" in line, 500, when="before", times=4, body=body)
@@ -142,7 +142,7 @@ def test_a_login_at_a_node_without_a_leader_is_tried_on(kv2: World, body: bytes)
 
 
 @pytest.mark.measured
-def test_a_value_that_vault_cannot_read_is_written_over_if_it_is_ours(kv2: World) -> None:
+def test_a_value_that_vault_cannot_read_is_overwritten_if_it_is_managed(kv2: World) -> None:
     kv2.store()
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: line.startswith("GET") and DATA in line, 500, when="before", times=99)
@@ -166,13 +166,13 @@ def test_any_other_value_that_vault_cannot_read_is_named(kv2: World, status: int
     assert f"vault kv metadata delete -mount={kv2.mount} {PATH}" in done.stderr
 
 
-def test_while_no_path_is_answered_it_is_an_outage(kv2: World) -> None:
+def test_while_no_path_can_be_read_it_is_an_outage(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: "/data/" in line, 500, when="before", times=8)
-        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)) is None
+        assert client(kv2, proxy.address).read(2, kv2.mount, PATH, Deadline(30)).secret is None
 
 
-def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, tmp_path: Path) -> None:
+def test_a_credential_file_that_is_empty_for_a_moment_is_read_again(kv2: World, tmp_path: Path) -> None:
     policy = f'path "{kv2.mount}/*" {{ capabilities = ["read"] }}'
     file = tmp_path / "token"
     file.write_text("hvs.old")
@@ -180,7 +180,7 @@ def test_a_credential_file_that_is_empty_for_a_moment_is_waited_for(kv2: World, 
     file.write_text("")
     later = threading.Timer(0.7, lambda: file.write_text(kv2.vault.policy_token(policy)))
     later.start()
-    assert one.read(2, kv2.mount, PATH, Deadline(30)) is None
+    assert one.read(2, kv2.mount, PATH, Deadline(30)).secret is None
     later.join()
 
 
@@ -189,25 +189,23 @@ def test_a_credential_file_that_stays_empty_is_named(kv2: World, tmp_path: Path)
     file.write_text("hvs.old")
     one = client(kv2, kv2.vault.address, VAULT_TOKEN_FILE=str(file))
     file.unlink()
-    with pytest.raises(StoreRefusedError, match="credentials cannot be read anew: VAULT_TOKEN"):
+    with pytest.raises(StoreRefusedError, match="credentials cannot be read again: VAULT_TOKEN"):
         one.read(2, kv2.mount, PATH, Deadline(1))
 
 
-def test_a_refusal_under_a_login_of_ours_leads_to_one_new_login(
-    kv2: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vault_plugin.vault.client.YOUNG", 0.0)
+def test_a_denied_request_leads_to_one_new_login(kv2: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault_plugin.vault.auth.NEW_POLICIES", 0.0)
     role_id, secret_id, _ = kv2.vault.approle('path "sys/none" { capabilities = ["read"] }')
     environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
     with FaultProxy(kv2.vault.address) as proxy:
         one = client(kv2, proxy.address, **environ)
         for _ in range(5):
-            with pytest.raises(StoreRefusedError, match="denied permission"):
+            with pytest.raises(StoreRefusedError, match="Vault denied the read"):
                 one.read(2, kv2.mount, PATH, Deadline(30))
         assert sum("/login" in line for line in proxy.requests) == 2
 
 
-def test_a_mount_that_is_gone_is_named(kv2: World) -> None:
+def test_a_deleted_mount_is_named(kv2: World) -> None:
     kv2.vault.admin.sys.disable_secrets_engine(kv2.mount)
     one = client(kv2, kv2.vault.address)
     with pytest.raises(MountMissingError, match=kv2.mount):

@@ -1,4 +1,4 @@
-"""Logins by a JWT, as a CI server or a pod has one: a real OpenBao asks an issuer of our own whether it is good."""
+"""Logins by a JWT, as a CI server or a pod has one, at a real OpenBao that verifies it at a test issuer."""
 
 import os
 import subprocess
@@ -50,10 +50,10 @@ def kubernetes_mount(world: World, platform: Platform) -> Iterator[str]:
         yield reviewer
 
 
-def assert_refused(world: World, reason: str, jwt: str, *arguments: str, **environ: str | None) -> None:
-    """`get` says why in one line and exits 77; nothing of the JWT is told."""
+def assert_rejected(world: World, reason: str, jwt: str, *arguments: str, **environ: str | None) -> None:
+    """`get` says why in one line and exits 77; it quotes nothing of the JWT."""
     done = world.run("get", *arguments, VAULT_JWT=jwt, **environ)
-    said = f"klearstack-vault: Vault refused the {environ['KLEARSTACK_VAULT_AUTH']} login at "
+    said = f"klearstack-vault: Vault rejected the {environ['KLEARSTACK_VAULT_AUTH']} login at "
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (77, "", 1)
     assert done.stderr.startswith(said)
     assert f": {reason}. " in done.stderr
@@ -81,17 +81,17 @@ def test_a_jwt_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World, platf
     ],
     ids=str,
 )
-def test_a_jwt_for_another_audience_or_subject_or_time_is_refused(
+def test_a_jwt_for_another_audience_or_subject_or_time_is_rejected(
     kv2: World, platform: Platform, claims: dict[str, Any], reason: str
 ) -> None:
     with jwt_mount(kv2, platform):
-        assert_refused(kv2, reason, platform.issue(**claims), "--auth-role", "ci", **JWT)
+        assert_rejected(kv2, reason, platform.issue(**claims), "--auth-role", "ci", **JWT)
 
 
-def test_a_jwt_signed_by_another_key_is_refused(kv2: World, platform: Platform) -> None:
+def test_a_jwt_signed_by_another_key_is_rejected(kv2: World, platform: Platform) -> None:
     with jwt_mount(kv2, platform):
         reason = "no key of the auth method verifies the signature of the JWT"
-        assert_refused(kv2, reason, Platform().issue(), "--auth-role", "ci", **JWT)
+        assert_rejected(kv2, reason, Platform().issue(), "--auth-role", "ci", **JWT)
 
 
 def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platform) -> None:
@@ -99,19 +99,21 @@ def test_without_a_role_it_is_the_mounts_default_one(kv2: World, platform: Platf
         assert kv2.get(**JWT, VAULT_JWT=platform.issue())["source"] == "endpoint"
 
 
-def test_a_mount_without_a_default_role_refuses_who_names_none(kv2: World, platform: Platform) -> None:
+def test_a_mount_without_a_default_role_rejects_a_login_without_a_role(
+    kv2: World, platform: Platform
+) -> None:
     with jwt_mount(kv2, platform):
-        reason = "no role was named, and the mount has no default role"
-        assert_refused(kv2, reason, platform.issue(), **JWT)
+        reason = "no role is given, and the mount has no default role"
+        assert_rejected(kv2, reason, platform.issue(), **JWT)
 
 
-def test_a_mount_that_is_not_there_refuses(kv2: World, platform: Platform) -> None:
-    reason = "permission denied, which is all that it says"
+def test_a_login_at_a_missing_mount_is_rejected(kv2: World, platform: Platform) -> None:
+    reason = "permission denied, without a reason"
     arguments = ("--auth-mount", "ci/github", "--auth-role", "ci")
-    assert_refused(kv2, reason, platform.issue(), *arguments, **JWT)
+    assert_rejected(kv2, reason, platform.issue(), *arguments, **JWT)
 
 
-def test_a_mount_elsewhere_is_named_and_a_vault_token_that_lies_about_is_not_sent(
+def test_a_mount_elsewhere_is_named_and_a_vault_token_in_the_environment_is_not_sent(
     kv2: World, platform: Platform
 ) -> None:
     arguments = ("--auth-mount", "ci/gitlab", "--auth-role", "ci")
@@ -138,7 +140,7 @@ def is_login(line: str) -> bool:
     return "/login" in line
 
 
-def test_a_lost_answer_to_a_login_by_jwt_is_asked_for_again_in_secrecy(
+def test_a_jwt_login_is_sent_again_after_a_lost_response_and_nothing_of_it_is_logged(
     kv2: World, platform: Platform
 ) -> None:
     jwt = platform.issue()
@@ -150,7 +152,7 @@ def test_a_lost_answer_to_a_login_by_jwt_is_asked_for_again_in_secrecy(
     assert [part for part in jwt.split(".") if part in done.stderr] == []
 
 
-def test_a_lost_answer_to_an_approle_login_is_not_asked_for_again(kv2: World) -> None:
+def test_an_approle_login_is_not_sent_again_after_a_lost_response(kv2: World) -> None:
     environ = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": "role", "VAULT_SECRET_ID": "once"}
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.reset(is_login, when="after", times=1)
@@ -159,12 +161,12 @@ def test_a_lost_answer_to_an_approle_login_is_not_asked_for_again(kv2: World) ->
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"auth": null}'])
-def test_what_answers_a_login_without_a_token_is_no_vault(kv2: World, body: bytes) -> None:
+def test_a_login_response_without_a_token_is_not_vaults(kv2: World, body: bytes) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(is_login, 200, body=body, when="before", times=1)
         done = kv2.run("get", **JWT, VAULT_JWT="a.b.c", VAULT_ADDR=proxy.address)
     assert done.returncode == 78
-    assert ("holds no token" if body[:1] == b"{" else "is not Vault") in done.stderr
+    assert ("contains no token" if body[:1] == b"{" else "is not Vault") in done.stderr
 
 
 def test_a_vault_that_is_down_is_unavailable_to_a_login_too(kv2: World) -> None:
@@ -196,24 +198,24 @@ def test_a_pod_logs_in_by_the_review_of_its_token_and_leaves_no_login_behind(
     ],
     ids=str,
 )
-def test_another_service_account_is_refused_before_any_review(
+def test_another_service_account_is_rejected_before_any_review(
     kv2: World, platform: Platform, other: dict[str, Any], reason: str
 ) -> None:
     with kubernetes_mount(kv2, platform):
-        assert_refused(kv2, reason, platform.issue_to_pod(**other), **POD)
+        assert_rejected(kv2, reason, platform.issue_to_pod(**other), **POD)
     assert platform.reviews == []
 
 
-def test_a_pod_that_is_gone_is_refused_by_the_review(kv2: World, platform: Platform) -> None:
+def test_a_deleted_pod_is_rejected_by_the_review(kv2: World, platform: Platform) -> None:
     jwt = platform.issue_to_pod()
     del platform.issued[jwt]
     with kubernetes_mount(kv2, platform):
-        assert_refused(kv2, "permission denied, which is all that it says", jwt, **POD)
+        assert_rejected(kv2, "permission denied, without a reason", jwt, **POD)
     assert len(platform.reviews) == 1
 
 
 @pytest.mark.parametrize("before", ["", " \n", None], ids=["empty", "blank", "missing"])
-def test_a_credential_file_that_another_program_is_rewriting_at_the_start_is_waited_for(
+def test_a_credential_file_that_another_program_is_rewriting_at_the_start_is_read_again(
     kv2: World, before: str | None
 ) -> None:
     file = kv2.home / "token"
@@ -232,7 +234,7 @@ def test_a_credential_file_that_another_program_is_rewriting_at_the_start_is_wai
 
 
 @pytest.mark.parametrize("content", ["", None], ids=["empty", "missing"])
-def test_and_named_if_it_stays_so(kv2: World, content: str | None) -> None:
+def test_a_credential_file_that_stays_empty_or_missing_is_named(kv2: World, content: str | None) -> None:
     file = kv2.home / "token"
     if content is not None:
         file.write_text(content)
@@ -242,7 +244,7 @@ def test_and_named_if_it_stays_so(kv2: World, content: str | None) -> None:
     assert "VAULT_TOKEN_FILE" in done.stderr
 
 
-def test_a_device_is_as_empty_as_it_is(kv2: World) -> None:
+def test_an_empty_device_is_not_read_again(kv2: World) -> None:
     began = time.monotonic()
     done = kv2.run("get", "--deadline", "60", VAULT_TOKEN=None, VAULT_TOKEN_FILE=os.devnull)
     assert (done.returncode, kv2.endpoint.requests) == (78, 0)

@@ -123,12 +123,12 @@ def test_a_403_is_named_by_request_and_capability_at_v_alone(
 ) -> None:
     caplog.set_level(logging.INFO, "vault_plugin")
     limited = kv2.vault.policy_token(policy.format(mount=kv2.mount))
-    with pytest.raises(StoreRefusedError, match="denied permission") as caught:
+    with pytest.raises(StoreRefusedError, match="Vault denied (the|permission to) ") as caught:
         get(kv2, VAULT_TOKEN=limited)
     assert "-v names the request and the capability" in caught.value.hint
     assert "klearstack/" not in caught.value.line
     asked = request_.format(mount=kv2.mount, path="klearstack/Acme/26/(access|refresh)")
-    denied = rf"Vault denied {asked}: the policy has to give {capability} there"
+    denied = rf"Vault denied {asked}: the policy must grant {capability} there"
     assert any(re.fullmatch(denied, message) for message in caplog.messages), caplog.messages
 
 
@@ -154,11 +154,11 @@ def test_a_mount_that_is_missing_for_a_limited_token_is_named_with_both_remedies
         done = run(*arguments, environ=environ, stdin=query)
         assert done.returncode == (5 if arguments[0] == "sync" else 77), arguments
         assert (
-            "look at the mount missing, or no secrets engine is mounted at missing: it answers both alike"
+            "look at the mount missing, or no secrets engine is mounted at missing: the response is the same for both"
             in done.stderr
         )
         assert "Give the policy of the Vault token access to missing/klearstack (" in done.stderr
-        assert f"or check {mount}: `vault secrets list` shows what is mounted." in done.stderr, arguments
+        assert f"or check {mount}: `vault secrets list` shows the mounts." in done.stderr, arguments
         assert done.stderr.count("\n") == 1
     assert kv2.endpoint.requests == 0
 
@@ -167,7 +167,7 @@ LOGINS: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
     (None, None, "its auth method is mounted, but not configured"),
     ({}, None, "the auth method has no role of that name"),
     ({}, {"bound_audiences": ["other"]}, "the role does not accept the audience of the JWT (aud)"),
-    ({}, {"bound_subject": "project:7"}, "the JWT is for an audience (aud), and the role has no bound_audiences"),
+    ({}, {"bound_subject": "project:7"}, "the JWT has an audience (aud), but the role has no bound_audiences"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "email"}, "the JWT lacks a claim that the role needs"),
     ({}, {"bound_audiences": ["vault"], "user_claim": "number"}, "a claim of the JWT has another type than the role expects"),
     (
@@ -199,7 +199,7 @@ def test_what_a_login_lacks_is_told_apart_and_not_quoted(bao: Vault, kv2: World)
         }
         with pytest.raises(StoreRefusedError) as caught:
             get(kv2, **environ)
-        assert str(caught.value) == f"Vault refused the jwt login at {mount}: {reason}."
+        assert str(caught.value) == f"Vault rejected the jwt login at {mount}: {reason}."
         assert caught.value.hint
         assert "CANARY" not in caught.value.line
         bao.admin.sys.disable_auth_method(mount)

@@ -474,5 +474,5 @@ def test_a_token_file_that_has_gone_with_its_token_leaves_the_rest_undone(kv2: W
         code, _, err, report = running.result()
     assert code == 5
     assert 1 <= results(report)["failed"] <= 4  # those in flight, and the probes
-    assert "Vault's login has ended, and its credentials cannot be read anew: VAULT_TOKEN" in err
+    assert "The login to Vault has expired, and its credentials cannot be read again: VAULT_TOKEN" in err
     assert token not in err

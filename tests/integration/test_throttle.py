@@ -1,4 +1,4 @@
-"""Vault's rate limit quotas: what is refused waits for its turn, is not repeated, and no token is minted meanwhile."""
+"""Vault's rate limit quotas: a rejected request waits for the rate limiter, and no token is minted meanwhile."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -54,7 +54,7 @@ def test_a_quota_makes_a_sync_slower_and_nothing_else(tmp_path: Path) -> None:
                 assert lateness <= 0
 
 
-def test_while_vault_refuses_no_further_token_is_minted(kv2: World) -> None:
+def test_while_vault_rejects_requests_no_further_token_is_minted(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: line.startswith("POST"), 429, when="before", times=99, retry_after=60)
         done = kv2.run(
@@ -64,22 +64,22 @@ def test_while_vault_refuses_no_further_token_is_minted(kv2: World) -> None:
         )
         assert done.returncode == 5
         assert "5 identities failed (lines " in done.stderr
-        assert done.stderr.count("it is busy (status 429)") == 1
-        assert kv2.endpoint.requests == 1  # the one that learned of it
+        assert done.stderr.count("its rate limit quota is exceeded (status 429)") == 1
+        assert kv2.endpoint.requests == 1  # by the identity that met the quota first
         assert sum(line.startswith("POST") for line in proxy.requests) == 1
 
 
-def test_a_stray_refusal_costs_a_get_a_moment(kv2: World) -> None:
+def test_a_single_429_delays_a_get_by_a_moment(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         proxy.answer(lambda line: "/access" in line, 429, when="before", times=1, retry_after=0, body=QUOTA)
         answer = kv2.get(VAULT_ADDR=proxy.address)
     assert answer["source"] == "endpoint"
-    # The quick look is not repeated on the other version's path.
+    # The warm read is not repeated on the other version's path.
     assert not any(f"GET /v1/{kv2.mount}/klearstack" in line for line in proxy.requests)
 
 
-class Asker:
-    """A transport to these addresses over a throttle of its own; what it slept."""
+class Client:
+    """Transports over a rate limiter of their own; `slept` are their delays."""
 
     def __init__(self, closing: ExitStack) -> None:
         self._closing = closing
@@ -97,105 +97,105 @@ class Asker:
 
 
 @pytest.fixture
-def asker() -> Iterator[Asker]:
+def client() -> Iterator[Client]:
     with ExitStack() as closing:
-        yield Asker(closing)
+        yield Client(closing)
 
 
 @pytest.mark.parametrize(("status", "body"), [(429, LAGS), (412, LAGS), (412, b"")])
-def test_a_standby_that_lags_behind_is_no_quota(asker: Asker, bao: Vault, status: int, body: bytes) -> None:
+def test_a_standby_that_lags_behind_is_no_quota(client: Client, bao: Vault, status: int, body: bytes) -> None:
     with FaultProxy(bao.address) as standby:
         standby.answer(lambda _: True, status, when="before", times=1, retry_after=30, body=body)
-        transport = asker.to(standby.address, bao.address)
+        transport = client.to(standby.address, bao.address)
         transport.index = INDEX
         assert transport.request("GET", LOOK, {}, None, Deadline(5)).status == 200
         assert len(standby.requests) == 1  # the other node was asked
-    assert max(asker.slept, default=0) < 1
-    assert not asker.is_limited
+    assert max(client.slept, default=0) < 1
+    assert not client.is_limited
 
 
 @pytest.mark.parametrize(
     ("index", "body"), [(INDEX, QUOTA), (INDEX, b"<html>slow down</html>"), (None, LAGS)]
 )
-def test_any_other_429_is_one(asker: Asker, bao: Vault, index: str | None, body: bytes) -> None:
+def test_any_other_429_is_one(client: Client, bao: Vault, index: str | None, body: bytes) -> None:
     with FaultProxy(bao.address) as proxy:
         proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=2, body=body)
-        transport = asker.to(proxy.address)
+        transport = client.to(proxy.address)
         transport.index = index
         assert transport.request("GET", LOOK, {}, None, Deadline(5)).status == 200
-    assert 2 < asker.slept[0] < 3
-    assert asker.is_limited
+    assert 2 < client.slept[0] < 3
+    assert client.is_limited
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_server_that_fails_accepts_nothing(asker: Asker, bao: Vault, status: int) -> None:
+def test_a_server_that_fails_accepts_nothing(client: Client, bao: Vault, status: int) -> None:
     with FaultProxy(bao.address) as proxy:
-        transport = asker.to(proxy.address)
+        transport = client.to(proxy.address)
         for answer in (429, status):
             proxy.answer(lambda _: True, answer, when="before", times=1)
             transport.once("GET", LOOK, {}, None, 5)
-        assert transport.refuses
+        assert transport.is_throttled
         transport.once("GET", LOOK, {}, None, 5)
-        assert not transport.refuses
+        assert not transport.is_throttled
 
 
-def test_requests_that_belong_together_wait_once(asker: Asker, bao: Vault) -> None:
+def test_requests_that_belong_together_wait_once(client: Client, bao: Vault) -> None:
     with FaultProxy(bao.address) as proxy:
-        transport = asker.to(proxy.address)
+        transport = client.to(proxy.address)
         proxy.answer(lambda _: True, 429, when="before", times=1)
         transport.once("GET", LOOK, {}, None, 5)
-        transport.take_turns(2, Deadline(60))
-        assert len(asker.slept) == 1
-        asker.throttle._closed_until = 0.0  # the sleep took no time
+        transport.reserve(2, Deadline(60))
+        assert len(client.slept) == 1
+        client.throttle._closed_until = 0.0  # the sleep took no time
         for _ in range(2):
             transport.request("GET", LOOK, {}, None, Deadline(60))
-        assert len(asker.slept) == 1
+        assert len(client.slept) == 1
         transport.request("GET", LOOK, {}, None, Deadline(60))
-        assert len(asker.slept) == 2
+        assert len(client.slept) == 2
 
 
-def test_requests_that_belong_together_wait_again_if_vault_refuses_one(asker: Asker, bao: Vault) -> None:
+def test_requests_that_belong_together_wait_again_if_vault_rejects_one(client: Client, bao: Vault) -> None:
     with FaultProxy(bao.address) as proxy:
-        transport = asker.to(proxy.address)
-        transport.take_turns(2, Deadline(60))
+        transport = client.to(proxy.address)
+        transport.reserve(2, Deadline(60))
         proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=1)
         transport.request("GET", LOOK, {}, None, Deadline(60))
-        assert [pause > 1 for pause in asker.slept] == [True]
+        assert [delay > 1 for delay in client.slept] == [True]
 
 
-def test_where_only_one_fits_each_waits(asker: Asker, bao: Vault) -> None:
-    asker.throttle._rate = 0.5
-    transport = asker.to(bao.address)
+def test_where_the_quota_has_room_for_one_request_each_waits(client: Client, bao: Vault) -> None:
+    client.throttle._rate = 0.5
+    transport = client.to(bao.address)
     assert transport.gap == 2
-    transport.take_turns(2, Deadline(60))
+    transport.reserve(2, Deadline(60))
     for _ in range(2):
         transport.request("GET", LOOK, {}, None, Deadline(60))
-    assert [pause > 1.5 for pause in asker.slept] == [True]  # the first waits for nobody
+    assert [delay > 1.5 for delay in client.slept] == [True]  # the first waits for nobody
 
 
-def test_whoever_is_refused_while_it_waits_waits_again(asker: Asker, bao: Vault) -> None:
-    transport = asker.to(bao.address)
-    asker.throttle.refuse(0, 0)
+def test_a_request_waits_again_if_another_is_rejected_meanwhile(client: Client, bao: Vault) -> None:
+    transport = client.to(bao.address)
+    client.throttle.refuse(0, 0)
 
     def meanwhile(seconds: float) -> None:
-        asker.slept.append(seconds)
-        if len(asker.slept) == 1:
-            asker.throttle.refuse(3, float("inf"))
+        client.slept.append(seconds)
+        if len(client.slept) == 1:
+            client.throttle.refuse(3, float("inf"))
 
     transport._sleep = meanwhile
     transport.request("GET", LOOK, {}, None, Deadline(60))
-    assert [pause > 3 for pause in asker.slept] == [False, True]
+    assert [delay > 3 for delay in client.slept] == [False, True]
 
 
 def store(world: World, transport: Transport) -> VaultStore:
     environ: dict[str, Any] = {**world.environ}
-    client = VaultClient(transport, Settings.from_env(environ))
-    return VaultStore(client, ServerClock(), world.mount, "klearstack")
+    vault = VaultClient(transport, Settings.from_env(environ))
+    return VaultStore(vault, ServerClock(), world.mount, "klearstack")
 
 
-def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, asker: Asker) -> None:
+def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, client: Client) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
-        transport = asker.to(proxy.address)
+        transport = client.to(proxy.address)
         one = store(kv2, transport)
         one.read(ACME, Kind.ACCESS, Deadline(5))
         asked = len(proxy.requests)
@@ -204,13 +204,15 @@ def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, aske
         proxy.answer(lambda _: True, 429, when="before", times=2)
         transport.once("GET", LOOK, {}, None, 5)
         with one.mint(ACME, Deadline(5)):
-            assert not transport.refuses
+            assert not transport.is_throttled
         assert ["/access" in line for line in proxy.requests[asked:]] == [False, True, True]
 
 
-def test_a_mint_that_could_not_be_stored_before_the_deadline_is_refused(kv2: World, asker: Asker) -> None:
-    asker.throttle.refuse(10, 0)
-    one = store(kv2, asker.to(kv2.vault.address))
+def test_a_mint_that_could_not_be_stored_before_the_deadline_raises_store_busy(
+    kv2: World, client: Client
+) -> None:
+    client.throttle.refuse(10, 0)
+    one = store(kv2, client.to(kv2.vault.address))
     with pytest.raises(StoreBusyError, match="429") as caught, one.mint(ACME, Deadline(5)):
         raise AssertionError
     assert caught.value.retryable

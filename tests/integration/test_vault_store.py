@@ -1,4 +1,4 @@
-"""Lifetimes, check-and-set and lost answers on a real Vault's KV v2."""
+"""Lifetimes, check-and-set and lost responses on a real Vault's KV v2."""
 
 import logging
 import random
@@ -61,16 +61,16 @@ def bench(bao: Vault) -> Iterator[Bench]:
 
 
 def put(store: VaultStore, made: Token, identity: Identity = ACME) -> StoredToken:
-    slot = store.read(identity, made.kind, Deadline(20))
-    return store.write(identity, made, "7.8.9", slot, Deadline(20))
+    state = store.read(identity, made.kind, Deadline(20))
+    return store.write(identity, made, "7.8.9", state, Deadline(20))
 
 
 def early(stored: StoredToken) -> float:
-    """How many seconds before its JWT's end Vault will drop it."""
+    """Seconds before its JWT expires that Vault deletes it."""
     return stored.token.expires_at - (parse_rfc3339(stored.ref.deletion_time) or 0)
 
 
-def test_100_tokens_of_mixed_lives_all_end_within_3_seconds_before_their_jwt(bench: Bench) -> None:
+def test_100_tokens_of_mixed_lifetimes_are_deleted_within_3_seconds_before_they_expire(bench: Bench) -> None:
     lives = [30, 30 * 86400, *(round(30 * (86400 ** random.random())) for _ in range(98))]  # 30 s to 30 days
 
     def one(number: int) -> float:
@@ -88,7 +88,7 @@ def test_our_own_clock_does_not_matter(bench: Bench, skew: int) -> None:
     assert 0 <= early(put(store, token(at=int(time.time())))) <= 3
 
 
-def test_a_life_too_short_for_vault_is_not_stored_for_ever(bench: Bench) -> None:
+def test_a_life_too_short_for_vault_is_not_stored_without_limit(bench: Bench) -> None:
     with pytest.raises(TokenError, match="expires before"):
         put(bench.store(), token(at=int(time.time()) - 899))
     assert bench.vault.read(bench.mount, ACME.path("p", Kind.ACCESS)) is None
@@ -161,7 +161,7 @@ def test_an_expired_token_is_not_written_to_kv_v1(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("gone", ["deleted", "destroyed"])
-def test_somebody_elses_path_is_left_alone_although_its_newest_version_is_gone(
+def test_an_unmanaged_path_is_not_overwritten_although_its_newest_version_is_deleted(
     bench: Bench, gone: str
 ) -> None:
     path, kv = ACME.path("p", Kind.ACCESS), bench.vault.admin.secrets.kv.v2
@@ -179,10 +179,10 @@ def test_somebody_elses_path_is_left_alone_although_its_newest_version_is_gone(
     assert bench.vault.metadata(bench.mount, path) == before
 
 
-def test_somebody_elses_path_whose_newest_version_goes_in_between_is_left_alone(bench: Bench) -> None:
+def test_an_unmanaged_path_whose_newest_version_is_deleted_meanwhile_is_not_overwritten(bench: Bench) -> None:
     path, kv = ACME.path("p", Kind.ACCESS), bench.vault.admin.secrets.kv.v2
     store = bench.store()
-    slot = store.read(ACME, Kind.ACCESS, Deadline(20))
+    state = store.read(ACME, Kind.ACCESS, Deadline(20))
 
     def intrude() -> None:
         bench.vault.write(bench.mount, path, {"password": "theirs"})
@@ -192,11 +192,11 @@ def test_somebody_elses_path_whose_newest_version_goes_in_between_is_left_alone(
     with FaultProxy(bench.vault.address) as proxy:
         proxy.before(lambda line: line.startswith(f"POST /v1/{bench.mount}/data/"), intrude, times=1)
         with pytest.raises(ForeignSecretError):
-            bench.store(proxy.address).write(ACME, token(at=int(time.time())), "7.8.9", slot, Deadline(20))
+            bench.store(proxy.address).write(ACME, token(at=int(time.time())), "7.8.9", state, Deadline(20))
     assert bench.vault.metadata(bench.mount, path)["current_version"] == 1
 
 
-def test_a_mount_that_shortens_lives_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mount_that_shortens_lifetimes_is_warned_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     mount = bench.vault.mount("v2", delete_version_after="60s")
     stored = put(bench.store(mount=mount), token(at=int(time.time())))
     assert early(stored) > 800
@@ -204,14 +204,16 @@ def test_a_mount_that_shortens_lives_is_told_of(bench: Bench, caplog: pytest.Log
     assert "after 60 s" in caplog.text
 
 
-def test_a_mount_that_switches_expiry_off_is_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mount_that_switches_expiry_off_is_warned_of(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     mount = bench.vault.mount("v2", delete_version_after="-1s")
     stored = put(bench.store(mount=mount), token(at=int(time.time())))
     assert stored.ref.deletion_time is None
     assert "switches expiry off" in caplog.text
 
 
-def test_a_life_that_another_writer_set_meanwhile_is_set_right(bench: Bench) -> None:
+def test_a_life_that_another_writer_set_meanwhile_is_corrected(bench: Bench) -> None:
     path = f"POST /v1/{bench.mount}/data/"
     made = token(at=int(time.time()), life=60)
 
@@ -226,7 +228,7 @@ def test_a_life_that_another_writer_set_meanwhile_is_set_right(bench: Bench) -> 
     assert stored.ref.version == 2
 
 
-def test_8_writers_on_one_path_end_with_a_token_that_ends_in_time(bench: Bench) -> None:
+def test_8_writers_on_one_path_end_with_a_token_that_is_deleted_in_time(bench: Bench) -> None:
     lives = [60, 120, 300]
 
     def one(number: int) -> StoredToken:
@@ -242,9 +244,7 @@ def test_8_writers_on_one_path_end_with_a_token_that_ends_in_time(bench: Bench) 
 
 @pytest.mark.parametrize("request_line", ["metadata", "data"])
 @pytest.mark.parametrize("when", ["after", "before"])
-def test_an_answer_lost_on_the_way_is_got_over_without_a_second_version(
-    bench: Bench, request_line: str, when: str
-) -> None:
+def test_a_lost_response_leads_to_no_second_version(bench: Bench, request_line: str, when: str) -> None:
     made = token(at=int(time.time()))
     with FaultProxy(bench.vault.address) as proxy:
         proxy.reset(
@@ -257,9 +257,9 @@ def test_an_answer_lost_on_the_way_is_got_over_without_a_second_version(
     assert bench.vault.metadata(bench.mount, stored.ref.path)["current_version"] == 1
 
 
-# A second redirect to nobody that is named is final.
+# A second redirect to a node that is not named is final.
 @pytest.mark.parametrize(("status", "times"), [(500, 2), (502, 2), (503, 2), (307, 1), (429, 2)])
-def test_an_answer_that_says_nothing_of_what_was_done_is_got_over(
+def test_a_response_that_leaves_the_result_open_leads_to_no_second_version(
     bench: Bench, status: int, times: int
 ) -> None:
     made = token(at=int(time.time()))
@@ -272,7 +272,7 @@ def test_an_answer_that_says_nothing_of_what_was_done_is_got_over(
     assert (stored.token, stored.ref.version) == (made, 1)
 
 
-def test_a_lost_answer_does_not_let_an_older_token_win(bench: Bench) -> None:
+def test_a_lost_response_does_not_let_an_older_token_win(bench: Bench) -> None:
     old, new = token(at=int(time.time()) - 5), token(at=int(time.time()))
     with FaultProxy(bench.vault.address) as proxy:
         data = f"POST /v1/{bench.mount}/data/"
@@ -282,7 +282,7 @@ def test_a_lost_answer_does_not_let_an_older_token_win(bench: Bench) -> None:
         assert proxy.all_happened()
 
 
-def test_the_readmes_policy_suffices_and_refuses_data_without_a_life(bench: Bench) -> None:
+def test_the_readmes_policy_suffices_and_denies_another_mount(bench: Bench) -> None:
     limited = bench.vault.policy_token(f"""
         path "{bench.mount}/data/p/*"     {{ capabilities = ["update", "read"] }}
         path "{bench.mount}/metadata/p/*" {{ capabilities = ["create", "update"] }}
@@ -294,19 +294,19 @@ def test_the_readmes_policy_suffices_and_refuses_data_without_a_life(bench: Benc
     assert "policy" in caught.value.hint
 
 
-def test_a_wrong_vault_token_is_told_from_a_policy_that_lacks(bench: Bench) -> None:
+def test_a_wrong_vault_token_is_distinguished_from_a_policy_that_lacks_a_capability(bench: Bench) -> None:
     with pytest.raises(StoreRefusedError) as caught:
         bench.store(token="hvs.wrong").read(ACME, Kind.ACCESS, Deadline(20))
     assert "does not know the Vault token" in caught.value.hint
 
 
-def test_a_mount_that_is_no_kv_is_told_of(bench: Bench) -> None:
+def test_a_mount_that_is_not_kv_is_reported(bench: Bench) -> None:
     for mount in ("sys", f"{bench.mount}/below"):
         with pytest.raises(MountMissingError, match="No KV"):
             bench.store(mount=mount).read(ACME, Kind.ACCESS, Deadline(20))
 
 
-def test_a_destroyed_version_leaves_a_place_that_can_be_taken(bench: Bench) -> None:
+def test_a_destroyed_version_leaves_a_path_that_can_be_written(bench: Bench) -> None:
     put(bench.store(), token(at=int(time.time())))
     bench.vault.destroy(bench.mount, ACME.path("p", Kind.ACCESS), 1)
     made = token(at=int(time.time()))
@@ -314,7 +314,7 @@ def test_a_destroyed_version_leaves_a_place_that_can_be_taken(bench: Bench) -> N
     assert (stored.token, stored.ref.version) == (made, 2)
 
 
-def test_a_life_that_cannot_be_set_right_is_an_error(bench: Bench) -> None:
+def test_a_lifetime_that_cannot_be_corrected_is_an_error(bench: Bench) -> None:
     path = ACME.path("p", Kind.ACCESS)
     with FaultProxy(bench.vault.address) as proxy:
         proxy.before(
@@ -322,21 +322,21 @@ def test_a_life_that_cannot_be_set_right_is_an_error(bench: Bench) -> None:
             lambda: bench.vault.set_life(bench.mount, path, "10h"),
             times=99,
         )
-        with pytest.raises(StoreError, match="longer than its JWT lives") as caught:
+        with pytest.raises(StoreError, match="longer than its JWT is valid") as caught:
             put(bench.store(proxy.address), token(at=int(time.time()), life=60))
     assert caught.value.retryable
 
 
-def test_a_mount_that_turned_into_kv_v1_is_told_of(bench: Bench) -> None:
+def test_a_mount_that_turned_into_kv_v1_is_reported(bench: Bench) -> None:
     store = bench.store()
     store.read(ACME, Kind.ACCESS, Deadline(20))  # from now on it takes the mount for KV v2
     bench.vault.admin.sys.disable_secrets_engine(bench.mount)
     bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
-    with pytest.raises(StoreError, match="not KV v2"):
+    with pytest.raises(StoreError, match="no longer KV v2"):
         put(store, token(at=int(time.time())))
 
 
-def test_a_page_where_vaults_answer_should_be_is_told_of(bench: Bench) -> None:
+def test_a_page_in_place_of_vaults_response_is_reported(bench: Bench) -> None:
     with FaultProxy(bench.vault.address) as proxy:
         proxy.answer(lambda line: "/data/" in line, 200, body=b"<html>", when="before", times=1)
         with pytest.raises(StoreSettingsError, match="not Vault"):

@@ -18,7 +18,14 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
-from vault_plugin.vault.record import REJECTED_AT, foreign, rejected_at, stored_at, to_data, without_token
+from vault_plugin.vault.record import (
+    REJECTED_AT,
+    rejected_at,
+    stored_at,
+    to_data,
+    unmanaged,
+    without_token,
+)
 
 
 class Done(NamedTuple):
@@ -126,7 +133,7 @@ class FakeStore:
         if not version:
             return PathState()
         if "managed" not in data:
-            raise foreign()
+            raise unmanaged()
         ref = _ref(identity.path("p", kind), version, deletion)
         if deletion <= self.now():
             return PathState(version)

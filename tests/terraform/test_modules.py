@@ -157,7 +157,7 @@ def test_what_is_wrong_stands_in_terraforms_error(root: Root) -> None:
     done = root.run("plan", check=False, VAULT_TOKEN="hvs.wrong")
     assert done.returncode == 1
     said = " ".join(done.stderr.replace("│", " ").split())
-    assert "klearstack-vault: Vault denied permission to look at the mount (403)." in said
+    assert "klearstack-vault: Vault denied the read of the mount's type (status 403)." in said
     assert "Traceback" not in said
 
 

@@ -1,9 +1,9 @@
-"""Whatever Vault's address or the endpoint answers, it ends in an error that says so: none is an internal one."""
+"""No response of a server at Vault's or the endpoint's address leads to an internal error."""
 
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.message import Message
 from http.client import HTTPMessage
 from typing import Any, NoReturn
@@ -19,6 +19,7 @@ from support.texts import CHARACTERS
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.endpoint.connections import Adapter
 from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
+from vault_plugin.network.tls import Tls
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -26,12 +27,13 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState
-from vault_plugin.vault import schema as answers
+from vault_plugin.vault import schema
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.connections import Connections, Response
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.record import MANAGED_BY
 from vault_plugin.vault.store import VaultStore
-from vault_plugin.vault.transport import Response, Transport
+from vault_plugin.vault.transport import Transport
 
 FUZZ = settings(suppress_health_check=list(HealthCheck))
 
@@ -82,7 +84,7 @@ TOKEN = Token.from_jwt(jwt(exp=int(time.time()) + 900, iat=int(time.time())), Ki
 
 
 def mutated(true: Any) -> st.SearchStrategy[Any]:
-    """The true answer with one part of it replaced by anything, or left out."""
+    """The true response with one part of it replaced or left out."""
     if not isinstance(true, dict) or not true:
         return JSON
     return JSON | st.sampled_from(sorted(true)).flatmap(
@@ -129,20 +131,27 @@ def message(headers: dict[str, str]) -> HTTPMessage:
     return made
 
 
-class Scripted(Transport):
-    """A transport whose node answers what it is given, the last of it again and again."""
+class Scripted(Connections):
+    """Connections to a node that gives these responses, the last of them again and again."""
 
     def __init__(self, *replies: tuple[int, dict[str, str], bytes]) -> None:
-        super().__init__(["https://vault.example"], ServerClock(), timeout=5, sleep=lambda _: None)
+        super().__init__(["https://vault.example"], Tls(None))
         self._replies = list(replies)
 
-    def _exchange(
-        self, node: str, method: str, path: str, headers: dict[str, str], body: bytes | None
+    def exchange(
+        self, node: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Response:
         for text in headers.values():  # as http.client does it, whose complaint is an internal error
             assert not set("\r\n") & set(str(text).replace("\n ", ""))
         status, found, content = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         return Response(status, message(found), content, time.monotonic())
+
+
+def scripted(*replies: tuple[int, dict[str, str], bytes]) -> Transport:
+    """A transport over such connections."""
+    transport = Transport(["https://vault.example"], ServerClock(), timeout=5, sleep=lambda _: None)
+    transport._connections = Scripted(*replies)
+    return transport
 
 
 REPLY = st.tuples(STATUSES, HEADERS, BODIES)
@@ -161,7 +170,7 @@ ENOUGH: dict[str, Any] = {
 
 
 def store(*replies: tuple[int, dict[str, str], bytes], auth: str = "token") -> VaultStore:
-    transport = Scripted(*replies)
+    transport = scripted(*replies)
     made: Any = Settings(
         **ENOUGH,
         auth=auth,
@@ -173,7 +182,7 @@ def store(*replies: tuple[int, dict[str, str], bytes], auth: str = "token") -> V
 
 
 def documented(call: Callable[[], object]) -> None:
-    """It returns, or raises an error of ours with a code of its own."""
+    """It returns, or raises an error with a documented exit code."""
     failure: KlearstackVaultError | None = None
     try:
         call()
@@ -184,7 +193,7 @@ def documented(call: Callable[[], object]) -> None:
 
 @FUZZ
 @given(REPLY, st.sampled_from([FOUND_MOUNT, FOUND_V1, None]))
-def test_no_answer_of_vaults_to_a_read_is_an_internal_error(
+def test_no_response_of_vault_to_a_read_is_an_internal_error(
     reply: tuple[int, dict[str, str], bytes], first: tuple[int, dict[str, str], bytes] | None
 ) -> None:
     replies = (first, reply) if first else (reply,)
@@ -193,7 +202,7 @@ def test_no_answer_of_vaults_to_a_read_is_an_internal_error(
 
 @FUZZ
 @given(REPLY, REPLY)
-def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
+def test_no_response_of_vault_to_a_write_is_an_internal_error(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
     made = store(FOUND_MOUNT, (204, {}, b""), one, other)
@@ -204,7 +213,7 @@ def test_no_answer_of_vaults_to_a_write_is_an_internal_error(
 @given(REPLY, REPLY)
 @example((200, {}, json.dumps({"auth": {"client_token": "hvs.x\n"}}).encode()), FOUND_MOUNT)
 @example((200, {}, json.dumps({"auth": {"client_token": 5}}).encode()), FOUND_MOUNT)
-def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
+def test_no_response_of_vault_to_a_login_is_an_internal_error(
     login: tuple[int, dict[str, str], bytes], then: tuple[int, dict[str, str], bytes]
 ) -> None:
     made = store(login, then, auth="jwt")
@@ -214,10 +223,10 @@ def test_no_answer_of_vaults_to_a_login_is_an_internal_error(
 @FUZZ
 @given(REPLY, REPLY)
 @example((200, {}, b'{"data": null}'), (200, {}, b'{"data": null}'))
-def test_the_warm_reader_takes_every_answer(
+def test_the_warm_reader_accepts_every_response(
     one: tuple[int, dict[str, str], bytes], other: tuple[int, dict[str, str], bytes]
 ) -> None:
-    reader = WarmReader(Scripted(one, other), Secret("x"), None, "secret", "p")
+    reader = WarmReader(scripted(one, other), Secret("x"), None, "secret", "p")
     assert (
         reader.read(Identity("26", "Acme"), Kind.ACCESS, Deadline(5)) is None or b"eyJ" in one[2] + other[2]
     )
@@ -226,7 +235,7 @@ def test_the_warm_reader_takes_every_answer(
 def test_the_warm_reader_says_whether_vault_failed_at_its_newest_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    transport = Scripted((500, {}, b""), (429, {}, b'{"errors": ["quota"]}'), (404, {}, b'{"errors": []}'))
+    transport = scripted((500, {}, b""), (429, {}, b'{"errors": ["quota"]}'), (404, {}, b'{"errors": []}'))
     reader, seen = WarmReader(transport, Secret("x"), None, "secret", "p"), []
 
     def look() -> None:
@@ -238,7 +247,7 @@ def test_the_warm_reader_says_whether_vault_failed_at_its_newest_look(
 
     for _ in range(3):
         look()
-    monkeypatch.setattr(transport, "_exchange", reset)
+    monkeypatch.setattr(Scripted, "exchange", reset)
     look()
     assert seen == [True, True, False, True]
 
@@ -246,20 +255,20 @@ def test_the_warm_reader_says_whether_vault_failed_at_its_newest_look(
 @pytest.mark.parametrize(
     "token", ["hvs.x\n", "hvs.x\r\nX-Evil: 1", "", 5, None, ["x"], "\u00e9", "a b"], ids=ascii
 )
-def test_a_login_token_that_is_no_header_value_is_told(token: object) -> None:
+def test_a_login_token_that_is_no_header_value_is_reported(token: object) -> None:
     made = store((200, {}, json.dumps({"auth": {"client_token": token}}).encode()), auth="jwt")
-    with pytest.raises(StoreError, match="holds no token"):
+    with pytest.raises(StoreError, match="contains no token"):
         made.read(ACME, Kind.ACCESS, Deadline(5))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", DEEPER], ids=["empty", "HTML", "no UTF-8", "deep"])
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
-    with pytest.raises(answers.MalformedError):
-        answers.parsed(body)
+    with pytest.raises(schema.MalformedError):
+        schema.parsed(body)
 
 
 @pytest.mark.parametrize("errors", [5, "x", {"a": 1}, [5, None, ["x"]], None])
-def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
+def test_the_errors_in_a_response_may_be_anything(errors: object) -> None:
     refused: tuple[int, dict[str, str], bytes] = (403, {}, json.dumps({"errors": errors}).encode())
     with pytest.raises(StoreError, match="denied"):
         store(refused).read(ACME, Kind.ACCESS, Deadline(5))
@@ -281,17 +290,17 @@ def test_the_errors_of_a_refusal_may_be_anything(errors: object) -> None:
     ids=str,
 )
 def test_metadata_must_have_the_shape_that_vault_gives_it(change: dict[str, Any]) -> None:
-    with pytest.raises(answers.MalformedError):
-        answers.version_metadata(METADATA | change)
-    assert answers.version_metadata(METADATA | {"custom_metadata": None})["custom_metadata"] == {}
+    with pytest.raises(schema.MalformedError):
+        schema.version_metadata(METADATA | change)
+    assert schema.version_metadata(METADATA | {"custom_metadata": None})["custom_metadata"] == {}
     body = json.dumps({"data": {"metadata": METADATA | change, "data": SECRET}}).encode()
-    with pytest.raises(StoreError, match="not one that Vault gives"):
+    with pytest.raises(StoreError, match="not in Vault's form"):
         store(FOUND_MOUNT, (200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
 
 
-def test_a_kv_version_that_nobody_knows_is_told() -> None:
+def test_an_unknown_kv_version_is_reported() -> None:
     body = json.dumps({"data": {**MOUNT["data"], "options": {"version": "3"}}}).encode()
-    with pytest.raises(StoreError, match="not one that Vault gives"):
+    with pytest.raises(StoreError, match="not in Vault's form"):
         store((200, {}, body)).read(ACME, Kind.ACCESS, Deadline(5))
 
 

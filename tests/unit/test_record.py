@@ -1,4 +1,4 @@
-"""How a token is written in Vault, and whose secret is taken for ours."""
+"""The record of a token in Vault, and which secrets count as managed."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.vault.record import (
     MANAGED_BY,
+    custom_metadata,
     from_data,
-    is_ours,
-    marked_issuer,
-    marks,
+    is_managed,
+    issuer_in,
     to_data,
     without_token,
 )
@@ -171,7 +171,7 @@ def test_what_a_secret_says_of_its_issuer_counts_whatever_it_is() -> None:
 
 def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
     def mark(url: str) -> dict[str, str]:
-        return marks(read()._replace(issued_by=url))
+        return custom_metadata(read()._replace(issued_by=url))
 
     assert mark("") == MANAGED_BY
     assert mark("https://api.example") == MANAGED_BY | {"issued-by": "https://api.example"}
@@ -180,21 +180,21 @@ def test_the_path_is_marked_with_the_issuer_within_what_vault_takes() -> None:
     cut = [mark(long + end)["issued-by"] for end in ("a", "b")]
     assert {len(text) for text in cut} == {512}
     assert cut[0] != cut[1]
-    assert [marked_issuer({"custom_metadata": one}) for one in (mark(long), MANAGED_BY, None)] == [
+    assert [issuer_in({"custom_metadata": one}) for one in (mark(long), MANAGED_BY, None)] == [
         long,
         "",
         "",
     ]
 
 
-def test_further_keys_are_nobodys_harm() -> None:
+def test_further_keys_are_ignored() -> None:
     data = to_data(read(), ACME, "") | {"ttl": "900s"}  # as on KV v1
     assert from_data(data, ACME, Kind.ACCESS) == read()
 
 
-def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None:
-    assert is_ours({"custom_metadata": MANAGED_BY})
-    assert is_ours({"custom_metadata": MANAGED_BY | {"team": "billing"}})
+def test_a_path_is_managed_by_its_mark_among_other_custom_metadata() -> None:
+    assert is_managed({"custom_metadata": MANAGED_BY})
+    assert is_managed({"custom_metadata": MANAGED_BY | {"team": "billing"}})
 
 
 @pytest.mark.parametrize(
@@ -208,15 +208,15 @@ def test_a_path_is_ours_by_its_mark_among_whatever_else_is_noted_there() -> None
     ],
     ids=repr,
 )
-def test_a_path_without_our_mark_is_not_ours(metadata: dict[str, Any]) -> None:
-    assert not is_ours(metadata)
+def test_a_path_without_our_mark_is_unmanaged(metadata: dict[str, Any]) -> None:
+    assert not is_managed(metadata)
 
 
 def test_our_mark_stays_what_stored_secrets_carry() -> None:
     assert MANAGED_BY == {"managed-by": "klearstack-vault"}
 
 
-def test_data_without_its_token_is_ours_and_holds_none() -> None:
+def test_data_without_its_token_is_managed_and_has_none() -> None:
     data = without_token(to_data(read(), ACME, ""), Kind.ACCESS)
     assert from_data(data, ACME, Kind.ACCESS) is None
     assert read().value.reveal() not in str(data)
@@ -247,10 +247,10 @@ def stored(created: int | None, **claims: Any) -> StoredToken:
     ("one", "now", "vault_now", "left"),
     [
         (stored(NOW), NOW + 100, NOW + 100, 800),  # clocks in step
-        (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and was asked
+        (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and responded
         (stored(NOW - 3600), NOW - 3500, NOW - 3500, 800),  # ... and was not
         (stored(NOW + 3600), NOW + 3700, NOW + 3700, -2800),  # it is behind
-        (stored(NOW + 400), NOW + 500, NOW + 500, 400),  # handed out again, or copied from another Vault
+        (stored(NOW + 400), NOW + 500, NOW + 500, 400),  # issued again, or copied from another Vault
         (stored(NOW - 3600, iat=None), NOW, NOW, 900),  # no date of issue
         (stored(None), NOW + 100, NOW + 100, 800),  # KV v1 tells no date
         (stored(None), NOW - 3500, NOW - 3500, 4400),

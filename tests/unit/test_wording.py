@@ -19,7 +19,7 @@ from vault_plugin.errors import Failure, SettingsError, StoreError
 from vault_plugin.failures import _KINDS, error_of
 from vault_plugin.protocols import terraform
 from vault_plugin.settings import Settings, environment
-from vault_plugin.vault.record import foreign
+from vault_plugin.vault.record import unmanaged
 from vault_plugin.wording import flag, named, speak, speaking, worded
 
 PACKAGE = Path(vault_plugin.__file__).parent
@@ -91,7 +91,7 @@ def test_a_command_speaks_for_itself_and_for_nobody_after_it(run: Run) -> None:
 def test_who_has_no_v_is_not_told_to_use_it(face: str) -> None:
     words = terraform.WORDS if face == "terraform" else words_of(command(face))
     with speaking(words):
-        assert foreign().hint.endswith("; `klearstack-vault get -v` shows the path.")
+        assert unmanaged().hint.endswith("; `klearstack-vault get -v` shows the path.")
         expected = "`renew` in the query" if face == "terraform" else "`klearstack-vault get --renew`"
         assert _of_another_endpoint().hint.endswith(f"with {expected}.")
 

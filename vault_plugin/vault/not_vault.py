@@ -1,4 +1,4 @@
-"""What responds where Vault should, and is not Vault: told by status, content type and form, never by its text."""
+"""Recognizes a server that is not Vault, by status, content type and form, and never quotes its text."""
 
 import json
 import re
@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 
 from vault_plugin.wording import named
 
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
+_HOST = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 _ADDRESS = named("vault_addr")
-_ADVICE = f"Check {_ADDRESS}: Vault's own address, and not that of a web page, a proxy or its login page."
+_ADVICE = f"Check that {_ADDRESS} is Vault's own address and not that of a web page, a proxy or a login page."
 _LOGINS = {
-    401: f"A server that wants a login of its own responds there. Check {_ADDRESS}.",
-    407: f"A proxy that wants a login responds there, and requests to Vault use no proxy. Check {_ADDRESS}.",
+    401: f"The server there requires a login of its own. Check {_ADDRESS}.",
+    407: f"The server there is a proxy that requires a login, and requests to Vault use no proxy. Check {_ADDRESS}.",
 }
 _SWITCHES = {
     ("http", "https"): f"Use https:// in {_ADDRESS}.",
-    ("https", "http"): f"Nothing is sent without TLS to what {_ADDRESS} names with https://.",
+    ("https", "http"): f"No request is sent without TLS, since {_ADDRESS} has https://.",
 }
 
 
 def is_of_vault(status: int, body: bytes) -> bool:
-    """Whether Vault itself may have answered: by JSON objects, with errors in a list; empty where there is nothing to say."""
+    """Whether the response can be Vault's: a JSON object, with a list of errors for an error, or an empty 204 or 400."""
     if not body.strip():
         return status in {204, 400}
     try:
@@ -39,7 +39,7 @@ def is_page(headers: Message, body: bytes) -> bool:
 
 
 def described(status: int, headers: Message, body: bytes) -> str:
-    """What responded, as a part of a sentence."""
+    """What the server is, as part of a sentence."""
     if is_page(headers, body):
         what = "an HTML page"
     elif not body.strip():
@@ -48,19 +48,19 @@ def described(status: int, headers: Message, body: bytes) -> str:
         what = "JSON, but not in Vault's form"
     else:
         what = "neither JSON nor HTML"
-    return f"what responds there is not Vault (status {status}, {what})"
+    return f"the server there is not Vault (status {status}, {what})"
 
 
 def advice(status: int) -> str:
-    """What to do about it."""
+    """What to do next."""
     return _LOGINS.get(status, _ADVICE)
 
 
 class Redirect(NamedTuple):
-    """Where a redirect leads: `place` is scheme and host with port, empty where it names none that can be shown.
+    """A redirect: `place` is scheme and host with port, both empty if it names none that can be shown.
 
-    `standby`: whether one node of a cluster points to another one: by a 307 to the path that was asked for. `advice` is for
-    any other.
+    `standby`: whether a standby node may have sent it, which redirects to the requested path by a 307. `advice` says what to
+    do about any other redirect.
     """
 
     status: int
@@ -70,23 +70,23 @@ class Redirect(NamedTuple):
 
     @classmethod
     def of(cls, status: int, headers: Message, node: str, path: str) -> Self:
-        """The redirect of a request for that path, which begins with `/v1/`, to that node."""
+        """The redirect of a request to `node` for `path`, which begins with `/v1/`."""
         location = headers.get("Location") or ""
-        asked, place = place_of(node), place_of(location)
-        same_host = bool(place[1]) and _hostname(asked[1]) == _hostname(place[1])
-        switch = _SWITCHES.get((asked[0], place[0])) if same_host else None
+        requested, place = place_of(node), place_of(location)
+        same_host = bool(place[1]) and _hostname(requested[1]) == _hostname(place[1])
+        switch = _SWITCHES.get((requested[0], place[0])) if same_host else None
         same_path = not place[1] or urlsplit(location).path.endswith(path.partition("?")[0])
         standby = status == 307 and same_path and switch is None
         return cls(status, place, standby, switch or _ADVICE)
 
     @property
     def host(self) -> str:
-        """The host that it names, with its port; empty if it cannot be shown."""
+        """The host with its port; empty if it cannot be shown."""
         return self.place[1]
 
     def __str__(self) -> str:
         to = f" to {self.place[0]}://{self.host}" if self.host else ""
-        return f"what responds there is not Vault (status {self.status}, a redirect{to})"
+        return f"the server there is not Vault (status {self.status}, a redirect{to})"
 
 
 def _hostname(host: str) -> str | None:
@@ -94,11 +94,13 @@ def _hostname(host: str) -> str | None:
 
 
 def place_of(url: str) -> tuple[str, str]:
-    """Scheme and host with port, without a user; empty texts if it is no URL with a host."""
+    """Scheme and host with port, without the user; both empty if it is not a URL with a host."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         return "", ""
     host = parts.netloc.rpartition("@")[2]
-    return (parts.scheme, host) if parts.scheme in ("http", "https") and _HOST.fullmatch(host) else ("", "")
+    return (
+        (parts.scheme, host) if parts.scheme in ("http", "https") and re.fullmatch(_HOST, host) else ("", "")
+    )

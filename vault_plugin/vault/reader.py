@@ -1,4 +1,4 @@
-"""A fresh token in one GET, or nothing: the way that most calls take, kept free of hvac and requests."""
+"""The warm read: a stored token by one GET, without loading hvac and requests, which suffices for most calls."""
 
 import logging
 from typing import Any
@@ -9,15 +9,15 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import StoredToken, VaultRef
-from vault_plugin.vault import schema as answers
-from vault_plugin.vault.record import described, is_ours, stored_at
+from vault_plugin.vault import schema
+from vault_plugin.vault.record import described, is_managed, stored_at
 from vault_plugin.vault.transport import Transport, TransportError
 
 _log = logging.getLogger(__name__)
 
 
 class WarmReader:
-    """Reads what VaultStore wrote. Any surprise is None: the store is asked then, and all error rules live there."""
+    """Reads what VaultStore wrote; None for anything unexpected, which is left to the store and its error handling."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class WarmReader:
         self._mount = mount
         self._prefix = prefix
         self._accept_other_users = accept_other_users
-        self.blind = False  # whether Vault failed at the newest look
-        # The mount's KV versions to try: one more GET on a miss spares asking which it is.
+        self.blind = False  # Whether Vault failed at the newest read.
+        # The KV versions to try: a second GET, where the first finds nothing, saves a request for the mount's version.
         self._versions: tuple[int, ...] = (2, 1)
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
-        """The stored token, dead or alive, or None. Raises nothing but bugs."""
+        """The stored token, valid or not; None if it cannot be read. Raises none of our errors."""
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
         headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
         if self._namespace:
@@ -48,35 +48,34 @@ class WarmReader:
         for version in self._versions:
             path = f"/v1/{ref.mount}/data/{ref.path}" if version == 2 else f"/v1/{ref.mount}/{ref.path}"
             try:
-                answer = self._transport.once("GET", path, headers, None, deadline.left())
-                self.blind = failing = answer.status == 429 or answer.status >= 500
-                if failing:  # another request would fail, too
+                response = self._transport.once("GET", path, headers, None, deadline.left())
+                self.blind = failing = response.status == 429 or response.status >= 500
+                if failing:  # Another request would fail, too.
                     return None
-                if answer.status != 200:
+                if response.status != 200:
                     continue
-                found = answers.parsed(answer.body)
-                stored = _stored(found, version, ref, identity, kind, self._accept_other_users)
+                content = schema.parsed(response.body)
+                stored = _stored(content, version, ref, identity, kind, self._accept_other_users)
             except TransportError:
                 self.blind = True
                 return None
-            except (KlearstackVaultError, answers.MalformedError):
+            except (KlearstackVaultError, schema.MalformedError):
                 return None
             self._versions = (version,)
-            if stored and _log.isEnabledFor(
-                logging.INFO
-            ):  # what is not found is logged by the store, which looks again
+            # The store reads again, and logs, where nothing is found.
+            if stored and _log.isEnabledFor(logging.INFO):
                 _log.info("read %s/%s: %s", ref.mount, ref.path, described(stored))
             return stored
         return None
 
 
 def _stored(
-    answer: Any, version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
+    content: Any, version: int, ref: VaultRef, identity: Identity, kind: Kind, accept: bool
 ) -> StoredToken | None:
-    data = answers.secret_v2(answer) if version == 2 else answers.secret_v1(answer)
+    data = schema.secret_v2(content) if version == 2 else schema.secret_v1(content)
     if data is not None and version == 2:
         metadata = data["metadata"]
-        if not is_ours(metadata):
+        if not is_managed(metadata):
             return None
         ref = ref.of_version(metadata)
         data = data["data"]

@@ -1,4 +1,4 @@
-"""How a token is written in Vault: strings only, under names that say whose it is and how long it lives."""
+"""The record of a token in Vault: its data, all strings, and the custom metadata of its path."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -11,16 +11,15 @@ from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import StoredToken, VaultRef
 from vault_plugin.wording import named
 
-MANAGED_BY = {"managed-by": "klearstack-vault"}  # custom_metadata of every KV v2 path that is ours
-ISSUED_BY = "issued-by"  # custom_metadata: the endpoint whose token is below, where it is known
-REJECTED_AT = (
-    "rejected_at"  # in the data: when the token before this one was removed, since a server had rejected it
-)
-MAX_MARK = 512  # bytes; the longest value that custom_metadata takes
+MANAGED_BY = {"managed-by": "klearstack-vault"}  # In the custom_metadata of every KV v2 path that we manage.
+ISSUED_BY = "issued-by"  # In the custom_metadata: the endpoint that issued the token, where it is known.
+# In the data: when the token before this one was removed, since a server had rejected it.
+REJECTED_AT = "rejected_at"
+MAX_VALUE = 512  # bytes; the longest value that custom_metadata takes
 
 
 def described(stored: StoredToken | None) -> str:
-    """For the log: what a read has found, without the token."""
+    """What a read found, for the log, without the token."""
     if stored is None:
         return "no token"
     ref, end = stored.ref, format_rfc3339(stored.token.expires_at)
@@ -33,7 +32,7 @@ def described(stored: StoredToken | None) -> str:
 def to_data(
     token: Token, identity: Identity, release_version: str, *, rejected_at: str = ""
 ) -> dict[str, str]:
-    """The secret's data. Dates are RFC 3339, UTC."""
+    """The data of the secret. Dates are RFC 3339 in UTC."""
     data = {
         f"{token.kind}_token": token.value.reveal(),
         "token_type": "Bearer",
@@ -49,27 +48,26 @@ def to_data(
 
 
 def rejected_at(data: Mapping[str, Any] | None) -> str:
-    """When a token was rejected at the path that holds this data (RFC 3339); empty if none was."""
+    """When a token was rejected at the path with this data (RFC 3339); empty if none was."""
     return _text((data or {}).get(REJECTED_AT))
 
 
 def without_token(data: Mapping[str, str], kind: Kind) -> dict[str, str]:
-    """A secret's data with nothing in place of the token: what a read takes for ours, and for no token."""
+    """The data with an empty token, which a read takes for a managed secret without a token."""
     return {**data, f"{kind}_token": ""}
 
 
 def from_data(
     data: Mapping[str, Any], identity: Identity, kind: Kind, *, accept_other_users: bool = False
 ) -> Token | None:
-    """The token in a secret's data; None if it is our secret, but holds no token that we can date, or one that names
-    another user.
+    """The token in a secret's data; None if it has none that can be read, or one that names another user.
 
-    Raises ForeignSecretError if it is not a secret that we wrote for this identity.
+    Raises ForeignSecretError if we did not write the secret for this identity.
     """
     if (data.get("user_id"), data.get("company_name")) != (identity.user_id, identity.company_name):
-        raise foreign()
+        raise unmanaged()
     if f"{kind}_token" not in data:
-        raise foreign()
+        raise unmanaged()
     try:
         token = Token.from_jwt(data[f"{kind}_token"], kind)
     except TokenError:
@@ -90,44 +88,44 @@ def stored_at(
     *,
     accept_other_users: bool = False,
 ) -> StoredToken | None:
-    """The same with its place. Raises ForeignSecretError."""
+    """The token in a secret's data, with its path; see `from_data`. Raises ForeignSecretError."""
     token = from_data(data, identity, kind, accept_other_users=accept_other_users)
     return StoredToken(token, ref, _text(data.get("release_version"))) if token else None
 
 
 def _text(value: object, odd: str = "") -> str:
-    """The text, or `odd` for anything but a text or nothing, which we do not write."""
+    """The text; `odd` for any other value, except an empty one."""
     if isinstance(value, str):
         return value
     return odd if value else ""
 
 
-def is_ours(metadata: Mapping[str, Any]) -> bool:
-    """Whether KV v2's metadata says that we manage the path."""
+def is_managed(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of KV v2 says that we manage the path."""
     return MANAGED_BY.items() <= (metadata.get("custom_metadata") or {}).items()
 
 
-def marks(token: Token) -> dict[str, str]:
-    """The custom_metadata of the path that a token is written to."""
+def custom_metadata(token: Token) -> dict[str, str]:
+    """The custom_metadata of the path for a token."""
     url = token.issued_by
-    if len(url) > MAX_MARK:
-        url = f"{url[: MAX_MARK - 66]}~~{sha256(url.encode()).hexdigest()}"
-    return marks_of(url)
+    if len(url) > MAX_VALUE:
+        url = f"{url[: MAX_VALUE - 66]}~~{sha256(url.encode()).hexdigest()}"
+    return custom_metadata_of(url)
 
 
-def marks_of(issuer: str) -> dict[str, str]:
-    """The custom_metadata of a path that is ours, with the issuer that it already names; empty if it names none."""
+def custom_metadata_of(issuer: str) -> dict[str, str]:
+    """The custom_metadata of a path for tokens of this issuer, which is empty if it is not known."""
     return MANAGED_BY | ({ISSUED_BY: issuer} if issuer else {})
 
 
-def marked_issuer(metadata: Mapping[str, Any]) -> str:
-    """The issuer that KV v2's metadata names; empty if it names none."""
+def issuer_in(metadata: Mapping[str, Any]) -> str:
+    """The issuer in the metadata of KV v2; empty if it names none."""
     return str((metadata.get("custom_metadata") or {}).get(ISSUED_BY, ""))
 
 
-def foreign() -> ForeignSecretError:
-    """The error for a path at which somebody else's secret lies."""
+def unmanaged() -> ForeignSecretError:
+    """The error for a path with a secret that we do not manage."""
     return ForeignSecretError(
-        "Somebody else's secret lies in Vault where this identity's token belongs; it was left alone.",
-        hint=f"Choose another place with {named('path_prefix')} or {named('mount')}; {named('verbose')} shows the path.",
+        "The Vault path already holds a secret that klearstack-vault does not manage; it was not overwritten.",
+        hint=f"Choose another path with {named('path_prefix')} or {named('mount')}; {named('verbose')} shows the path.",
     )

@@ -1,4 +1,4 @@
-"""The shape of Vault's answers, checked in one place: what stands at its address may answer anything."""
+"""Validates the form of Vault's responses in one place, since any server may respond at its address."""
 
 import json
 import re
@@ -7,12 +7,9 @@ from typing import Any
 
 from vault_plugin.timing.clock import parse_rfc3339
 
-_HEADER_VALUE = re.compile(r"[!-~]+")
-_INDEX = re.compile(r"[!-~]{1,1024}")
-
 
 class MalformedError(ValueError):
-    """An answer that Vault does not give. It never quotes it."""
+    """A response that is not in Vault's form. The error does not quote it."""
 
 
 def parsed(body: bytes) -> Any:
@@ -23,17 +20,26 @@ def parsed(body: bytes) -> Any:
         raise MalformedError from None
 
 
-def refusal(body: bytes) -> dict[str, Any]:
-    """The object of an error's body, whose `errors` is a list of strings. Raises MalformedError if it is no object."""
-    answer = _dict(parsed(body))
-    errors = answer.get("errors")
-    listed = errors if isinstance(errors, list) else []
-    return answer | {"errors": [error for error in listed if isinstance(error, str)]}
+def error_body(body: bytes) -> dict[str, Any]:
+    """The object in the body of an error, with `errors` as a list of strings. Raises MalformedError if it is no object."""
+    content = _dict(parsed(body))
+    listed = content.get("errors")
+    texts = [error for error in listed if isinstance(error, str)] if isinstance(listed, list) else []
+    return content | {"errors": texts}
 
 
-def mount(answer: object) -> tuple[str, str, int]:
+def errors(body: bytes) -> list[str]:
+    """The errors that the body of an error lists; empty if it lists none."""
+    try:
+        found: list[str] = error_body(body)["errors"]
+    except MalformedError:
+        return []
+    return found
+
+
+def mount(response: object) -> tuple[str, str, int]:
     """Type, path and KV version of a mount; empty texts if none is described. Raises MalformedError."""
-    about = answer.get("data") if isinstance(answer, dict) else None
+    about = response.get("data") if isinstance(response, dict) else None
     if not isinstance(about, dict):
         return "", "", 0
     version = str(_dict(about.get("options") or {}).get("version") or 1)
@@ -42,18 +48,18 @@ def mount(answer: object) -> tuple[str, str, int]:
     return str(about.get("type"))[:100], str(about.get("path"))[:1000].strip("/"), int(version)
 
 
-def secret_v1(answer: object) -> dict[str, Any] | None:
-    """What KV v1 holds; None if there is nothing. Raises MalformedError."""
-    data = _dict(answer).get("data")
+def secret_v1(response: object) -> dict[str, Any] | None:
+    """The secret that KV v1 returns; None if there is none. Raises MalformedError."""
+    data = _dict(response).get("data")
     return None if data is None else _dict(data)
 
 
-def secret_v2(answer: object) -> dict[str, Any] | None:
-    """`metadata` of the newest version and `data`, None if it is gone; None if there is no version.
+def secret_v2(response: object) -> dict[str, Any] | None:
+    """`metadata` of the newest version and its `data`, None if it is deleted; None if there is no version.
 
     Raises MalformedError.
     """
-    found = secret_v1(answer)
+    found = secret_v1(response)
     if found is None:
         return None
     data = found.get("data")
@@ -64,7 +70,7 @@ def secret_v2(answer: object) -> dict[str, Any] | None:
 
 
 def version_metadata(metadata: object) -> dict[str, Any]:
-    """What KV v2 tells of a version. Raises MalformedError."""
+    """KV v2's metadata of a version. Raises MalformedError."""
     about = _dict(metadata)
     version, created, deletion = (about.get(name) for name in ("version", "created_time", "deletion_time"))
     custom = _dict(about.get("custom_metadata") or {})
@@ -79,17 +85,18 @@ def version_metadata(metadata: object) -> dict[str, Any]:
     return about | {"custom_metadata": custom}
 
 
-def login_token(token: object) -> str:
-    """A token that can be sent in a header. Raises MalformedError."""
-    if not (isinstance(token, str) and _HEADER_VALUE.fullmatch(token)):
+def login_token(response: object) -> str:
+    """The token of a login, which can be sent in a header. Raises MalformedError."""
+    token = _dict(_dict(response).get("auth")).get("client_token")
+    if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
         raise MalformedError
     return token
 
 
 def index(headers: Message) -> str | None:
-    """`X-Vault-Index`, if it can be sent back."""
+    """`X-Vault-Index`, if it can be sent in a later request; else None."""
     found = headers.get("X-Vault-Index") or ""
-    return found if _INDEX.fullmatch(found) else None
+    return found if re.fullmatch(r"[!-~]{1,1024}", found) else None
 
 
 def _dict(value: object) -> dict[str, Any]:

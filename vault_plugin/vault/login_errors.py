@@ -1,4 +1,4 @@
-"""What Vault means by a refusal, in our words: its own text may quote a claim, a role or a path."""
+"""Why Vault rejected a login, in our words: its own text may quote a claim, a role or a path."""
 
 import re
 from typing import NamedTuple
@@ -8,16 +8,16 @@ from vault_plugin.wording import named
 _MOUNT, _ROLE = named("auth_mount"), named("auth_role")
 
 
-class Refusal(NamedTuple):
-    """Why a login failed, as a part of a sentence, and what to do next."""
+class LoginError(NamedTuple):
+    """Why a login failed, as part of a sentence, and what to do next."""
 
     reason: str
     hint: str
 
 
-# By what the auth methods of Vault and OpenBao say: the first one that is found counts.
-_LOGINS = [
-    (re.compile(pattern, re.IGNORECASE), Refusal(reason, hint))
+# By the errors of the auth methods of Vault and OpenBao; the first pattern that is found counts.
+_ERRORS = [
+    (re.compile(pattern, re.IGNORECASE), LoginError(reason, hint))
     for pattern, reason, hint in (
         (
             r"no handler for route|route entry not found",
@@ -27,7 +27,7 @@ _LOGINS = [
         (
             r"could not load (backend )?configuration",
             "its auth method is mounted, but not configured",
-            "Have it configured: `vault write auth/MOUNT/config`.",
+            "Configure it: `vault write auth/MOUNT/config`.",
         ),
         (
             r"role \S+ could not be found|invalid role name",
@@ -36,13 +36,13 @@ _LOGINS = [
         ),
         (
             r"missing role(?!_)",
-            "no role was named, and the mount has no default role",
-            f"Name it with {_ROLE}.",
+            "no role is given, and the mount has no default role",
+            f"Set {_ROLE}.",
         ),
         (
             r"no audiences bound",
-            "the JWT is for an audience (aud), and the role has no bound_audiences",
-            "Have the audience of the JWT added to the role.",
+            "the JWT has an audience (aud), but the role has no bound_audiences",
+            "Add the audience of the JWT to the role.",
         ),
         (
             r"audience",
@@ -51,7 +51,7 @@ _LOGINS = [
         ),
         (
             r"role_type",
-            "the role is for logins in a browser, and not for a JWT (role_type)",
+            "the role is for logins in a browser and not for a JWT (role_type)",
             f"Check {_ROLE}.",
         ),
         (
@@ -76,13 +76,13 @@ _LOGINS = [
         ),
         (
             r"malformed|parsing|illegal base64",
-            "what was given as a JWT is none",
+            "the given value is not a JWT",
             f"Check {named('vault_jwt')}.",
         ),
         (
             r"signature|no known key",
             "no key of the auth method verifies the signature of the JWT",
-            "Is the JWT of the issuer that the auth method trusts?",
+            "Check that the auth method trusts the issuer of the JWT.",
         ),
         (r"missing token", "the JWT is empty", f"Check {named('vault_jwt')}."),
         (
@@ -103,13 +103,13 @@ _LOGINS = [
         (
             r"invalid (role|secret)",
             "it does not accept the role id or the secret id",
-            f"Check both: a secret id may have expired, be used up, or be another role's. Check {_MOUNT}, too.",
+            f"Check both: a secret id may have expired, be used up or belong to another role. Also check {_MOUNT}.",
         ),
         (r"missing (role_id|secret_id)", "the role id or the secret id is empty", "Check both."),
         (
             r"CIDR|source address",
             "the role accepts no login from this host's address",
-            "Have its CIDRs changed.",
+            "Add the address to its CIDRs.",
         ),
         (
             r"(namespace|service account name) not authorized",
@@ -118,35 +118,34 @@ _LOGINS = [
         ),
         (
             r"permission denied",
-            "permission denied, which is all that it says",
-            f"Check that an auth method is mounted at {_MOUNT}, and that credential and role are valid from this host.",
+            "permission denied, without a reason",
+            f"Check that an auth method is mounted at {_MOUNT}, and that credential and role are valid for this host.",
         ),
     )
 ]
-_UNKNOWN = Refusal("for none of the known reasons", f"Vault's own log says more. Check {_MOUNT} and {_ROLE}.")
+_UNKNOWN = LoginError("for an unknown reason", f"See Vault's server log. Check {_MOUNT} and {_ROLE}.")
 
-# What a policy has to allow, by method.
-_CAPABILITIES = {"GET": "read", "LIST": "list", "DELETE": "delete", "PATCH": "patch"}
+# Words of errors that concern the node, such as one without a leader, and not the login.
+_OF_THE_NODE = (
+    "active",
+    "leader",
+    "sealed",
+    "standby",
+    "raft",
+    "internal error",
+    "context",
+    "timeout",
+    "connect",
+)
 
 
-def of_login(errors: list[str]) -> Refusal:
+def explained(errors: list[str]) -> LoginError:
     """Why a login failed, by the errors that Vault lists."""
-    told = " ".join(errors)
-    return next((refusal for pattern, refusal in _LOGINS if pattern.search(told)), _UNKNOWN)
+    text = " ".join(errors)
+    return next((error for pattern, error in _ERRORS if pattern.search(text)), _UNKNOWN)
 
 
-def of_mount(mount: str, prefix: str) -> Refusal:
-    """Why Vault does not describe a mount, as a sentence: a limited token gets one answer for a denied mount and for none."""
-    return Refusal(
-        f"Vault denied permission to look at the mount {mount}, or no secrets engine is mounted at {mount}: it answers "
-        "both alike (403).",
-        f"Give the policy of the Vault token access to {mount}/{prefix} (README shows the policy; {named('verbose')} "
-        f"names the request and the capability), or check {named('mount')}: `vault secrets list` shows what is mounted.",
-    )
-
-
-def capability(method: str, path: str) -> str:
-    """The capability of a policy that a request needs. KV v2's data are written after the metadata, so never created."""
-    if path.startswith("/v1/sys/internal/ui/mounts/"):
-        return "any capability below the mount"
-    return _CAPABILITIES.get(method, "update" if "/data/" in path else "create and update")
+def is_about_the_request(errors: list[str]) -> bool:
+    """Whether a status 500 is about the login's credential or the auth method's configuration, and not about the node."""
+    text = " ".join(errors).lower()
+    return bool(text) and not any(word in text for word in _OF_THE_NODE)

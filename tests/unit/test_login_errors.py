@@ -1,10 +1,10 @@
-"""What a refused login means, by what OpenBao 2.7 and Vault say, and never in their words."""
+"""The cause of a failed login, by the errors of OpenBao 2.7 and Vault, never in their words."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault_plugin.vault.refusals import _LOGINS, _UNKNOWN, capability, of_login
+from vault_plugin.vault.login_errors import _ERRORS, _UNKNOWN, explained
 
 AUDIENCE = "the role does not accept the audience of the JWT (aud)"
 TYPE = "a claim of the JWT has another type than the role expects"
@@ -14,16 +14,16 @@ SAID = {
     "could not load backend configuration": "its auth method is mounted, but not configured",
     'role "CANARY" could not be found': "the auth method has no role of that name",
     'invalid role name "CANARY"': "the auth method has no role of that name",
-    "missing role": "no role was named, and the mount has no default role",
+    "missing role": "no role is given, and the mount has no default role",
     "error validating token: invalid audience (aud) claim: audience claim does not match any expected audience": AUDIENCE,
     "invalid audience (aud) claim: audience claim does not match any bound audience": AUDIENCE,
-    "audience claim found in JWT but no audiences bound to the role": "the JWT is for an audience (aud), and the role has no bound_audiences",
+    "audience claim found in JWT but no audiences bound to the role": "the JWT has an audience (aud), but the role has no bound_audiences",
     "error validating token: invalid subject (sub) claim": "the role does not accept the subject of the JWT (sub)",
     "error validating token: invalid issuer (iss) claim": "the auth method does not accept the issuer of the JWT (iss)",
     "error validating token: invalid expiration time (exp) claim: token is expired": "the JWT has expired",
     "error validating token: invalid not before (nbf) claim: token not yet valid": "the JWT is not yet valid",
     "error validating token: error verifying token signature: failed to verify id token signature": "no key of the auth method verifies the signature of the JWT",
-    "error validating token: error verifying token signature: oidc: malformed jwt: illegal base64 data at input byte 0": "what was given as a JWT is none",
+    "error validating token: error verifying token signature: oidc: malformed jwt: illegal base64 data at input byte 0": "the given value is not a JWT",
     "missing token": "the JWT is empty",
     'error validating claims: claim "CANARY" is missing': "the JWT lacks a claim that the role needs",
     'claim "CANARY" not found in token': "the JWT lacks a claim that the role needs",
@@ -33,46 +33,30 @@ SAID = {
     'claim "CANARY" could not be converted to string': TYPE,
     "value CANARY in groups claim could not be parsed as string": TYPE,
     "error converting claim 'CANARY' to string": TYPE,
-    "role with oidc role_type is not allowed": "the role is for logins in a browser, and not for a JWT (role_type)",
+    "role with oidc role_type is not allowed": "the role is for logins in a browser and not for a JWT (role_type)",
     "invalid role or secret ID": "it does not accept the role id or the secret id",
     "invalid secret id": "it does not accept the role id or the secret id",
     "missing role_id": "the role id or the secret id is empty",
     'source address "10.1.2.3" unauthorized by CIDR restrictions on the role': "the role accepts no login from this host's address",
     "namespace not authorized": "the role does not accept the namespace or the service account of the pod",
     "service account name not authorized": "the role does not accept the namespace or the service account of the pod",
-    "permission denied": "permission denied, which is all that it says",
+    "permission denied": "permission denied, without a reason",
 }
 
 
 @pytest.mark.parametrize(("error", "reason"), SAID.items())
-def test_each_class_of_refusal_is_told_apart(error: str, reason: str) -> None:
-    refusal = of_login([error])
-    assert refusal.reason == reason
-    assert "CANARY" not in "".join(refusal)
-    assert refusal.hint.endswith((".", "?"))
+def test_each_cause_is_distinguished(error: str, reason: str) -> None:
+    found = explained([error])
+    assert found.reason == reason
+    assert "CANARY" not in "".join(found)
+    assert found.hint.endswith((".", "?"))
 
 
-def test_there_is_no_class_that_no_server_was_seen_to_mean() -> None:
-    assert {of_login([error]) for error in SAID} == {refusal for _, refusal in _LOGINS}
+def test_each_cause_was_observed_on_a_server() -> None:
+    assert {explained([error]) for error in SAID} == {found for _, found in _ERRORS}
 
 
 @given(st.lists(st.text(max_size=40), max_size=3))
-def test_whatever_it_says_there_is_an_answer(errors: list[str]) -> None:
-    assert of_login(errors).reason
-    assert of_login([]) == _UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "needed"),
-    [
-        ("GET", "/v1/secret/data/x", "read"),
-        ("POST", "/v1/secret/data/x", "update"),
-        ("PUT", "/v1/secret/metadata/x", "create and update"),
-        ("POST", "/v1/kv/x", "create and update"),
-        ("DELETE", "/v1/secret/metadata/x", "delete"),
-        ("LIST", "/v1/secret/metadata/", "list"),
-        ("GET", "/v1/sys/internal/ui/mounts/secret", "any capability below the mount"),
-    ],
-)
-def test_what_a_policy_has_to_give_is_named(method: str, path: str, needed: str) -> None:
-    assert capability(method, path) == needed
+def test_any_errors_are_explained(errors: list[str]) -> None:
+    assert explained(errors).reason
+    assert explained([]) == _UNKNOWN

@@ -1,4 +1,4 @@
-"""What responds where Vault should: told apart by status, content type and form."""
+"""Servers that are not Vault, by status, content type and form of the response."""
 
 from email.message import Message
 from typing import Any
@@ -33,22 +33,22 @@ def headers(**fields: str) -> Message:
         (404, "application/json", b"", "an empty response"),
     ],
 )
-def test_what_responded_is_told_and_not_quoted(
+def test_the_response_is_described_and_not_quoted(
     status: int, content_type: str, body: bytes, what: str
 ) -> None:
     assert not is_of_vault(status, body)
     said = described(status, headers(Content_Type=content_type), body)
-    assert said == f"what responds there is not Vault (status {status}, {what})"
+    assert said == f"the server there is not Vault (status {status}, {what})"
 
 
-def test_who_wants_a_login_of_its_own_is_said_to() -> None:
-    assert "A proxy that wants a login" in advice(407)
-    assert "A server that wants a login" in advice(401)
+def test_a_login_that_the_server_requires_is_named() -> None:
+    assert "a proxy that requires a login" in advice(407)
+    assert "requires a login of its own" in advice(401)
     assert "login page" in advice(200) == advice(404)
 
 
 @given(st.integers(200, 599), st.binary(max_size=200), st.text(max_size=40))
-def test_no_response_breaks_the_look_at_it(status: int, body: bytes, location: str) -> None:
+def test_any_response_can_be_described(status: int, body: bytes, location: str) -> None:
     is_of_vault(status, body)
     assert described(status, headers(), body).isascii()
     message: Any = Message()
@@ -87,7 +87,7 @@ def test_only_a_307_to_the_same_path_elsewhere_is_a_standbys(
         ("unix:///run/vault.sock", "https://sso.example/", "login page"),
     ],
 )
-def test_a_redirect_to_the_other_scheme_of_the_same_host_is_told_as_such(
+def test_a_redirect_to_the_other_scheme_of_the_same_host_is_named(
     node: str, location: str, hint: str
 ) -> None:
     redirect = Redirect.of(301, headers(Location=location), node, PATH)

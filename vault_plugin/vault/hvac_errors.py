@@ -1,0 +1,102 @@
+"""hvac's exceptions as our errors, which do not quote what Vault said."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
+
+from vault_plugin.errors import MountMissingError, StoreRefusedError, StoreSettingsError
+from vault_plugin.vault import schema
+from vault_plugin.vault.hvac_adapter import BASE
+from vault_plugin.wording import named
+
+# The capability of a policy that a request needs, by its method.
+_CAPABILITIES = {"GET": "read", "LIST": "list", "DELETE": "delete", "PATCH": "patch"}
+_log = logging.getLogger(__name__)
+
+
+class CasMismatchError(Exception):
+    """The newest version is not the expected one."""
+
+
+class UnknownTokenError(StoreRefusedError):
+    """Vault does not know our token, or does not know it any more."""
+
+    for_all = True
+
+
+@contextmanager
+def translated(what: str, mount: str, prefix: str) -> Iterator[None]:
+    """Raise hvac's exceptions as ours. They contain what Vault said, so none of them may be a cause."""
+    try:
+        yield
+    except InvalidRequest as exc:
+        if any("check-and-set" in str(error) for error in exc.errors or ()):
+            raise CasMismatchError from None
+        raise StoreRefusedError(f"Vault rejected the {what} (status 400).") from None
+    except Forbidden as exc:
+        raise _denied(what, mount, prefix, exc) from None
+    except InvalidPath as exc:
+        if is_unrouted(exc):
+            raise mount_missing(mount) from None
+        raise StoreRefusedError(
+            f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
+        ) from None
+    except VaultError as exc:  # The transport has tried again where that can help.
+        raise StoreRefusedError(
+            f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
+        ) from None
+    except schema.MalformedError:
+        raise StoreSettingsError(
+            f"The response to the {what} is not in Vault's form.",
+            hint=f"Check that {named('vault_addr')} is Vault's own address.",
+        ) from None
+
+
+def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedError:
+    """The error for a status 403, by a policy or for an unknown token, for which Vault's error is shorter."""
+    message = f"Vault denied the {what} (status 403)."
+    text = " ".join(str(error) for error in exc.errors or ())
+    if "error occurred" not in text and "preflight" not in text:
+        return UnknownTokenError(
+            message,
+            hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
+        )
+    method, path = str(exc.method).upper(), str(exc.url).removeprefix(BASE)
+    _log.info("Vault denied %s %s: the policy must grant %s there", method, path, capability(method, path))
+    if (
+        "preflight" in text
+    ):  # A limited token gets the same response for a mount that it may not see and for none.
+        return StoreRefusedError(
+            f"Vault denied permission to look at the mount {mount}, or no secrets engine is mounted at {mount}: "
+            "the response is the same for both (status 403).",
+            hint=f"Give the policy of the Vault token access to {mount}/{prefix} (docs/storage.md shows the policy; "
+            f"{named('verbose')} names the request and the capability), or check {named('mount')}: "
+            "`vault secrets list` shows the mounts.",
+        )
+    return StoreRefusedError(
+        message,
+        hint="The policy of the Vault token lacks a capability, or the mount does not exist: "
+        f"{named('verbose')} names the request and the capability; the documentation shows the policy.",
+    )
+
+
+def capability(method: str, path: str) -> str:
+    """The capability that a request needs. KV v2's data needs no `create`: the metadata is written before it."""
+    if path.startswith("/v1/sys/internal/ui/mounts/"):
+        return "any capability below the mount"
+    return _CAPABILITIES.get(method, "update" if "/data/" in path else "create and update")
+
+
+def is_unrouted(exc: VaultError) -> bool:
+    """Whether a 404 says that nothing is mounted there; a path without a secret has an empty list of errors."""
+    return any("no handler for route" in str(error) for error in exc.errors or ())
+
+
+def mount_missing(mount: str) -> MountMissingError:
+    """The error for a mount that is not there, or is no KV secrets engine."""
+    return MountMissingError(
+        f"No KV secrets engine is mounted at {mount}, which {named('mount')} names.",
+        hint="`vault secrets list` shows the mounts.",
+    )
