@@ -70,13 +70,13 @@ class KlearstackVaultError(Exception):
         return self.exit_code in {EX_UNAVAILABLE, EX_TEMPFAIL}
 
 
-def bug(exc: Exception) -> KlearstackVaultError:
-    """What to say of an exception that nobody foresaw: its type and place, since its text might quote a secret."""
+def internal_error(exc: Exception) -> KlearstackVaultError:
+    """Make the error for an unforeseen exception, of its type and place alone: its text might quote a secret."""
     where = exc.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-    return KlearstackVaultError(f"A bug of ours: {type(exc).__name__} at {place}.", hint="Please report it.")
+    return KlearstackVaultError(f"Internal error: {type(exc).__name__} at {place}.", hint="Please report it.")
 
 
 class UsageError(KlearstackVaultError):

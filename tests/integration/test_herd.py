@@ -16,8 +16,9 @@ from support.waiting import until
 from vault_plugin.app import connect
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.locks.handle import LockHandle
+from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.settings import Settings
-from vault_plugin.singleflight import SingleFlight, Turn
 from vault_plugin.timing.deadline import Deadline
 
 CALLERS = 8
@@ -35,10 +36,10 @@ def herd(
     begun, arrived = Barrier(callers), SimpleQueue[str]()
 
     @contextmanager
-    def turn(self: SingleFlight, key: str, deadline: Deadline) -> Iterator[Turn]:
+    def lock(self: SingleFlight, key: str, deadline: Deadline) -> Iterator[LockHandle]:
         arrived.put(key)
-        with take_turn(self, key, deadline) as taken:
-            yield taken
+        with take_lock(self, key, deadline) as handle:
+            yield handle
 
     def call(_: int) -> Grant | KlearstackVaultError:
         with connect(settings) as broker:
@@ -50,9 +51,9 @@ def herd(
                 return exc
 
     world.answer_when(lambda: arrived.qsize() >= callers)
-    take_turn = SingleFlight.turn
+    take_lock = SingleFlight.lock
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(callers) as pool:
-        patch.setattr(SingleFlight, "turn", turn)
+        patch.setattr(SingleFlight, "lock", lock)
         return list(pool.map(call, range(callers)))
 
 
@@ -136,7 +137,7 @@ def test_vault_down_is_asked_again_and_again_by_one_caller_alone(kv2: World) -> 
             return len(proxy.requests)
 
     one = requests(1)
-    # Each looks once, and once more when its turn comes; twice where that begins with the mount's version.
+    # Each looks once, and once more when it has the lock; twice where that begins with the mount's version.
     assert requests(CALLERS) <= 2 * one + CALLERS * 3
     assert kv2.endpoint.requests == 0
 

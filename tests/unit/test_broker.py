@@ -9,16 +9,17 @@ from support.fakes import (
     ACME,
     NOW,
     FakeClock,
-    FakeFlight,
+    FakeLock,
+    FakeLockHandle,
     FakeReader,
     FakeSource,
     FakeStore,
-    FakeTurn,
     pair,
     token,
 )
 
 from vault_plugin.broker import Broker, Grant
+from vault_plugin.broker.freshness import Freshness
 from vault_plugin.errors import (
     BusyError,
     ForeignSecretError,
@@ -49,17 +50,14 @@ class World:
         self.clock = FakeClock()
         self.store = FakeStore(self.clock.now)
         self.source = FakeSource(list(minted) or [pair()])
-        self.flight = FakeFlight()
+        self.lock = FakeLock()
         self.built: list[str] = []
         self.broker = Broker(
             reader=FakeReader(self.store) if warm else None,
             store=self._get_store,
             source=lambda: self.source,
-            flight=self.flight,
-            now=self.clock.now,
-            endpoint=URL,
-            vault_now=self.clock.now,
-            min_ttl=min_ttl,
+            lock=self.lock,
+            freshness=Freshness(now=self.clock.now, vault_now=self.clock.now, endpoint=URL, min_ttl=min_ttl),
             deadline=10,
             bypass=bypass,
         )
@@ -74,15 +72,15 @@ class World:
     def keep(self, *, at: int = NOW, life: int = 900, jti: str = "kept", by: str = "", **claims: Any) -> None:
         """Store both tokens as another process would."""
         for kind in Kind:
-            slot = self.store.read(ACME, kind, DEADLINE)
+            state = self.store.read(ACME, kind, DEADLINE)
             made = token(kind, at=at, life=life, jti=jti, by=by, **claims)
-            self.store.write(ACME, made, "1", slot, DEADLINE)
+            self.store.write(ACME, made, "1", state, DEADLINE)
 
 
 def test_a_miss_mints_once_and_stores_both_tokens() -> None:
     world = World()
     grant = world.get()
-    assert (grant.source, grant.stale, world.source.mints, world.flight.turns) == ("endpoint", False, 1, 1)
+    assert (grant.source, grant.stale, world.source.mints, world.lock.acquired) == ("endpoint", False, 1, 1)
     assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
 
 
@@ -216,7 +214,7 @@ def test_a_hit_needs_neither_store_nor_source_nor_lock() -> None:
     world.keep()
     grant = world.get()
     assert (grant.source, grant.access.token.jti) == ("vault", "kept")
-    assert (world.built, world.source.mints, world.flight.turns) == ([], 0, 0)
+    assert (world.built, world.source.mints, world.lock.acquired) == ([], 0, 0)
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -230,14 +228,14 @@ def test_what_is_stored_is_told_by_the_rules_of_get_without_minting(
     world.clock.time = NOW + 900 - left
     grant = world.broker.stored(ACME, tuple(Kind))
     assert (grant is not None) == found
-    assert (world.source.mints, world.flight.turns) == (0, 0)
+    assert (world.source.mints, world.lock.acquired) == (0, 0)
 
 
 def test_without_a_warm_reader_a_hit_still_needs_no_lock_and_no_minting() -> None:
     world = World(warm=False)
     world.keep()
     assert world.get().source == "vault"
-    assert (world.source.mints, world.flight.turns) == (0, 0)
+    assert (world.source.mints, world.lock.acquired) == (0, 0)
 
 
 @pytest.mark.parametrize(("left", "source"), [(60, "vault"), (59, "endpoint")])
@@ -275,14 +273,14 @@ def test_renew_mints_although_the_stored_token_is_good() -> None:
 def test_renew_takes_what_another_renewed_while_it_waited() -> None:
     world = World()
     world.keep()
-    world.flight.meanwhile = lambda: world.keep(at=NOW + 5, jti="renewed by another")
+    world.lock.meanwhile = lambda: world.keep(at=NOW + 5, jti="renewed by another")
     grant = world.get(renew=True)
     assert (grant.source, grant.access.token.jti, world.source.mints) == ("vault", "renewed by another", 0)
 
 
 def test_whoever_waited_for_the_lock_looks_again_before_minting() -> None:
     world = World()
-    world.flight.meanwhile = world.keep
+    world.lock.meanwhile = world.keep
     assert (world.get().source, world.source.mints) == ("vault", 0)
 
 
@@ -298,7 +296,7 @@ def test_both_tokens_are_minted_together_if_one_of_them_is_missing() -> None:
     world.keep()
     del world.store.data["p/Acme/26/refresh"]
     grant = world.get(Kind.ACCESS, Kind.REFRESH)
-    assert {kind: held.token.jti for kind, held in grant.held.items()} == {
+    assert {kind: held.token.jti for kind, held in grant.tokens.items()} == {
         Kind.ACCESS: "new",
         Kind.REFRESH: "new",
     }
@@ -330,7 +328,7 @@ def test_a_lock_that_stays_taken_counts_as_the_endpoint_being_down() -> None:
     def taken() -> None:
         raise BusyError("taken")
 
-    world.flight.meanwhile = taken
+    world.lock.meanwhile = taken
     assert world.get().stale
     world.clock.time = NOW + 900
     with pytest.raises(BusyError):
@@ -368,7 +366,7 @@ def test_bypass_mints_without_storing_and_says_so_loudly(caplog: pytest.LogCaptu
     world = World(warm=False, bypass=True)
     world.store.error = StoreError("down")
     grant = world.get()
-    assert (grant.source, grant.access.ref, list(grant.held)) == ("endpoint", None, [Kind.ACCESS])
+    assert (grant.source, grant.access.ref, list(grant.tokens)) == ("endpoint", None, [Kind.ACCESS])
     assert "WITHOUT being stored" in caplog.text
 
 
@@ -423,7 +421,7 @@ def test_a_grant_asked_for_a_kind_it_does_not_hold_says_so() -> None:
         _ = grant.access
 
 
-def test_an_empty_slot_says_that_nothing_is_known() -> None:
+def test_an_empty_state_says_that_nothing_is_known() -> None:
     assert PathState() == PathState(version=0, life=None, stored=None)
 
 
@@ -438,13 +436,13 @@ def test_ensure_needs_one_read_for_a_good_token_and_no_look_at_its_refresh_token
         False,
         False,
     )
-    assert (world.store.reads, world.source.mints, world.flight.turns) == (1, 0, 1)
+    assert (world.store.reads, world.source.mints, world.lock.acquired) == (1, 0, 1)
 
 
 def test_ensure_reads_each_token_once_before_it_mints_and_stores_both() -> None:
     world = World(warm=False)
     grant = world.broker.ensure(ACME)
-    assert (grant.source, list(grant.held), world.source.mints) == ("endpoint", [Kind.ACCESS], 1)
+    assert (grant.source, list(grant.tokens), world.source.mints) == ("endpoint", [Kind.ACCESS], 1)
     assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
     assert world.store.reads == 2 + 2  # the fake store reads once more for each write
 
@@ -465,7 +463,7 @@ def test_ensure_asks_no_warm_reader() -> None:
     world.keep()
     world.store.reads = 0
     world.broker.ensure(ACME)
-    assert (world.store.reads, world.flight.turns) == (1, 1)
+    assert (world.store.reads, world.lock.acquired) == (1, 1)
 
 
 @pytest.mark.parametrize(("left", "source"), [(60, "vault"), (59, "endpoint")])
@@ -504,7 +502,7 @@ def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
 @pytest.mark.parametrize("waited", [True, False])
 def test_a_grant_tells_whether_its_caller_had_to_wait(waited: bool) -> None:
     world = World()
-    world.flight.turn.waited = waited
+    world.lock.handle.waited = waited
     assert world.broker.ensure(ACME).waited == waited  # minted
     assert world.broker.ensure(ACME).waited == waited  # found
 
@@ -538,7 +536,7 @@ def test_both_tokens_are_adopted_in_the_order_of_a_minting() -> None:
     there.keep()
     assert list(adopted(here, there).items()) == [("p/Acme/26/refresh", 900), ("p/Acme/26/access", 900)]
     assert here.store.data == there.store.data
-    assert (here.source.mints, there.source.mints, here.flight.turns) == (0, 0, 0)
+    assert (here.source.mints, there.source.mints, here.lock.acquired) == (0, 0, 0)
 
 
 def test_an_adopted_token_is_a_good_one() -> None:
@@ -615,7 +613,7 @@ def test_a_token_that_vault_keeps_too_long_is_corrected_under_the_lock_without_a
     assert (grant.source, grant.access.token.jti, grant.overdue) == ("vault", "kept", 0)
     assert grant.access.ref is not None
     assert grant.access.ref.version == 2
-    assert (world.store.repairs, world.source.mints, world.flight.turns) == (1, 0, 1)
+    assert (world.store.repairs, world.source.mints, world.lock.acquired) == (1, 0, 1)
 
 
 def test_each_kind_that_is_asked_for_is_corrected() -> None:
@@ -628,7 +626,7 @@ def test_each_kind_that_is_asked_for_is_corrected() -> None:
 def test_whoever_waited_for_the_lock_finds_it_corrected() -> None:
     world = World()
     late(world)
-    world.flight.meanwhile = lambda: world.keep(at=NOW + 1, jti="another's")
+    world.lock.meanwhile = lambda: world.keep(at=NOW + 1, jti="another's")
     assert world.get().access.token.jti == "another's"
     assert world.store.repairs == 0
 
@@ -650,7 +648,7 @@ def test_a_correction_that_fails_does_not_keep_the_token_from_its_caller(
     )
     assert grant.overdue == pytest.approx(3600, abs=0.1)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert f"corrected now: {failure} {failure.hint}" in caplog.text
+    assert f"corrected now: {failure.line}" in caplog.text
 
 
 def test_a_lock_that_stays_taken_does_not_keep_the_token_from_its_caller(
@@ -662,7 +660,7 @@ def test_a_lock_that_stays_taken_does_not_keep_the_token_from_its_caller(
     def taken() -> None:
         raise BusyError("taken")
 
-    world.flight.meanwhile = taken
+    world.lock.meanwhile = taken
     assert world.get().access.token.jti == "kept"
     assert "corrected now: taken" in caplog.text
 
@@ -673,9 +671,9 @@ def test_a_token_that_has_grown_old_during_its_correction_is_replaced() -> None:
 
     def time_passes() -> None:
         world.clock.time = NOW + 901
-        world.flight.meanwhile = lambda: None
+        world.lock.meanwhile = lambda: None
 
-    world.flight.meanwhile = time_passes
+    world.lock.meanwhile = time_passes
     assert world.get().access.token.jti == "new"
 
 
@@ -684,8 +682,8 @@ def test_to_look_only_reports_a_token_that_vault_keeps_too_long(caplog: pytest.L
     late(world)
     grant = world.broker.stored(ACME)
     assert grant is not None
-    assert (grant.access.token.jti, world.store.repairs, world.flight.turns) == ("kept", 0, 0)
-    assert "3600.0 s longer than its JWT lives" in caplog.text
+    assert (grant.access.token.jti, world.store.repairs, world.lock.acquired) == ("kept", 0, 0)
+    assert "3600.0 s longer than its JWT is valid" in caplog.text
 
 
 def test_to_look_may_correct_it_but_never_mints(caplog: pytest.LogCaptureFixture) -> None:
@@ -693,7 +691,7 @@ def test_to_look_may_correct_it_but_never_mints(caplog: pytest.LogCaptureFixture
     late(world)
     grant = world.broker.stored(ACME, repair=True)
     assert grant is not None
-    assert (grant.overdue, world.store.repairs, world.flight.turns, caplog.text) == (0, 1, 1, "")
+    assert (grant.overdue, world.store.repairs, world.lock.acquired, caplog.text) == (0, 1, 1, "")
     late(world, jti="again")
     world.clock.time = NOW + 850
     assert world.broker.stored(ACME, repair=True) is None
@@ -704,7 +702,7 @@ def test_ensure_corrects_under_the_lock_that_it_holds() -> None:
     world = World(warm=False)
     late(world)
     assert world.broker.ensure(ACME).overdue == 0
-    assert (world.store.repairs, world.source.mints, world.flight.turns) == (1, 0, 1)
+    assert (world.store.repairs, world.source.mints, world.lock.acquired) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("life", [900, 1])
@@ -745,17 +743,17 @@ def test_a_stored_token_lives_no_longer_than_its_age_allows() -> None:
     ref = VaultRef("kv", "p", 1, None, format_rfc3339(NOW))
     for seconds, left in [(0, 12), (5, 7), (12, None), (20, None)]:
         world.clock.time = NOW + seconds
-        grant = world.broker._granted([StoredToken(made, ref)], "vault", stale=False)
+        grant = world.broker._freshness.valid([StoredToken(made, ref)])
         assert (grant and grant.shortest_ttl) == left
-        assert (world.broker._fresh([StoredToken(made, ref)]) is not None) == (seconds <= 6)
+        assert (world.broker._freshness.fresh([StoredToken(made, ref)]) is not None) == (seconds <= 6)
 
 
 def test_the_clock_of_the_endpoint_does_not_age_what_is_in_vault() -> None:
     world = World()
-    world.broker._now = lambda: NOW + 3600.0  # as the endpoint's answer to another request said
+    world.broker._freshness.now = lambda: NOW + 3600.0  # as the endpoint's answer to another request said
     made = token(at=NOW + 3600, life=900)
     stored = StoredToken(made, VaultRef("kv", "p", 1, None, format_rfc3339(NOW)))
-    grant = world.broker._granted([stored], "vault", stale=False)
+    grant = world.broker._freshness.valid([stored])
     assert grant is not None
     assert grant.shortest_ttl == 900
 
@@ -769,7 +767,7 @@ DOWN = SourceError("down")
 @pytest.mark.parametrize("warm", [True, False])
 def test_the_failure_of_another_caller_is_taken_over(warm: bool, waited: bool) -> None:
     world = World(warm=warm)
-    world.flight.turn = FakeTurn(waited, DOWN)
+    world.lock.handle = FakeLockHandle(waited, DOWN)
     calls: list[Callable[[], object]] = [world.get, lambda: world.broker.ensure(ACME)]
     for call in calls:
         with pytest.raises(SourceError) as caught:
@@ -783,35 +781,35 @@ def test_whoever_takes_over_a_failure_falls_back_to_a_stored_token(warm: bool) -
     world = World(warm=warm)
     world.keep()
     world.clock.time = NOW + 850
-    world.flight.turn = FakeTurn(waited=True, left=DOWN)
+    world.lock.handle = FakeLockHandle(waited=True, left=DOWN)
     assert (world.get().stale, world.source.mints) == (True, 0)
     assert world.get(renew=True).stale
 
 
 def test_what_another_one_stored_meanwhile_comes_before_its_failure_and_needs_no_store() -> None:
     world = World()
-    world.flight.turn = FakeTurn(waited=True, left=DOWN)
-    world.flight.meanwhile = world.keep
+    world.lock.handle = FakeLockHandle(waited=True, left=DOWN)
+    world.lock.meanwhile = world.keep
     grant = world.get()
     assert (grant.source, grant.waited, world.built) == ("vault", True, [])
 
 
 def test_what_vault_keeps_too_long_is_corrected_although_another_one_stored_it() -> None:
     world = World()
-    world.flight.turn = FakeTurn(waited=True)
+    world.lock.handle = FakeLockHandle(waited=True)
 
     def keep_too_long() -> None:
         world.keep()
         world.store.delay(ACME, Kind.ACCESS, 60)
 
-    world.flight.meanwhile = keep_too_long
+    world.lock.meanwhile = keep_too_long
     assert (world.get().source, world.store.repairs) == ("vault", 1)
 
 
 def test_renew_does_not_take_what_was_there_before_for_the_work_of_another() -> None:
     world = World(pair(at=NOW + 1, jti="new"))
     world.keep()
-    world.flight.turn = FakeTurn(waited=True)
+    world.lock.handle = FakeLockHandle(waited=True)
     assert world.get(renew=True).access.token.jti == "new"
 
 
@@ -819,10 +817,10 @@ def test_the_own_failure_is_left_to_others_and_forgotten_when_the_endpoint_respo
     world = World(DOWN, pair())
     with pytest.raises(SourceError):
         world.get()
-    assert world.flight.turn.left is DOWN
-    world.flight.turn.left = None
+    assert world.lock.handle.left is DOWN
+    world.lock.handle.left = None
     world.get()
-    assert world.flight.turn.left is None
+    assert world.lock.handle.left is None
 
 
 def test_what_is_wrong_with_vault_or_a_token_is_left_to_nobody() -> None:
@@ -830,7 +828,7 @@ def test_what_is_wrong_with_vault_or_a_token_is_left_to_nobody() -> None:
         world = World(wrong)
         with pytest.raises(type(wrong)):
             world.get()
-        assert world.flight.turn.left is None
+        assert world.lock.handle.left is None
 
 
 @pytest.mark.parametrize(("stored", "ensuring"), [(True, False), (False, False), (True, True)])
@@ -849,7 +847,7 @@ def test_vault_down_is_asked_once_before_the_lock_and_then_by_its_holder(renew: 
     world.store.error = StoreError("down")
     with pytest.raises(StoreError):
         world.get(renew=renew)
-    assert (world.store.reads, world.flight.turns, world.source.mints) == (2, 1, 0)
+    assert (world.store.reads, world.lock.acquired, world.source.mints) == (2, 1, 0)
 
 
 def test_a_refusal_of_vault_is_raised_before_the_lock() -> None:
@@ -857,14 +855,14 @@ def test_a_refusal_of_vault_is_raised_before_the_lock() -> None:
     world.store.error = StoreRefusedError("403")
     with pytest.raises(StoreRefusedError):
         world.get()
-    assert world.flight.turns == 0
+    assert world.lock.acquired == 0
 
 
 def test_renew_mints_where_it_could_not_be_seen_what_was_stored_before() -> None:
     world = World(pair(at=NOW + 1, jti="new"), warm=False)
     world.keep()
     world.store.error = StoreError("down for a moment")
-    world.flight.meanwhile = lambda: setattr(world.store, "error", None)
+    world.lock.meanwhile = lambda: setattr(world.store, "error", None)
     assert world.get(renew=True).access.token.jti == "new"
 
 
@@ -874,7 +872,7 @@ class TestALockThatStaysTaken:
             then()
             raise BusyError("taken")
 
-        world.flight.meanwhile = wait_in_vain
+        world.lock.meanwhile = wait_in_vain
 
     def test_is_vaults_failure_where_vault_fails(self) -> None:
         world = World(warm=False)
@@ -934,7 +932,7 @@ def test_a_rejection_that_vault_does_not_take_is_told() -> None:
 
 def test_a_date_of_rejection_far_from_now_does_not_keep_others_from_counting() -> None:
     for ahead in (-3600, 3600):
-        slot = PathState(rejected_at=format_rfc3339(NOW + ahead))
-        assert not slot.newly_rejected(NOW)
+        state = PathState(rejected_at=format_rfc3339(NOW + ahead))
+        assert not state.newly_rejected(NOW)
     for odd in ("", "yesterday", "2026-09-21"):
         assert not PathState(rejected_at=odd).newly_rejected(NOW)

@@ -18,7 +18,7 @@ import pytest
 from support.fakes import NOW, Run, jwt, token
 
 from vault_plugin import process as runner
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import OutputError, UsageError
 from vault_plugin.output import token_files
 from vault_plugin.process import NotFoundError, NotRunError, run, supervise
@@ -57,7 +57,7 @@ class Became(BaseException):
 class FakeBroker:
     def get(self, identity: Identity, kinds: Collection[Kind]) -> Grant:
         events.append("asked")
-        return Grant({kind: Held(token(kind), None) for kind in kinds}, "vault", stale=False, now=NOW)
+        return Grant({kind: GrantedToken(token(kind), None) for kind in kinds}, "vault", stale=False, now=NOW)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from support.fakes import Run
 
 import vault_plugin
 from vault_plugin import cli
-from vault_plugin.broker import _of_another_endpoint
+from vault_plugin.broker.freshness import other_endpoint
 from vault_plugin.commands.usage import words_of
 from vault_plugin.errors import Failure, SettingsError, StoreError
 from vault_plugin.failures import _KINDS, error_of
@@ -93,7 +93,7 @@ def test_who_has_no_v_is_not_told_to_use_it(face: str) -> None:
     with speaking(words):
         assert foreign().hint.endswith("; `klearstack-vault get -v` shows the path.")
         expected = "`renew` in the query" if face == "terraform" else "`klearstack-vault get --renew`"
-        assert _of_another_endpoint().hint.endswith(f"with {expected}.")
+        assert other_endpoint().hint.endswith(f"with {expected}.")
 
 
 @pytest.mark.parametrize("cause", sorted(_KINDS))
