@@ -144,7 +144,7 @@ def test_a_response_of_the_endpoint_that_is_cut_anywhere_is_a_broken_connection(
         source = EndpointSource(url, ServerClock(), timeout=5, sleep=lambda _: None)
         tries = 0
         while len(todo) - tries > 4:
-            with pytest.raises(SourceError, match="broke the connection") as caught:
+            with pytest.raises(SourceError, match="broke off the connection") as caught:
                 source.obtain(ACME, Deadline(PATIENCE), fallback=True)
             assert (type(caught.value), caught.value.retryable) == (SourceError, True)
             tries += 4

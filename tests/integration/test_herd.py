@@ -66,9 +66,9 @@ def _load(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("fault", "code", "message"),
     [
-        ("401", 77, "refuses (status 401)"),
+        ("401", 77, "rejected the request (status 401)"),
         ("html", 76, "is not JSON"),
-        ("parameter-missing", 78, "misses a required parameter: company_name"),
+        ("parameter-missing", 78, "reports a missing parameter: company_name"),
     ],
 )
 def test_waiters_take_over_the_failure_of_the_one_that_asked(
@@ -84,9 +84,9 @@ def test_waiters_take_over_the_failure_of_the_one_that_asked(
 @pytest.mark.parametrize(
     ("fault", "message", "own"),
     [
-        ("503", "answers with status 503", {"KLEARSTACK_DEADLINE": "4"}),
-        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
-        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
+        ("503", "responded with status 503", {"KLEARSTACK_DEADLINE": "4"}),
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
     ],
 )
 def test_waiters_for_an_endpoint_that_is_down_cost_no_more_than_the_one_that_asks(
@@ -108,7 +108,7 @@ def test_who_has_a_valid_token_stored_falls_back_to_it_after_the_shared_failure(
     done = herd(kv2, {}, renew=True)
     assert [one.stale for one in done if isinstance(one, Grant)] == [True] * CALLERS
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert ["answers with status 503" in text for text in said] == [True] * CALLERS
+    assert ["responded with status 503" in text for text in said] == [True] * CALLERS
     assert 1 < kv2.endpoint.requests <= 4
 
 

@@ -183,7 +183,7 @@ def test_a_name_that_no_shell_takes_is_refused_before_anything_is_asked(name: st
     with pytest.raises(UsageError, match="--env") as caught:
         run(("sh",), SETTINGS, ACCESS, variable=name)
     assert events == []
-    assert not name or name not in str(caught.value).replace("--env takes one name, of letters", "")
+    assert not name or name not in str(caught.value).replace("--env takes one name (letters", "")
 
 
 def test_one_name_is_not_enough_for_two_tokens() -> None:
@@ -259,7 +259,7 @@ def test_where_no_file_can_be_made_nothing_runs(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_file_that_vanished_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "LOOK", 0.01)
+    monkeypatch.setattr(runner, "CHECK_FILES_EVERY", 0.01)
     wait = 'until test -s "$KLEARSTACK_ACCESS_TOKEN_FILE"; do sleep 0.01; done'
     assert sh(f'rm "$KLEARSTACK_ACCESS_TOKEN_FILE"; {wait}; exit 5') == 5
     assert sh(f'rm -r "$(dirname "$KLEARSTACK_ACCESS_TOKEN_FILE")"; {wait}; exit 6') == 6
@@ -368,7 +368,7 @@ def test_a_signal_that_a_process_sends_is_passed_on_and_one_of_the_terminal_is_n
 
     monkeypatch.setattr(signal, "sigtimedwait", sigtimedwait)
     monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
-    monkeypatch.setattr(runner, "LOOK", 0.01)
+    monkeypatch.setattr(runner, "CHECK_FILES_EVERY", 0.01)
     assert sh("sleep 0.3; exit 3") == 3
     assert [number for _, number in sent] == [signal.SIGUSR1, signal.SIGHUP]
 

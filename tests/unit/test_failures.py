@@ -77,9 +77,9 @@ def test_a_certificate_is_said_to_be_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not answer in time"),
+        ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not respond in time"),
         ("reset", "reset the connection"), ("tls", "TLS failed"), ("unreachable", "there is no route to its host"),
-        ("broken", "broke the connection"),
+        ("broken", "broke off the connection"),
     ],
 )  # fmt: skip
 def test_why_it_did_not_respond_is_told_apart(cause: str, said: str) -> None:

@@ -336,7 +336,7 @@ def test_any_other_failure_to_lock_is_an_error(folder: Path, monkeypatch: pytest
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert refused(folder).startswith("No lock file can be made")
+    assert refused(folder).startswith("No lock file can be created")
 
 
 def test_a_folder_that_is_full_costs_nothing_that_was_minted(
@@ -374,20 +374,20 @@ def test_a_link_to_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_link_in_place_of_the_lock_is_not_followed(folder: Path, tmp_path: Path) -> None:
     folder.mkdir(mode=0o700)
     (folder / lock_file("key")).symlink_to(tmp_path / "victim")
-    assert refused(folder).startswith("No lock file can be made")
+    assert refused(folder).startswith("No lock file can be created")
     assert not (tmp_path / "victim").exists()
 
 
 def test_a_place_where_no_folder_can_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "locks"):
-        assert refused(folder).startswith("No lock file can be made")
+        assert refused(folder).startswith("No lock file can be created")
 
 
 def test_a_folder_where_no_file_can_be_made_is_refused(folder: Path) -> None:
     (folder / lock_file("key")).mkdir(parents=True)
     folder.chmod(0o700)
-    assert refused(folder).startswith("No lock file can be made")
+    assert refused(folder).startswith("No lock file can be created")
 
 
 def test_whoever_finds_the_key_free_has_not_waited(folder: Path) -> None:

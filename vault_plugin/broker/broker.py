@@ -66,7 +66,7 @@ class Broker:
             previous = self._first_look(identity, kinds, deadline, thorough=renew)
             if not renew and previous and (grant := self._on_time(identity, kinds, previous, deadline)):
                 _log.info("using the stored token, which is valid for another %d s", grant.shortest_ttl)
-                return _checked(identity, grant)
+                return grant
             _log.info("no stored token is used: %s", "a new one was requested" if renew else _USELESS)
             request = MintRequest(identity, kinds, deadline, renew=renew, previous=previous, fallback=True)
             try:
