@@ -65,7 +65,7 @@ _KINDS = {
         f"Allow more time with {named('deadline')}, or try again later.",
     ),
     "unasked": _Kind(
-        SourceError, "No request could be sent to {url} before the deadline.", _LATER, shared=False
+        SourceError, "The deadline passed before a request to {url} was sent.", _LATER, shared=False
     ),
     "unreachable": _Kind(SourceError, "{url} cannot be reached: there is no route to its host.", _LATER),
     "reset": _Kind(SourceError, "{url} reset the connection.", _LATER),
@@ -89,7 +89,7 @@ _KINDS = {
     ),
     "files": _Kind(
         SourceSettingsError,
-        "{url} cannot be reached: the CA file is not a valid PEM file.",
+        "{url} cannot be reached: the CA is not a PEM file that can be loaded.",
         f"Check {named('ca_cert')}.",
         shared=False,
     ),

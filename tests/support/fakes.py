@@ -43,7 +43,7 @@ def is_name(text: str) -> bool:
 
 
 def jwt(kind: str = "access", **claims: Any) -> str:
-    """A JWT of that kind, issued NOW for 900 s unless `claims` says otherwise; its signature is nobody's."""
+    """A JWT of that kind, issued NOW for 900 s unless `claims` says otherwise; its signature is invalid."""
     payload = {"token_type": kind, "exp": NOW + 900, "iat": NOW, "jti": "j", "user_id": 26} | claims
     parts = (
         {"typ": "JWT", "alg": "HS256"},
@@ -58,13 +58,13 @@ def jwt(kind: str = "access", **claims: Any) -> str:
 def token(
     kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j", by: str = "", **claims: Any
 ) -> Token:
-    """A token issued at `at` (Unix seconds), by that endpoint, that lives for `life` seconds."""
+    """A token issued at `at` (Unix seconds), by that endpoint, with a lifetime of `life` seconds."""
     about = {"iat": at, "exp": at + life, "jti": jti} | claims
     return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
 def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenSet:
-    """Both tokens of one minting."""
+    """Both tokens of one mint."""
     return TokenSet(
         token(Kind.ACCESS, at=at, life=life, jti=jti, by=by),
         token(Kind.REFRESH, at=at, life=86400, jti=jti, by=by),
@@ -74,7 +74,7 @@ def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenS
 
 @dataclass
 class FakeClock:
-    """A clock that goes when told; its `sleep` takes no time of ours."""
+    """A clock that tests set; its `sleep` returns at once."""
 
     time: float = NOW
     slept: list[float] = field(default_factory=list)
@@ -151,8 +151,8 @@ class FakeStore:
         newest = self.read(identity, token.kind, deadline)
         if newest.version != state.version and newest.stored:
             theirs = newest.stored.token
-            good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
-            if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
+            keep = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
+            if (keep and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
         return self._put(identity, token, release_version, state._replace(version=newest.version))
 
@@ -176,12 +176,12 @@ class FakeStore:
             self.data[path] = version + 1, without_token(data, Kind.ACCESS) | mark, deletion
 
     def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
-        """Have what is stored deleted so many seconds after its token expires."""
+        """Delay the deletion of what is stored to so many seconds after its token expires."""
         version, data, deletion = self.data[identity.path("p", kind)]
         self.data[identity.path("p", kind)] = version, data, deletion + seconds
 
     def _put(self, identity: Identity, token: Token, release_version: str, state: PathState) -> StoredToken:
-        """In the version after the state's."""
+        """Write the version after the state's."""
         path = identity.path("p", token.kind)
         rejected = state.rejected_at if state.newly_rejected(self.now()) else ""
         data = to_data(token, identity, release_version, rejected_at=rejected) | {"managed": "yes"}
@@ -200,7 +200,7 @@ def _ref(path: str, version: int, deletion: float) -> VaultRef:
 
 @dataclass
 class FakeSource:
-    """A source that mints what it is told to, or raises."""
+    """A source that returns or raises what the test lists."""
 
     pairs: list[TokenSet | Exception]
     mints: int = 0

@@ -26,13 +26,13 @@ def clock(ahead: float) -> ServerClock:
 
 
 @pytest.mark.parametrize(("vault", "said"), [(60, "60 s ahead"), (-60, "60 s behind")])
-def test_clocks_that_disagree_are_told_of(vault: float, said: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_clocks_that_disagree_are_logged(vault: float, said: str, caplog: pytest.LogCaptureFixture) -> None:
     warn_of_skew(clock(vault), clock(0))
     assert said in caplog.text
 
 
 @pytest.mark.parametrize("vault", [-3, 0, 3])
-def test_clocks_that_agree_are_no_news(vault: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_of_clocks_that_agree(vault: float, caplog: pytest.LogCaptureFixture) -> None:
     warn_of_skew(clock(vault), clock(0))
     warn_of_skew(clock(999), ServerClock())  # nothing was heard of the endpoint
     assert caplog.text == ""
@@ -88,7 +88,7 @@ def test_a_failure_is_shared_on_equal_terms_alone(tmp_path: Path) -> None:
             handle.clear_failure()
 
 
-def test_to_connect_contacts_nobody() -> None:
+def test_connect_sends_nothing() -> None:
     settings = Settings.from_env(
         {"VAULT_TOKEN": "hvs.x"},
         user_id="26",

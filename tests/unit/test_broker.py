@@ -44,7 +44,7 @@ URL = "https://api.example"
 
 
 class World:
-    """A broker and all that is around it."""
+    """A broker and its surroundings."""
 
     def __init__(self, *minted: Any, warm: bool = True, bypass: bool = False, min_ttl: float = 60) -> None:
         self.clock = FakeClock()
@@ -84,7 +84,7 @@ def test_a_miss_mints_once_and_stores_both_tokens() -> None:
     assert sorted(world.store.data) == ["p/Acme/26/access", "p/Acme/26/refresh"]
 
 
-def test_the_refresh_token_is_written_first_so_that_whoever_finds_the_access_token_finds_both() -> None:
+def test_the_refresh_token_is_written_first_so_that_a_reader_of_the_access_token_finds_both() -> None:
     world = World()
     world.get()
     assert list(world.store.data) == ["p/Acme/26/refresh", "p/Acme/26/access"]
@@ -143,7 +143,7 @@ def test_renew_replaces_the_tokens_of_another_endpoint() -> None:
     assert world.source.mints == 1
 
 
-def test_an_expired_token_of_another_endpoint_is_in_nobodys_way() -> None:
+def test_an_expired_token_of_another_endpoint_is_replaced() -> None:
     world = World(pair(at=NOW + 900, by=URL))
     world.keep(by=STAGING)
     world.clock.time = NOW + 900
@@ -162,7 +162,7 @@ def test_a_refresh_token_of_another_endpoint_is_refused_before_anything_is_minte
 
 
 @pytest.mark.parametrize("renew", [True, False])
-def test_the_loser_of_a_race_against_another_endpoint_is_told_so(renew: bool) -> None:
+def test_the_loser_of_a_race_against_another_endpoint_gets_that_error(renew: bool) -> None:
     world = World(pair(by=URL))
     world.source.meanwhile = lambda: world.keep(by=STAGING, jti="theirs")
     with pytest.raises(OtherEndpointError):
@@ -198,7 +198,7 @@ def test_where_another_user_is_accepted_each_stored_token_that_names_one_comes_w
 
 
 @pytest.mark.parametrize("bypass", [True, False])
-def test_a_mismatch_is_raised_although_a_stored_token_still_lives(bypass: bool) -> None:
+def test_a_mismatch_is_raised_although_a_stored_token_is_valid(bypass: bool) -> None:
     world = World(UserMismatchError("another user"), bypass=bypass, warm=False)
     world.keep()
     world.clock.time = NOW + 850
@@ -219,9 +219,7 @@ def test_a_hit_needs_neither_store_nor_source_nor_lock() -> None:
 
 @pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize(("left", "found"), [(60, True), (59, False), (0, False)])
-def test_what_is_stored_is_told_by_the_rules_of_get_without_minting(
-    warm: bool, left: int, found: bool
-) -> None:
+def test_stored_follows_the_rules_of_get_without_minting(warm: bool, left: int, found: bool) -> None:
     world = World(warm=warm)
     assert world.broker.stored(ACME) is None
     world.keep()
@@ -247,7 +245,7 @@ def test_a_token_is_used_down_to_min_ttl(left: int, source: str) -> None:
 
 
 @pytest.mark.parametrize(("left", "source"), [(15, "vault"), (14, "endpoint")])
-def test_min_ttl_is_never_more_than_half_of_a_short_life(left: int, source: str) -> None:
+def test_min_ttl_is_capped_at_half_of_a_short_lifetime(left: int, source: str) -> None:
     world = World(pair(at=NOW + 30))
     world.keep(life=30)
     world.clock.time = NOW + 30 - left
@@ -263,7 +261,7 @@ def test_with_min_ttl_0_a_token_is_used_to_its_last_second_but_not_beyond() -> N
     assert world.get().source == "endpoint"
 
 
-def test_renew_mints_although_the_stored_token_is_good() -> None:
+def test_renew_mints_although_the_stored_token_is_fresh() -> None:
     world = World(pair(at=NOW + 10, jti="new"))
     world.keep()
     grant = world.get(renew=True)
@@ -278,7 +276,7 @@ def test_renew_takes_what_another_renewed_while_it_waited() -> None:
     assert (grant.source, grant.access.token.jti, world.source.mints) == ("vault", "renewed by another", 0)
 
 
-def test_whoever_waited_for_the_lock_looks_again_before_minting() -> None:
+def test_a_caller_that_waited_for_the_lock_reads_again_before_minting() -> None:
     world = World()
     world.lock.meanwhile = world.keep
     assert (world.get().source, world.source.mints) == ("vault", 0)
@@ -302,11 +300,11 @@ def test_both_tokens_are_minted_together_if_one_of_them_is_missing() -> None:
     }
 
 
-def test_the_refresh_token_goes_by_its_own_life() -> None:
+def test_the_refresh_token_has_its_own_lifetime() -> None:
     world = World()
     world.keep(life=900)
     world.clock.time = NOW + 500
-    world.store.data["p/Acme/26/access"] = (9, {}, 0)  # dead or not, nobody asks
+    world.store.data["p/Acme/26/access"] = (9, {}, 0)  # not read
     assert world.get(Kind.REFRESH).source == "vault"
 
 
@@ -338,7 +336,9 @@ def test_a_lock_that_stays_taken_counts_as_the_endpoint_being_down() -> None:
 @pytest.mark.parametrize(
     "refusal", [SourceRefusedError("401"), TokenError("no JWT")], ids=["refused", "no JWT"]
 )
-def test_a_refusal_or_nonsense_is_raised_although_the_stored_token_still_lives(refusal: Exception) -> None:
+def test_a_refusal_or_an_invalid_token_is_raised_although_the_stored_token_is_valid(
+    refusal: Exception,
+) -> None:
     world = World(refusal)
     world.keep()
     world.clock.time = NOW + 850
@@ -362,7 +362,7 @@ def test_with_vault_down_nothing_is_minted() -> None:
     assert world.source.mints == 0
 
 
-def test_bypass_mints_without_storing_and_says_so_loudly(caplog: pytest.LogCaptureFixture) -> None:
+def test_bypass_mints_without_storing_and_warns(caplog: pytest.LogCaptureFixture) -> None:
     world = World(warm=False, bypass=True)
     world.store.error = StoreError("down")
     grant = world.get()
@@ -395,7 +395,7 @@ def test_without_bypass_a_failing_write_is_an_error() -> None:
 @pytest.mark.parametrize(
     "refusal", [StoreRefusedError("403"), ForeignSecretError("taken")], ids=["403", "taken"]
 )
-def test_bypass_is_no_way_round_a_refusal(refusal: StoreError) -> None:
+def test_bypass_does_not_hide_a_refusal(refusal: StoreError) -> None:
     world = World(warm=False, bypass=True)
     world.store.error = refusal
     with pytest.raises(type(refusal)):
@@ -403,7 +403,7 @@ def test_bypass_is_no_way_round_a_refusal(refusal: StoreError) -> None:
     assert world.source.mints == 0
 
 
-def test_a_token_that_dies_while_it_is_stored_is_an_error_and_not_an_answer() -> None:
+def test_a_token_that_expires_while_it_is_stored_is_an_error() -> None:
     world = World(pair(life=5))
 
     def time_passes() -> None:
@@ -414,18 +414,18 @@ def test_a_token_that_dies_while_it_is_stored_is_an_error_and_not_an_answer() ->
         world.get()
 
 
-def test_a_grant_asked_for_a_kind_it_does_not_hold_says_so() -> None:
+def test_a_kind_that_was_not_requested_is_a_key_error() -> None:
     grant = World().get(Kind.REFRESH)
     assert grant.refresh.token.kind is Kind.REFRESH
     with pytest.raises(KeyError):
         _ = grant.access
 
 
-def test_an_empty_state_says_that_nothing_is_known() -> None:
+def test_an_empty_state_means_that_nothing_is_known() -> None:
     assert PathState() == PathState(version=0, life=None, stored=None)
 
 
-def test_ensure_needs_one_read_for_a_good_token_and_no_look_at_its_refresh_token() -> None:
+def test_ensure_needs_one_read_for_a_fresh_token_and_none_of_its_refresh_token() -> None:
     world = World(warm=False)
     world.keep()
     world.store.reads = 0
@@ -458,7 +458,7 @@ def test_a_cautious_ensure_mints_nothing_that_cannot_be_stored() -> None:
     assert (world.source.mints, world.store.tries) == (1, 3)
 
 
-def test_ensure_asks_no_warm_reader() -> None:
+def test_ensure_does_not_use_the_warm_reader() -> None:
     world = World(warm=True)
     world.keep()
     world.store.reads = 0
@@ -492,7 +492,7 @@ def test_a_min_ttl_of_0_is_one() -> None:
     assert world.broker.ensure(ACME, min_ttl=0).source == "vault"
 
 
-def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
+def test_the_min_ttl_of_a_call_is_capped_at_half_of_a_lifetime() -> None:
     world = World()
     world.keep()
     world.clock.time = NOW + 450
@@ -500,7 +500,7 @@ def test_no_min_ttl_of_a_call_is_more_than_half_of_a_life() -> None:
 
 
 @pytest.mark.parametrize("waited", [True, False])
-def test_a_grant_tells_whether_its_caller_had_to_wait(waited: bool) -> None:
+def test_a_grant_shows_whether_its_caller_had_to_wait(waited: bool) -> None:
     world = World()
     world.lock.handle.waited = waited
     assert world.broker.ensure(ACME).waited == waited  # minted
@@ -526,7 +526,7 @@ def test_ensure_mints_nothing_with_vault_down() -> None:
 
 
 def adopted(here: World, there: World) -> dict[str, int]:
-    """What lies here then, by path: how long it lives from NOW on."""
+    """What is stored here then, by path: its lifetime from NOW on, in seconds."""
     here.broker.adopt(ACME, there.broker)
     return {path: int(end - NOW) for path, (_, _, end) in here.store.data.items()}
 
@@ -539,7 +539,7 @@ def test_both_tokens_are_adopted_in_the_order_of_a_minting() -> None:
     assert (here.source.mints, there.source.mints, here.lock.acquired) == (0, 0, 0)
 
 
-def test_an_adopted_token_is_a_good_one() -> None:
+def test_an_adopted_token_is_used() -> None:
     here, there = World(), World()
     there.keep(jti="theirs")
     here.broker.adopt(ACME, there.broker)
@@ -599,7 +599,7 @@ def test_while_vault_has_no_room_for_a_new_token_none_is_minted() -> None:
 
 
 def late(world: World, *kinds: Kind, jti: str = "kept") -> None:
-    """Have Vault keep what is stored for an hour too long."""
+    """Have Vault keep what is stored an hour too long."""
     world.keep(jti=jti)
     for kind in kinds or (Kind.ACCESS,):
         world.store.delay(ACME, kind, 3600)
@@ -616,14 +616,14 @@ def test_a_token_that_vault_keeps_too_long_is_corrected_under_the_lock_without_a
     assert (world.store.repairs, world.source.mints, world.lock.acquired) == (1, 0, 1)
 
 
-def test_each_kind_that_is_asked_for_is_corrected() -> None:
+def test_each_requested_kind_is_corrected() -> None:
     world = World()
     late(world, *Kind)
     assert world.get(*Kind).overdue == 0
     assert world.store.repairs == 2
 
 
-def test_whoever_waited_for_the_lock_finds_it_corrected() -> None:
+def test_a_caller_that_waited_for_the_lock_finds_it_corrected() -> None:
     world = World()
     late(world)
     world.lock.meanwhile = lambda: world.keep(at=NOW + 1, jti="another's")
@@ -737,7 +737,7 @@ def test_what_is_corrected_before_it_is_adopted_over() -> None:
     assert here.store.repairs == 1
 
 
-def test_a_stored_token_lives_no_longer_than_its_age_allows() -> None:
+def test_a_stored_token_is_valid_no_longer_than_its_age_allows() -> None:
     world = World()
     made = token(at=NOW + 3600, life=12)  # by an endpoint whose clock is an hour ahead
     ref = VaultRef("kv", "p", 1, None, format_rfc3339(NOW))
@@ -777,7 +777,7 @@ def test_the_failure_of_another_caller_is_taken_over(warm: bool, waited: bool) -
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_whoever_takes_over_a_failure_falls_back_to_a_stored_token(warm: bool) -> None:
+def test_a_caller_that_takes_over_a_failure_falls_back_to_a_stored_token(warm: bool) -> None:
     world = World(warm=warm)
     world.keep()
     world.clock.time = NOW + 850
@@ -823,7 +823,7 @@ def test_the_own_failure_is_left_to_others_and_forgotten_when_the_endpoint_respo
     assert world.lock.handle.left is None
 
 
-def test_what_is_wrong_with_vault_or_a_token_is_left_to_nobody() -> None:
+def test_failures_of_vault_and_invalid_tokens_are_not_shared() -> None:
     for wrong in (TokenError("no token"), StoreBusyError("429")):
         world = World(wrong)
         with pytest.raises(type(wrong)):
@@ -832,7 +832,7 @@ def test_what_is_wrong_with_vault_or_a_token_is_left_to_nobody() -> None:
 
 
 @pytest.mark.parametrize(("stored", "ensuring"), [(True, False), (False, False), (True, True)])
-def test_the_source_is_told_whether_there_is_a_token_to_fall_back_to(stored: bool, ensuring: bool) -> None:
+def test_the_source_knows_whether_there_is_a_token_to_fall_back_to(stored: bool, ensuring: bool) -> None:
     world = World(pair(at=NOW + 850))
     if stored:
         world.keep()
@@ -842,7 +842,7 @@ def test_the_source_is_told_whether_there_is_a_token_to_fall_back_to(stored: boo
 
 
 @pytest.mark.parametrize("renew", [True, False])
-def test_vault_down_is_asked_once_before_the_lock_and_then_by_its_holder(renew: bool) -> None:
+def test_with_vault_down_one_request_is_sent_before_the_lock_and_retries_by_its_holder(renew: bool) -> None:
     world = World(warm=False)
     world.store.error = StoreError("down")
     with pytest.raises(StoreError):
@@ -922,7 +922,7 @@ def test_another_token_than_the_stored_one_changes_nothing() -> None:
     assert world.store.data == before
 
 
-def test_a_rejection_that_vault_does_not_take_is_told() -> None:
+def test_a_rejection_that_vault_refuses_is_raised() -> None:
     world = World()
     held = world.get().access.token
     world.store.read_only = StoreRefusedError("no")

@@ -1,4 +1,4 @@
-"""One caller per key, by the kernel's own lock: among threads, among processes, and after a sudden death."""
+"""One caller per key, by the kernel's own lock: among threads, among processes, and after a SIGKILL."""
 
 import errno
 import fcntl
@@ -88,7 +88,7 @@ def neighbour(key: str) -> str:
     return next(other for n in count() if lock_file(other := f"other {n}") == lock_file(key))
 
 
-def test_only_one_thread_at_a_time_has_its_turn(folder: Path) -> None:
+def test_only_one_thread_at_a_time_holds_the_lock(folder: Path) -> None:
     locks = SingleFlight(str(folder))
     inside: list[int] = []
     crowds: list[int] = []
@@ -108,13 +108,13 @@ def test_only_one_thread_at_a_time_has_its_turn(folder: Path) -> None:
     assert crowds == [1] * 8
 
 
-def test_a_key_is_free_again_after_a_turn(folder: Path) -> None:
+def test_the_lock_is_released_after_the_block(folder: Path) -> None:
     with SingleFlight(str(folder)).lock("key", Deadline(0)):
         assert is_busy(folder, "key")
     assert not is_busy(folder, "key")
 
 
-def test_a_key_is_free_again_after_a_turn_that_failed(folder: Path) -> None:
+def test_the_lock_is_released_after_an_exception(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError), SingleFlight(str(folder)).lock("key", Deadline(0)):
         raise ZeroDivisionError
     assert not is_busy(folder, "key")
@@ -145,13 +145,13 @@ def test_a_wait_ends_with_the_deadline(folder: Path) -> None:
     locks = SingleFlight(str(folder), clock.sleep)
     with locks.lock("key", Deadline(0)):
         with pytest.raises(BusyError) as caught, locks.lock("key", Deadline(5, clock.now)):
-            pytest.fail("two had the same turn")
+            pytest.fail("two held the same lock")
         assert 4 < clock.time <= 5
         assert len(clock.slept) > 40  # it asked often: nobody waits much longer than the holder holds
         assert caught.value.retryable
 
 
-def test_a_wait_ends_soon_after_the_holders_turn(folder: Path) -> None:
+def test_a_wait_ends_soon_after_the_release(folder: Path) -> None:
     clock = FakeClock(0.0)
     holding = SingleFlight(str(folder)).lock("key", Deadline(0))
 
@@ -180,7 +180,7 @@ def test_a_memo_reaches_the_next_holder_and_all_after_it(folder: Path) -> None:
             assert handle.memo == "index-7"
 
 
-def test_a_memo_is_for_nobody_but_its_own_key(folder: Path) -> None:
+def test_a_memo_is_for_its_own_key_alone(folder: Path) -> None:
     locks = SingleFlight(str(folder))
     with locks.lock("key", Deadline(0)) as handle:
         handle.write_memo("index-7")
@@ -197,7 +197,7 @@ def test_two_keys_of_one_file_wait_for_each_other(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 3000, b"0" * 64, b"0" * 64 + b" a\nb"])
-def test_a_file_that_holds_no_memo_tells_none(folder: Path, content: bytes) -> None:
+def test_a_file_without_a_memo_yields_none(folder: Path, content: bytes) -> None:
     folder.mkdir(mode=0o700)
     (folder / lock_file("key")).write_bytes(content)
     with SingleFlight(str(folder)).lock("key", Deadline(0)) as handle:
@@ -230,7 +230,7 @@ def test_no_key_is_readable_in_the_folder(folder: Path) -> None:
 
 def refused(folder: Path) -> str:
     with pytest.raises(OutputError) as caught, SingleFlight(str(folder)).lock("key", Deadline(0)):
-        pytest.fail("locked where nobody should")
+        pytest.fail("a lock was acquired")
     assert "KLEARSTACK_LOCK_DIR" in caught.value.hint
     return str(caught.value)
 
@@ -243,7 +243,7 @@ def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
-def test_in_a_folder_that_others_may_write_to_there_is_one_of_ours(folder: Path, mode: int) -> None:
+def test_in_a_folder_that_others_may_write_to_a_private_one_is_created(folder: Path, mode: int) -> None:
     folder.mkdir()
     folder.chmod(mode)
     with SingleFlight(str(folder)).lock("key", Deadline(0)):
@@ -316,7 +316,7 @@ def test_a_lock_file_must_be_regular(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT])
-def test_without_locks_a_turn_says_so_and_leaves_nothing(
+def test_without_locks_the_handle_says_so_and_writes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object) -> None:
@@ -390,13 +390,13 @@ def test_a_folder_where_no_file_can_be_made_is_refused(folder: Path) -> None:
     assert refused(folder).startswith("No lock file can be created")
 
 
-def test_whoever_finds_the_key_free_has_not_waited(folder: Path) -> None:
+def test_a_caller_that_finds_the_lock_free_has_not_waited(folder: Path) -> None:
     for _ in range(2):
         with SingleFlight(str(folder)).lock("key", Deadline(0)) as handle:
             assert not handle.waited
 
 
-def test_whoever_finds_the_key_taken_has_waited(folder: Path) -> None:
+def test_a_caller_that_finds_the_lock_held_has_waited(folder: Path) -> None:
     clock = FakeClock(0.0)
     holding = SingleFlight(str(folder)).lock("key", Deadline(0))
     holding.__enter__()
@@ -439,7 +439,7 @@ def test_a_failure_reaches_the_next_holders_with_how_long_ago_it_was(folder: Pat
     assert left(folder) == DOWN
 
 
-def test_a_failure_is_for_nobody_else(folder: Path) -> None:
+def test_a_failure_is_shared_by_equal_callers_alone(folder: Path) -> None:
     leave(folder)
     assert left(folder, since=time.monotonic()) is None  # who has begun since then asks for itself
     assert left(folder, terms="another CA") is None
