@@ -43,17 +43,17 @@ def connect(
     reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
     throttle: Throttle | None = None,
-    farewell: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
+    closing_deadline: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """Make a broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
     login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
-    one worker alone. `throttle` learns what this Vault accepts. `farewell` makes the deadline for closing.
+    one worker alone. `throttle` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
     """
     with ExitStack() as closing:
         parts = _Parts(settings, closing, bulk=bulk, throttle=throttle)
-        store = once(lambda: parts.make_store(reread or (lambda _: settings), farewell))
+        store = once(lambda: parts.make_store(reread or (lambda _: settings), closing_deadline))
         locks = _Locks(settings, parts, store)
         freshness = Freshness(
             now=parts.now,
@@ -113,14 +113,14 @@ class _Parts:
         )
 
     def make_store(
-        self, reread: Callable[[Deadline], Settings], farewell: Callable[[], Deadline]
+        self, reread: Callable[[Deadline], Settings], closing_deadline: Callable[[], Deadline]
     ) -> TokenStore:
-        """Make the store; for `reread` and `farewell` see `connect`."""
+        """Make the store; for `reread` and `closing_deadline` see `connect`."""
         from vault_plugin.vault.client import VaultClient  # noqa: PLC0415  hvac, requests
         from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
 
         client = VaultClient(self.transport, self._settings, reread)
-        self._closing.callback(lambda: client.close(farewell()))
+        self._closing.callback(lambda: client.close(closing_deadline()))
         return VaultStore(
             client,
             self.vault_clock,

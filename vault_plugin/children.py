@@ -28,7 +28,7 @@ def program(name: str) -> str:
     """Return the path of an executable program, by the rules of execve(2). Raises OSError; its `strerror` names the cause."""
     path = name if "/" in name else shutil.which(name)
     if path is None:
-        raise FileNotFoundError(ENOENT, "it is in no folder of PATH")
+        raise FileNotFoundError(ENOENT, "no folder in PATH contains it")
     if not S_ISREG(Path(path).stat().st_mode) or not os.access(path, os.X_OK):
         raise PermissionError(EACCES, os.strerror(EACCES))
     with suppress(PermissionError), Path(path).open("rb") as file:

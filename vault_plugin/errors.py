@@ -147,7 +147,7 @@ class Failure(NamedTuple):
 class SourceError(KlearstackVaultError):
     exit_code = 69
     code = "endpoint_unavailable"
-    meaning = "the endpoint is not reachable, did not respond in time, or answered 5xx after retries"
+    meaning = "the endpoint is not reachable, did not respond in time, or responded with 5xx after retries"
     failure: Failure | None = None  # what it was made from
 
 
@@ -185,7 +185,9 @@ class ParameterMissingError(SourceError):
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
-    meaning = "Vault is not reachable, is sealed, did not respond in time, or answered 5xx after retries"
+    meaning = (
+        "Vault is not reachable, is sealed, did not respond in time, or responded with 5xx after retries"
+    )
     unrepeatable: bool = False  # whether the request may have been processed, and must not be sent again
     for_all: bool | None = None  # whether it affects every identity; None: as usual for the class
 

@@ -22,7 +22,7 @@ from vault_plugin.tokens.jwt import Kind
 # Python ignores these, and an ignored signal stays ignored in the command.
 _RESET = (signal.SIGPIPE, signal.SIGXFSZ)
 # Not TSTP: a terminal sends it to the command as well, and stops both.
-_FORWARDED = {
+_HANDLED = {
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGCONT, signal.SIGCHLD),
 }
@@ -72,7 +72,7 @@ def run(
         environ = ({} if pristine else without_credentials(os.environ)) | environment
         _become(program, command, environ | {variable or name: text for name, text in secrets.items()})
     # Until the end: no signal may end this process before the files are removed.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     plan = {
         "program": program,
         "secrets": secrets,
@@ -156,7 +156,7 @@ def _supervised(
         raise _not_run_error(exc) from None
     while not (status := os.waitpid(child, os.WNOHANG))[0]:
         children.reap(child)
-        received = signal.sigtimedwait(_FORWARDED, CHECK_FILES_EVERY)
+        received = signal.sigtimedwait(_HANDLED, CHECK_FILES_EVERY)
         if received is None:
             keep_files()
             continue

@@ -154,5 +154,5 @@ def test_a_program_may_be_unreadable_but_no_folder_or_pipe(
             children.program(str(name))
     monkeypatch.setattr(Path, "open", denied)
     assert children.program("/bin/sh") == "/bin/sh"
-    with pytest.raises(FileNotFoundError, match="in no folder of PATH"):
+    with pytest.raises(FileNotFoundError, match="no folder in PATH contains it"):
         children.program("no-such-command")
