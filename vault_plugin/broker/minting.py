@@ -112,9 +112,8 @@ class Minter:
         for kind in request.kinds:
             deadline = request.deadline.half().patient(retries.left())
             states[kind] = store.read(request.identity, kind, deadline)
-        accepted = request.accepts(
-            request.stored(states)
-        )  # before a correction makes another version of them
+        # Before the correction, which changes the version of a token.
+        accepted = request.accepts(request.stored(states))
         for kind in request.kinds:
             states[kind] = corrected(store, request.identity, states[kind], request.deadline)
         return self._freshness.fresh(request.stored(states), request.min_ttl) if accepted else None
@@ -122,9 +121,8 @@ class Minter:
     def _minted(self, request: MintRequest, handle: LockHandle, states: States) -> Grant:
         """Request both tokens, and store them."""
         store, identity, deadline = self._store(), request.identity, request.deadline
-        for kind in set(Kind).difference(
-            states
-        ):  # the caller may have requested one kind, but both are minted
+        # The caller may have requested one kind, but both are minted.
+        for kind in set(Kind).difference(states):
             states[kind] = corrected(store, identity, store.read(identity, kind, deadline.half()), deadline)
         if not request.renew:
             self._freshness.raise_for_other_endpoint([state.stored for state in states.values()])
