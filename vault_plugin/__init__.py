@@ -7,4 +7,11 @@ settings = Settings.from_env()
 with connect(settings) as broker:
     grant = broker.get(settings.identity())
 headers = {"Authorization": f"Bearer {grant.access.token.value.reveal()}"}
+
+These names are public; everything else may change in any release.
+
+For programs: `app.connect`, `settings.Settings`, `tokens.Kind`, and the errors in `errors`.
+
+For the Ansible collection as well, which is released with this package: `errors.internal_error`,
+`output.formats.describe`, `output.formats.describe_error`, `settings.naming.words`, `wording.speaking`.
 """

@@ -1,67 +1,39 @@
 """The composition root: the only place where the parts meet.
 
-hvac and requests are imported when a call gets past the warm read, and not before: they take longer to load than a
-stored token takes to be read.
+hvac and requests are imported when a call gets past the warm read, and not before: importing them takes longer than
+reading a stored token.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from vault_plugin.broker import Broker, TokenReader, TokenSource, TokenStore
+from vault_plugin.broker import Broker
+from vault_plugin.broker.freshness import Freshness
+from vault_plugin.broker.ports import TokenReader, TokenSource, TokenStore
 from vault_plugin.errors import OutputError, SourceError
 from vault_plugin.failures import error_of, is_shared
+from vault_plugin.locks.handle import LockHandle
+from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.settings import Settings
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
-from vault_plugin.singleflight import SingleFlight, Turn
 from vault_plugin.timing.clock import ServerClock, latest
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.throttle import Throttle
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
+from vault_plugin.vault.index import handed_over
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.transport import Transport
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
-REVOKE_TIMEOUT = (
-    0.5  # seconds for revoking a login at the end, which would end by itself; no deadline has more left
-)
+# Seconds for revoking a login at the end, which would expire by itself. No deadline has more left.
+REVOKE_TIMEOUT = 0.5
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-class _Turn:
-    """What the broker may learn and tell while it is alone with an identity."""
-
-    def __init__(self, turn: Turn, settings: Settings) -> None:
-        self.waited = turn.waited
-        self._turn = turn
-        self._url = settings.url + ENDPOINT_PATH
-        self._timeout = settings.timeout
-        # On what it depends how the endpoint responds. There is no proxy: none is ever used.
-        ca_file = settings.ca_cert and str(Path(settings.ca_cert).absolute())
-        self._terms = repr((settings.url, ca_file, settings.timeout))
-
-    def failure(self, deadline: Deadline) -> SourceError | None:
-        """See broker.Turn."""
-        found = self._turn.failure(self._terms, deadline.began)
-        if found is None or not is_shared(found[0], min(self._timeout, deadline.left())):
-            return None
-        failure, ago = found
-        return error_of(failure._replace(retry_after=max(0.0, failure.retry_after - ago)), self._url)
-
-    def failed(self, exc: SourceError) -> None:
-        """See broker.Turn."""
-        if exc.failure is not None and is_shared(exc.failure, 0.0):
-            self._turn.leave_failure(exc.failure, self._terms)
-
-    def responded(self) -> None:
-        """See broker.Turn."""
-        self._turn.forget_failure()
 
 
 @contextmanager
@@ -71,120 +43,175 @@ def connect(
     reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
     throttle: Throttle | None = None,
-    farewell: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
+    closing_deadline: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
-    """A broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
+    """Make a broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
-    `reread` gathers them anew, until a deadline, when Vault ends our login, for whoever lives longer than a login; it
-    may raise SettingsError. `bulk` is for many identities: what is loaded once, and asked before all of them, pays then.
-    `throttle` learns what this Vault accepts. `farewell` is the deadline for closing.
+    `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
+    login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
+    one worker alone. `throttle` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
     """
-    vault_clock, endpoint_clock = ServerClock(), ServerClock()
-    endpoint = issuer(settings.url)
-    accept_other_users = settings.on_user_mismatch == "warn"
-
-    def now() -> float:
-        return latest(vault_clock, endpoint_clock)
-
-    transport = Transport(
-        settings.vault_addr,
-        vault_clock,
-        timeout=settings.timeout,
-        ca_file=settings.vault_cacert,
-        client_cert=settings.vault_client_cert,
-        client_key=settings.vault_client_key,
-        throttle=throttle,
-    )
     with ExitStack() as closing:
-        closing.callback(transport.close)
-
-        def make_store() -> TokenStore:
-            from vault_plugin.vault.client import VaultClient  # noqa: PLC0415  hvac, requests
-            from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
-
-            client = VaultClient(transport, settings, reread or (lambda _: settings))
-            closing.callback(lambda: client.close(farewell()))
-            return VaultStore(
-                client,
-                vault_clock,
-                settings.mount,
-                settings.path_prefix,
-                latest=now,
-                accept_other_users=accept_other_users,
-            )
-
-        def make_source() -> TokenSource:
-            from vault_plugin.endpoint.client import EndpointSource  # noqa: PLC0415  requests
-
-            source = EndpointSource(
-                settings.url,
-                endpoint_clock,
-                timeout=settings.timeout,
-                ca_file=settings.ca_cert,
-                latest=now,
-                accept_other_users=accept_other_users,
-                waits_when_busy=not bulk,  # there all workers wait, not this one alone
-            )
-            closing.callback(source.close)
-            return source
-
-        @cache
-        def warn(reason: str) -> None:
-            _log.warning("%s Without locks, several processes of this host may mint at the same time", reason)
-
-        def accept_unlocked(reason: OutputError, deadline: Deadline) -> None:
-            """KV v2's check-and-set lets one of several writers win; KV v1 has nothing like it."""
-            if not store().checks_and_sets(deadline.half()):
-                raise reason
-            warn(str(reason))
-
-        @contextmanager
-        def flight(identity: Identity, deadline: Deadline) -> Iterator[_Turn]:
-            where = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
-            key = "\n".join((*where, endpoint, identity.path(settings.path_prefix, Kind.ACCESS)))
-            with flights.turn(key, deadline) as turn:
-                if turn.unlocked:
-                    accept_unlocked(turn.unlocked, deadline)
-                transport.index = turn.memo or transport.index
-                try:
-                    yield _Turn(turn, settings)
-                finally:
-                    if transport.index != turn.memo:  # none any more: Vault could not read it
-                        turn.leave(transport.index or "")
-                    tell_skew(vault_clock, endpoint_clock)
-
-        flights = SingleFlight(settings.lock_dir)
-        store = once(make_store)
-        yield Broker(
-            reader=None if bulk else _reader(settings, transport),
-            store=store,
-            source=once(make_source),
-            flight=flight,
-            now=now,
-            vault_now=vault_clock.now,
-            endpoint=endpoint,
+        parts = _Parts(settings, closing, bulk=bulk, throttle=throttle)
+        store = once(lambda: parts.make_store(reread or (lambda _: settings), closing_deadline))
+        locks = _Locks(settings, parts, store)
+        freshness = Freshness(
+            now=parts.now,
+            vault_now=parts.vault_clock.now,
+            endpoint=issuer(settings.url),
             min_ttl=settings.min_ttl,
+        )
+        yield Broker(
+            reader=None if bulk else parts.make_reader(),
+            store=store,
+            source=once(parts.make_source),
+            lock=locks.lock,
+            freshness=freshness,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
         )
 
 
-def _reader(settings: Settings, transport: Transport) -> TokenReader | None:
-    """None where there is no Vault token yet to read with: to log in is the store's business."""
-    if settings.auth != "token" or settings.vault_token is None:
-        return None
-    return WarmReader(
-        transport,
-        settings.vault_token,
-        settings.vault_namespace,
-        settings.mount,
-        settings.path_prefix,
-        accept_other_users=settings.on_user_mismatch == "warn",
-    )
+class _Parts:
+    """The parts of one broker, each made when it is needed first; `closing` closes them."""
+
+    def __init__(
+        self, settings: Settings, closing: ExitStack, *, bulk: bool, throttle: Throttle | None
+    ) -> None:
+        self.vault_clock, self.endpoint_clock = ServerClock(), ServerClock()
+        self.transport = Transport(
+            settings.vault_addr,
+            self.vault_clock,
+            timeout=settings.timeout,
+            ca_file=settings.vault_cacert,
+            client_cert=settings.vault_client_cert,
+            client_key=settings.vault_client_key,
+            throttle=throttle,
+        )
+        closing.callback(self.transport.close)
+        self._settings = settings
+        self._closing = closing
+        self._bulk = bulk
+        self._accept_other_users = settings.on_user_mismatch == "warn"
+
+    def now(self) -> float:
+        """Unix seconds by the latest of the servers' clocks."""
+        return latest(self.vault_clock, self.endpoint_clock)
+
+    def make_reader(self) -> TokenReader | None:
+        """Make the warm reader; None where there is no Vault token yet, since only the store logs in."""
+        settings = self._settings
+        if settings.auth != "token" or settings.vault_token is None:
+            return None
+        return WarmReader(
+            self.transport,
+            settings.vault_token,
+            settings.vault_namespace,
+            settings.mount,
+            settings.path_prefix,
+            accept_other_users=self._accept_other_users,
+        )
+
+    def make_store(
+        self, reread: Callable[[Deadline], Settings], closing_deadline: Callable[[], Deadline]
+    ) -> TokenStore:
+        """Make the store; for `reread` and `closing_deadline` see `connect`."""
+        from vault_plugin.vault.client import VaultClient  # noqa: PLC0415  hvac, requests
+        from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
+
+        client = VaultClient(self.transport, self._settings, reread)
+        self._closing.callback(lambda: client.close(closing_deadline()))
+        return VaultStore(
+            client,
+            self.vault_clock,
+            self._settings.mount,
+            self._settings.path_prefix,
+            latest=self.now,
+            accept_other_users=self._accept_other_users,
+        )
+
+    def make_source(self) -> TokenSource:
+        """Make the endpoint's client."""
+        from vault_plugin.endpoint.client import EndpointSource  # noqa: PLC0415  requests
+
+        source = EndpointSource(
+            self._settings.url,
+            self.endpoint_clock,
+            timeout=self._settings.timeout,
+            ca_file=self._settings.ca_cert,
+            latest=self.now,
+            accept_other_users=self._accept_other_users,
+            waits_when_busy=not self._bulk,  # there all workers wait together
+        )
+        self._closing.callback(source.close)
+        return source
+
+
+class _Locks:
+    """The lock of each identity at this endpoint and this Vault."""
+
+    def __init__(self, settings: Settings, parts: _Parts, store: Callable[[], TokenStore]) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._store = store
+        self._flights = SingleFlight(settings.lock_dir)
+        self._warned: set[str] = set()
+
+    @contextmanager
+    def lock(self, identity: Identity, deadline: Deadline) -> Iterator["_EndpointLock"]:
+        """See broker.ports.Lock."""
+        with self._flights.lock(self._key(identity), deadline) as handle:
+            if handle.unlocked:
+                self._accept_unlocked(handle.unlocked, deadline)
+            try:
+                with handed_over(self._parts.transport, handle):
+                    yield _EndpointLock(handle, self._settings)
+            finally:
+                warn_of_skew(self._parts.vault_clock, self._parts.endpoint_clock)
+
+    def _key(self, identity: Identity) -> str:
+        settings = self._settings
+        vault = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
+        return "\n".join((*vault, issuer(settings.url), identity.path(settings.path_prefix, Kind.ACCESS)))
+
+    def _accept_unlocked(self, reason: OutputError, deadline: Deadline) -> None:
+        """Go on without a lock where KV v2's check-and-set lets one of several writers win; KV v1 has nothing like it."""
+        if not self._store().checks_and_sets(deadline.half()):
+            raise reason
+        if str(reason) not in self._warned:
+            self._warned.add(str(reason))
+            _log.warning("%s Without locks, several processes of this host may mint at the same time", reason)
+
+
+class _EndpointLock:
+    """A held lock, with the failure of this endpoint that its holders share. See broker.ports.LockHandle."""
+
+    def __init__(self, handle: LockHandle, settings: Settings) -> None:
+        self.waited = handle.waited
+        self._handle = handle
+        self._url = settings.url + ENDPOINT_PATH
+        self._timeout = settings.timeout
+        # The settings on which the endpoint's response depends. No proxy is ever used.
+        ca_file = settings.ca_cert and str(Path(settings.ca_cert).absolute())
+        self._terms = repr((settings.url, ca_file, settings.timeout))
+
+    def failure(self, deadline: Deadline) -> SourceError | None:
+        found = self._handle.failure(self._terms, deadline.began)
+        if found is None or not is_shared(found[0], min(self._timeout, deadline.left())):
+            return None
+        failure, age = found
+        return error_of(failure._replace(retry_after=max(0.0, failure.retry_after - age)), self._url)
+
+    def share_failure(self, exc: SourceError) -> None:
+        if exc.failure is not None and is_shared(exc.failure, 0.0):
+            self._handle.write_failure(exc.failure, self._terms)
+
+    def clear_failure(self) -> None:
+        self._handle.clear_failure()
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:
-    """A function that makes it at the first call, for all threads the same."""
+    """Return a function that calls `make` the first time, and returns that result to all threads from then on."""
     lock = threading.Lock()
     made: list[T] = []
 
@@ -197,7 +224,7 @@ def once(make: Callable[[], T]) -> Callable[[], T]:
     return get
 
 
-def tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
+def warn_of_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
     """Warn if the two servers' clocks, as far as they have been measured, are more than MAX_SKEW apart."""
     if not (vault_clock.measured and endpoint_clock.measured):
         return
@@ -206,6 +233,6 @@ def tell_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
         how, then = (
             ("ahead of", "tokens are deleted too early by that much")
             if skew > 0
-            else ("behind", "the life of tokens is counted from when they are stored")
+            else ("behind", "the lifetime of a token counts from when it is stored")
         )
         _log.warning("Vault's clock is %.0f s %s the endpoint's: %s", abs(skew), how, then)

@@ -1,6 +1,6 @@
-"""Child processes: our own, and those whose parent has ended, which PID 1 of a container has to wait for.
+"""Child processes: those that this process starts, and orphans, which PID 1 of a container has to wait for.
 
-Nobody else may wait for these in general, since one wait for all children takes the exit codes that others wait for.
+No other module may wait for any child in general, since that would take the exit codes that others wait for.
 """
 
 import os
@@ -14,25 +14,25 @@ from errno import EACCES, ENOENT
 from pathlib import Path
 from stat import S_ISREG
 
-# Held from before a child of ours starts until it is known; a signal handler that reaps may interrupt another one.
+# Held from before a child starts until its number is in _started. Reentrant: a signal handler that reaps may interrupt.
 _starting = threading.RLock()
-_ours: set[int] = set()
+_started: set[int] = set()
 
 
 def is_init() -> bool:
-    """Whether this process is the one to which the kernel gives processes whose parent has ended."""
+    """Whether this process adopts orphans: processes whose parent has ended."""
     return os.getpid() == 1
 
 
 def program(name: str) -> str:
-    """The path of a program that can be run, as execve(2) sees it. Raises OSError, whose `strerror` says what is wrong."""
+    """Return the path of an executable program, by the rules of execve(2). Raises OSError; its `strerror` names the cause."""
     path = name if "/" in name else shutil.which(name)
     if path is None:
-        raise FileNotFoundError(ENOENT, "it is in no folder of PATH")
+        raise FileNotFoundError(ENOENT, "no folder in PATH contains it")
     if not S_ISREG(Path(path).stat().st_mode) or not os.access(path, os.X_OK):
         raise PermissionError(EACCES, os.strerror(EACCES))
     with suppress(PermissionError), Path(path).open("rb") as file:
-        # A script's first line, as much of it as Linux looks at.
+        # A script's first line, as much of it as Linux reads.
         first = re.match(rb"#![ \t]*([^ \t\n]+)", file.read(256))
         if first and not Path(os.fsdecode(first[1])).exists():
             raise FileNotFoundError(ENOENT, "the interpreter that its first line names does not exist")
@@ -40,37 +40,37 @@ def program(name: str) -> str:
 
 
 def run(command: Sequence[str], environ: Mapping[str, str], timeout: float) -> int:
-    """Run it without a standard input, and return its exit code, -n after signal n.
+    """Run a command with empty standard input, and return its exit code, or -n after signal n.
 
     Raises OSError if it cannot be run, subprocess.TimeoutExpired if it was killed after `timeout` seconds.
     """
     with _starting:
-        process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL)  # noqa: S603  the user's own
-        _ours.add(process.pid)
+        process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL)  # noqa: S603  the user's command
+        _started.add(process.pid)
     try:
         return process.wait(timeout)
     finally:
-        process.kill()  # nothing, if it has ended
+        process.kill()  # has no effect if it has ended
         process.wait()
-        _ours.discard(process.pid)
-        reap()  # what ended behind it, see below
+        _started.discard(process.pid)
+        reap()  # those that it hid, see below
 
 
-def reap(*ours: int) -> None:
-    """As PID 1, wait for the ended children that are not ours (nor in `ours`); else do nothing.
+def reap(*others: int) -> None:
+    """As PID 1, wait for orphans that have ended: neither started here nor in `others`. Otherwise do nothing.
 
-    An ended child of ours hides those behind it, until whoever started it has waited for it.
+    An ended child that was started here hides later ones, until its starter has waited for it.
     """
     if not is_init():
         return
     with _starting:
-        while (ended := _ended_child()) is not None and ended not in {*_ours, *ours}:
-            with suppress(ChildProcessError):  # the handler that interrupted us has waited for it
+        while (ended := _ended_child()) is not None and ended not in {*_started, *others}:
+            with suppress(ChildProcessError):  # A handler that interrupted this one has waited for it.
                 os.waitpid(ended, 0)
 
 
 def _ended_child() -> int | None:
-    """An ended child, which stays as it is."""
+    """Return an ended child without waiting for it, or None."""
     try:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

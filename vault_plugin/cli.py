@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from vault_plugin.errors import KlearstackVaultError, UsageError, bug
+from vault_plugin.errors import KlearstackVaultError, UsageError, internal_error
 from vault_plugin.output import streams
 from vault_plugin.wording import speak, speaking
 
@@ -126,8 +126,8 @@ def _error(exc: Exception) -> KlearstackVaultError:
 
             return usage_error(exc)
     except Exception as another:  # noqa: BLE001  as click's next version may cause
-        return bug(another)
-    return bug(exc)
+        return internal_error(another)
+    return internal_error(exc)
 
 
 def _fail(exc: KlearstackVaultError) -> NoReturn:

@@ -1,33 +1,33 @@
-"""Everything that can go wrong, by who can put it right.
+"""All errors, by who can correct the cause.
 
-Exit codes are sysexits.h's where they fit. 2 is no error here, though it means usage to
-click and "remote" to vault and bao: `sync --detailed-exitcode` says by it, as Terraform does, that something changed. 5 is
-said by `sync`, when only some failed.
+Exit codes are those of sysexits.h where they fit. 2 is no error here, though it means a usage error to click and "remote"
+to vault and bao: as in Terraform, `sync --detailed-exitcode` exits by it if something changed. `sync` exits by 5 if some
+identities failed.
 
-    KlearstackVaultError      70   a bug of ours
-    ├── UsageError            64   the command line makes no sense
-    ├── QueryError            76   what another program sent on standard input is not what was agreed
-    ├── SettingsError         78   something is missing or wrong in the configuration; nothing was contacted
-    ├── TokenError            65   the endpoint's answer holds no token that lives
+    KlearstackVaultError      70   internal error
+    ├── UsageError            64   usage error
+    ├── QueryError            76   what another program sent on standard input does not follow its protocol
+    ├── SettingsError         78   a setting is missing or invalid; no request was sent
+    ├── TokenError            65   the endpoint's response holds no valid token
     │   └── UserMismatchError  65  ... holds a token that names another user
     ├── OutputError           73   a file cannot be created
     │   └── WriteError        74   ... or written
     ├── BusyError             75   the deadline passed while another process held the lock
-    ├── SourceError           69   the token endpoint cannot be reached or does not answer
-    │   ├── SourceBusyError        75   ... asks us to slow down (429)
-    │   ├── SourceSettingsError    78   ... is not what the settings say: its certificate, its scheme
-    │   ├── SourceProtocolError 76 ... answers something that is not its contract
-    │   ├── SourceRefusedError     77   ... says no
-    │   └── ParameterMissingError  78   ... misses a parameter (its 500)
-    └── StoreError            69   Vault cannot be reached, is sealed, or fails
-        ├── StoreBusyError         75   ... asks us to slow down (429)
-        ├── StoreSettingsError     78   ... is not what the settings say: its certificate, its scheme, or not Vault
-        ├── StoreRefusedError      77   ... says no
-        ├── MountMissingError      78   ... has no KV secrets engine at --mount
-        └── ForeignSecretError 78  ... holds somebody else's secret where ours should go
-            └── OtherEndpointError 78  ... or a token that another endpoint issued
+    ├── SourceError           69   the token endpoint is not reachable or does not respond
+    │   ├── SourceBusyError        75   ... limits the request rate (429)
+    │   ├── SourceSettingsError    78   ... does not match the settings: its certificate, its scheme
+    │   ├── SourceProtocolError    76   ... returns a response that is not as documented
+    │   ├── SourceRefusedError     77   ... rejects the request
+    │   └── ParameterMissingError  78   ... reports a missing parameter (its 500)
+    └── StoreError            69   Vault is not reachable, is sealed, or fails
+        ├── StoreBusyError         75   ... limits the request rate (429)
+        ├── StoreSettingsError     78   ... does not match the settings: its certificate, its scheme, or not Vault
+        ├── StoreRefusedError      77   ... rejects the request
+        ├── MountMissingError      78   ... has no KV secrets engine at the mount
+        └── ForeignSecretError     78   ... holds an unmanaged secret at the path
+            └── OtherEndpointError  78  ... or a token that another endpoint issued
 
-No message may contain a token, a Vault token or a response body: whoever adds one, add it to the canary test.
+No message may contain a token, a Vault token or a response body: whoever adds one, adds it to the canary test.
 """
 
 from os import EX_TEMPFAIL, EX_UNAVAILABLE
@@ -39,8 +39,8 @@ from vault_plugin.wording import worded
 class KlearstackVaultError(Exception):
     """What failed and where, in one line; `hint` says what to do next.
 
-    Settings are marked in both (see wording.py): `str` and `hint` are in the words of the face that shows them. `code` is
-    stable and machine-readable; `meaning` is what the documented table of exit codes says of the class.
+    Settings are marked in both (see wording.py): `str` and `hint` name them as the interface that shows them does. `code`
+    is stable and machine-readable; `meaning` is the text in the documented table of exit codes.
     """
 
     exit_code: ClassVar[int] = 70
@@ -56,27 +56,27 @@ class KlearstackVaultError(Exception):
 
     @property
     def hint(self) -> str:
-        """What to do next; empty if there is nothing to say."""
+        """What to do next; may be empty."""
         return worded(self._hint)
 
     @property
     def line(self) -> str:
-        """Both in one line."""
+        """The message and the hint in one line."""
         return f"{self} {self.hint}".rstrip()
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may work later, with nothing changed: the exit code says it, too."""
+        """Whether the same call may succeed later, with nothing changed; the exit code says so, too."""
         return self.exit_code in {EX_UNAVAILABLE, EX_TEMPFAIL}
 
 
-def bug(exc: Exception) -> KlearstackVaultError:
-    """What to say of an exception that nobody foresaw: its type and place, since its text might quote a secret."""
+def internal_error(exc: Exception) -> KlearstackVaultError:
+    """Make the error for an unforeseen exception, of its type and place alone: its text might quote a secret."""
     where = exc.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-    return KlearstackVaultError(f"A bug of ours: {type(exc).__name__} at {place}.", hint="Please report it.")
+    return KlearstackVaultError(f"Internal error: {type(exc).__name__} at {place}.", hint="Please report it.")
 
 
 class UsageError(KlearstackVaultError):
@@ -95,10 +95,8 @@ class SettingsError(KlearstackVaultError):
     exit_code = 78
     code = "settings"
     meaning = "a setting is missing or invalid, or the manifest is; no request was sent"
-    settings: frozenset[str] = (
-        frozenset()
-    )  # which of them are missing or wrong, as far as it is about settings
-    missing: frozenset[str] = frozenset()  # those that nobody has given
+    settings: frozenset[str] = frozenset()  # the names of those that are missing or invalid
+    missing: frozenset[str] = frozenset()  # the names of those that are missing
 
 
 class TokenError(KlearstackVaultError):
@@ -135,10 +133,10 @@ class BusyError(KlearstackVaultError):
 
 
 class Failure(NamedTuple):
-    """What was observed of the endpoint, as facts: a cause, which failures.py puts into words, and numbers.
+    """What was observed of the endpoint: a cause, of which failures.py makes an error, and numbers.
 
     `number` is the status; for a certificate OpenSSL's reason; for a deadline the milliseconds that it allowed.
-    `retry_after` (seconds) is the endpoint's.
+    `retry_after` (seconds) is the endpoint's `Retry-After`.
     """
 
     cause: str
@@ -149,15 +147,15 @@ class Failure(NamedTuple):
 class SourceError(KlearstackVaultError):
     exit_code = 69
     code = "endpoint_unavailable"
-    meaning = "the endpoint is not reachable, did not respond in time, or answered 5xx after retries"
-    failure: Failure | None = None  # what it is made of
+    meaning = "the endpoint is not reachable, did not respond in time, or responded with 5xx after retries"
+    failure: Failure | None = None  # what it was made from
 
 
 class SourceBusyError(SourceError):
     exit_code = 75
     code = "endpoint_busy"
     meaning = "the endpoint's rate limit (429)"
-    retry_after: float = 0.0  # seconds, as the endpoint's `Retry-After` says
+    retry_after: float = 0.0  # seconds, the endpoint's `Retry-After`
 
 
 class SourceSettingsError(SourceError):
@@ -187,9 +185,11 @@ class ParameterMissingError(SourceError):
 class StoreError(KlearstackVaultError):
     exit_code = 69
     code = "vault_unavailable"
-    meaning = "Vault is not reachable, is sealed, did not respond in time, or answered 5xx after retries"
-    unrepeatable: bool = False  # whether the request may have been carried out, and must not be sent again
-    for_all: bool | None = None  # whether it would meet every identity; None: as the class says
+    meaning = (
+        "Vault is not reachable, is sealed, did not respond in time, or responded with 5xx after retries"
+    )
+    unrepeatable: bool = False  # whether the request may have been processed, and must not be sent again
+    for_all: bool | None = None  # whether it affects every identity; None: as usual for the class
 
 
 class StoreBusyError(StoreError):

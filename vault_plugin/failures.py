@@ -1,6 +1,6 @@
-"""Why the endpoint gave no tokens: as facts, which another process may be told, and in words, which are made of them here.
+"""Why the endpoint returned no tokens: as facts, which processes share, and as the error that is made of them here.
 
-The facts hold nothing that the endpoint or the user has said: a cause from the list below and numbers.
+The facts hold nothing that the endpoint or the user has sent: a cause of the table below, and numbers.
 """
 
 import json
@@ -18,19 +18,19 @@ from vault_plugin.errors import (
 )
 from vault_plugin.wording import named
 
-SHORT = 2048  # bytes of an error's body; the documented one, with two tokens behind it, has about 900
+SHORT = 2048  # bytes of an error's body; the documented one, with two tokens after it, has about 900
 _URL = named("url")
 _LATER = f"Check {_URL}, or try again later."
 _ACCOUNT = f"Check {named('user_id')} and {named('company_name')}: the endpoint may not know them."
 _CA = f"Name its CA's PEM file with {named('ca_cert')}; verification cannot be turned off."
 _CHECKS = {
-    401: f"The endpoint wants no login; check {_URL}.",
+    401: f"The endpoint requires no login; check {_URL}.",
     403: "Check that this host may call it (IP allow-list).",
-    404: f"Check {_URL}: it is what stands before /access/klearstack/ in your API's address.",
+    404: f"Check {_URL}: it is the part of your API's address before /access/klearstack/.",
 }
-DATES = {9, 10}  # OpenSSL's numbers for a certificate whose time has not come, or is over
-CLOCK = "Check this host's clock, and the dates of the certificate."
-# By OpenSSL's numbers. Its own texts quote host names.
+DATES = {9, 10}  # OpenSSL's numbers for a certificate that is not yet valid, or has expired
+CLOCK = "Check this host's clock and the certificate's dates."
+# By OpenSSL's numbers; its own texts quote host names.
 _CERTIFICATES = {
     9: "it is not yet valid",
     10: "it has expired",
@@ -42,7 +42,7 @@ _CERTIFICATES = {
     62: "it is for another host",
     64: "it is for another address",
 }
-# Its page shows no body of the 500, only: "One or Many Required parameters from company name must be missing".
+# The API's documentation shows no body of the 500, only: "One or Many Required parameters from company name must be missing".
 _PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
 _SENTENCE = re.compile(r"required\s+parameters?\b.{1,200}\bmissing", re.DOTALL)
 _COMPLAINT = re.compile(r"\b(missing|required?|must|provide)\b")
@@ -52,27 +52,31 @@ class _Kind(NamedTuple):
     error: type[SourceError]
     message: str
     hint: str
-    shared: bool = True  # with other processes: what the endpoint did, not what this host or this call lacks
+    shared: bool = True  # with other processes: caused by the endpoint, not by this host or this call
 
 
 _KINDS = {
     "refused": _Kind(SourceError, "{url} cannot be reached: connection refused.", _LATER),
     "name": _Kind(SourceError, "{url} cannot be reached: its name does not resolve.", _LATER),
-    "timeout": _Kind(SourceError, "{url} did not answer in time.", _LATER),
+    "timeout": _Kind(SourceError, "{url} did not respond in time.", _LATER),
     "deadline": _Kind(
         SourceError,
-        "{url} did not answer in time, which the deadline shortened.",
-        f"Give more time with {named('deadline')}, or try again later.",
+        "{url} did not respond in time; the deadline left less than the timeout.",
+        f"Allow more time with {named('deadline')}, or try again later.",
     ),
     "unasked": _Kind(
-        SourceError, "{url} could not be asked before the deadline passed.", _LATER, shared=False
+        SourceError, "The deadline passed before a request to {url} was sent.", _LATER, shared=False
     ),
     "unreachable": _Kind(SourceError, "{url} cannot be reached: there is no route to its host.", _LATER),
     "reset": _Kind(SourceError, "{url} reset the connection.", _LATER),
     "tls": _Kind(SourceError, "{url} cannot be reached: TLS failed.", _LATER),
-    "broken": _Kind(SourceError, "{url} broke the connection.", _LATER),
-    "status": _Kind(SourceError, "{url} answers with status {status}.", _LATER),
-    "busy": _Kind(SourceBusyError, "{url} asks to slow down ({status}).", "Try again later."),
+    "broken": _Kind(SourceError, "{url} broke off the connection.", _LATER),
+    "status": _Kind(SourceError, "{url} responded with status {status}.", _LATER),
+    "busy": _Kind(
+        SourceBusyError,
+        "{url} rejected the request: rate limit exceeded (status {status}).",
+        "Try again later.",
+    ),
     "certificate": _Kind(
         SourceSettingsError,
         "The TLS certificate of {url} does not verify{certificate}.",
@@ -80,12 +84,12 @@ _KINDS = {
     ),
     "client_certificate": _Kind(
         SourceSettingsError,
-        "{url} wants a TLS client certificate, and there is none for the endpoint.",
+        "{url} requires a TLS client certificate, which is not supported for the endpoint.",
         f"Check {_URL}.",
     ),
     "files": _Kind(
         SourceSettingsError,
-        "{url} cannot be reached: the CA is no PEM file that fits.",
+        "{url} cannot be reached: the CA is not a PEM file that can be loaded.",
         f"Check {named('ca_cert')}.",
         shared=False,
     ),
@@ -97,51 +101,51 @@ _KINDS = {
     "speaks_tls": _Kind(
         SourceSettingsError, "{url} cannot be reached: it speaks TLS, use https://.", f"Check {_URL}."
     ),
-    "too_long": _Kind(SourceProtocolError, "The answer of {url} is too long to be two tokens.", ""),
+    "too_long": _Kind(SourceProtocolError, "The response of {url} is too long for two tokens.", ""),
     "no_json": _Kind(
         SourceProtocolError,
-        "The answer of {url} is not JSON.",
-        f"Check {_URL}: is it the API's, not a web page's?",
+        "The response of {url} is not JSON.",
+        f"Check that {_URL} is the address of the API, not of a web page.",
     ),
-    "no_object": _Kind(SourceProtocolError, "The answer of {url} is no JSON object.", ""),
-    "no_access_token": _Kind(SourceProtocolError, "The answer of {url} has no `access_token`.", ""),
-    "no_refresh_token": _Kind(SourceProtocolError, "The answer of {url} has no `refresh_token`.", ""),
+    "no_object": _Kind(SourceProtocolError, "The response of {url} is not a JSON object.", ""),
+    "no_access_token": _Kind(SourceProtocolError, "The response of {url} has no `access_token`.", ""),
+    "no_refresh_token": _Kind(SourceProtocolError, "The response of {url} has no `refresh_token`.", ""),
     "redirects": _Kind(
         SourceRefusedError,
-        "{url} redirects ({status}), which is not followed.",
-        f"Check {_URL}: https, the right host?",
+        "{url} responded with a redirect (status {status}), which is not followed.",
+        f"Check the scheme (https) and the host of {_URL}.",
     ),
     "refuses": _Kind(
         SourceRefusedError,
-        "{url} refuses (status {status}).",
+        "{url} rejected the request (status {status}).",
         f"Check {named('user_id')}, {named('company_name')} and {_URL}.",
     ),
     "parameter": _Kind(
-        ParameterMissingError, "{url} misses a required parameter: it does not say which.", _ACCOUNT
+        ParameterMissingError, "{url} reports a missing parameter without naming it.", _ACCOUNT
     ),
     "parameter_company_name": _Kind(
-        ParameterMissingError, "{url} misses a required parameter: company_name.", _ACCOUNT
+        ParameterMissingError, "{url} reports a missing parameter: company_name.", _ACCOUNT
     ),
     "parameter_user_id": _Kind(
-        ParameterMissingError, "{url} misses a required parameter: user_id.", _ACCOUNT
+        ParameterMissingError, "{url} reports a missing parameter: user_id.", _ACCOUNT
     ),
     "parameter_company_name_user_id": _Kind(
         ParameterMissingError,
-        "{url} misses a required parameter: company_name or user_id.",
+        "{url} reports a missing parameter: company_name or user_id.",
         _ACCOUNT,
     ),
 }
 
 
 def code_of(failure: Failure) -> str:
-    """The stable code of its error; empty for a cause that is not known here."""
+    """Return the stable code of its error; empty for an unknown cause."""
     return _KINDS[failure.cause].error.code if failure.cause in _KINDS else ""
 
 
 def is_shared(failure: Failure, limit: float) -> bool:
-    """Whether it meets another caller with the same settings, too, who could wait for a response for `limit` seconds.
+    """Whether another caller with the same settings would fail alike, who could wait `limit` seconds for a response.
 
-    A deadline is its caller's alone, unless the other one has no more time than that.
+    A passed deadline concerns its caller alone, unless the other one has no more time.
     """
     if failure.cause == "deadline":
         return limit <= failure.number / 1000
@@ -149,7 +153,7 @@ def is_shared(failure: Failure, limit: float) -> bool:
 
 
 def error_of(failure: Failure, url: str) -> SourceError:
-    """The error that says it in words, of the endpoint at that URL."""
+    """Make the error that describes the failure of the endpoint at that URL."""
     kind, number = _KINDS[failure.cause], failure.number
     certificate = f" ({_CERTIFICATES[number]})" if number in _CERTIFICATES else ""
     hint = _CHECKS.get(number, kind.hint) if failure.cause == "refuses" else kind.hint
@@ -162,9 +166,10 @@ def error_of(failure: Failure, url: str) -> SourceError:
 
 
 def missing_parameter(body: bytes) -> Failure | None:
-    """What a 500 with this body means, if it is of the documented kind: permanent. None for any other: an outage.
+    """Return the failure if a 500 with this body is of the documented kind, which is permanent. None for an outage.
 
-    It is short, names a parameter, and is JSON or the documented sentence. An outage's page may name one as well.
+    The documented kind is short, names a parameter, and is JSON or the documented sentence: the page of an outage may name
+    a parameter as well.
     """
     if len(body) > SHORT:
         return None

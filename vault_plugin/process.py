@@ -1,4 +1,4 @@
-"""A command that runs with a token in its environment, and without what we get tokens with."""
+"""`exec`: run a command with a token in its environment, and without the credentials that tokens are requested with."""
 
 import json
 import os
@@ -19,19 +19,18 @@ from vault_plugin.settings import Settings
 from vault_plugin.settings.credentials import without_credentials
 from vault_plugin.tokens.jwt import Kind
 
-# Python ignores these, and what is ignored stays so in the command.
-_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
-# TSTP is left alone: a terminal sends it to the command as well, and stops both.
-_WATCHED = {
+# Python ignores these, and an ignored signal stays ignored in the command.
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ)
+# Not TSTP: a terminal sends it to the command as well, and stops both.
+_HANDLED = {
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGCONT, signal.SIGCHLD),
 }
-
-LOOK = 1.0  # seconds between two looks at the token's files
+CHECK_FILES_EVERY = 1.0  # seconds
 
 
 class NotRunError(KlearstackVaultError):
-    """As in a shell. Not in errors.py's tree, all of whose codes are other than a shell's."""
+    """The command cannot be run. The exit codes of this class are a shell's, those in errors.py are not."""
 
     exit_code = 126
     code = "command_not_run"
@@ -53,33 +52,39 @@ def run(
     as_file: bool = False,
     pristine: bool = False,
 ) -> NoReturn:
-    """Become the command; with `as_file` become its parent (see `supervise`), which returns its exit code.
+    """Replace this process by the command; with `as_file` by its parent (see `supervise`), which returns its exit code.
 
     The token goes into the environment's `variable`, or, `as_file`, into a private file that the variable names. The
-    rest of the environment is ours but for our own credentials, or, with `pristine`, nothing.
+    command inherits the environment without the credentials of klearstack-vault, or, with `pristine`, nothing else.
 
-    Raises NotFoundError, NotRunError, UsageError, OutputError, and what Broker.get raises; then nothing has run.
+    Raises NotFoundError, NotRunError, UsageError, OutputError, and what Broker.get raises; the command has not run then.
     """
     program = _found(command[0])
     if variable is not None and (len(kinds) > 1 or not fullmatch(r"[A-Za-z_]\w*", variable, ASCII)):
-        raise UsageError("--env takes one name, of letters, digits and _, for one token.")
+        raise UsageError("--env takes one name (letters, digits, _), for one token.")
     if as_file:
-        with TokenFiles({}):  # or no token need be requested
+        with TokenFiles({}):  # Fails before a token is requested if no file can be created.
             pass
-    with connect(settings) as broker:  # left before the command starts: a login of ours ends here
-        told = variables(broker.get(settings.identity(), kinds))
-    secrets = {name: told.pop(name) for name in list(told) if name.endswith("_TOKEN")}
+    with connect(settings) as broker:  # closed before the command starts, which revokes the login to Vault
+        environment = variables(broker.get(settings.identity(), kinds))
+    secrets = {name: environment.pop(name) for name in list(environment) if name.endswith("_TOKEN")}
     if not as_file:
-        environ = ({} if pristine else without_credentials(os.environ)) | told
+        environ = ({} if pristine else without_credentials(os.environ)) | environment
         _become(program, command, environ | {variable or name: text for name, text in secrets.items()})
-    # Until the end: nothing may end us before the files are gone.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    plan = {"program": program, "secrets": secrets, "told": told, "variable": variable, "pristine": pristine}
+    # Until the end: no signal may end this process before the files are removed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    plan = {
+        "program": program,
+        "secrets": secrets,
+        "environment": environment,
+        "variable": variable,
+        "pristine": pristine,
+    }
     _restart(plan | {"mask": sorted(map(int, before))}, command)
 
 
 def supervise(descriptor: int, command: tuple[str, ...]) -> int:
-    """The rest of `run` with `as_file`, in the same process started again, which has the plan from this descriptor.
+    """Do the rest of `run` with `as_file`: the same process, restarted, reads the plan from this descriptor.
 
     Returns the command's exit code (128 + n: signal n). Raises NotFoundError, NotRunError, OutputError, UsageError.
     """
@@ -87,32 +92,33 @@ def supervise(descriptor: int, command: tuple[str, ...]) -> int:
         with os.fdopen(descriptor, "rb") as pipe:
             plan = json.loads(pipe.read())
         secrets, variable, mask = plan["secrets"], plan["variable"], plan["mask"]
-        environ = ({} if plan["pristine"] else dict(os.environ)) | plan["told"]
-    except (OSError, ValueError, LookupError, TypeError):  # from None: the cause may quote a token
-        raise UsageError("Only `exec --as-file` starts this command.") from None
+        environ = ({} if plan["pristine"] else dict(os.environ)) | plan["environment"]
+    except (OSError, ValueError, LookupError, TypeError):
+        # From None, since the cause may quote a token.
+        raise UsageError("Only `exec --as-file` can start this command.") from None
     with TokenFiles(secrets) as files:
         environ |= {variable or f"{name}_FILE": path for name, path in files.paths.items()}
         return _supervised(plan["program"], command, environ, mask, files.keep)
 
 
 def _restart(plan: Mapping[str, object], command: tuple[str, ...]) -> NoReturn:
-    """Start again to wait for the command.
+    """Restart this process, which then waits for the command.
 
-    What we got the token with is then gone from our memory, and from what the kernel shows to other processes of the same
-    user: the environment and the command line that a process was started with.
+    That removes the credentials from its memory, and from what the kernel shows to other processes of the same user: the
+    environment and the command line with which a process was started.
     """
-    told = json.dumps(plan).encode()
+    content = json.dumps(plan).encode()
     reading, writing = os.pipe()
     try:
-        os.set_blocking(writing, False)  # since nobody reads yet; 64 KiB fit
-        if os.write(writing, told) < len(told):
+        os.set_blocking(writing, False)  # Nothing reads yet; 64 KiB fit.
+        if os.write(writing, content) < len(content):
             raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
         os.close(writing)
     except OSError as exc:
         raise OutputError(f"The token does not fit into a pipe ({exc.strerror}).") from None
     os.set_inheritable(reading, True)
-    ourselves = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
-    arguments = [sys.executable, *ourselves, "supervise", str(reading), *command]
+    start = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    arguments = [sys.executable, *start, "supervise", str(reading), *command]
     try:
         os.execve(sys.executable, arguments, without_credentials(os.environ))  # noqa: S606  as below
     except OSError as exc:
@@ -123,16 +129,16 @@ def _found(name: str) -> str:
     try:
         return children.program(name)
     except OSError as exc:
-        raise _not_run(exc) from None
+        raise _not_run_error(exc) from None
 
 
 def _become(program: str, command: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
-    for number in _DEFAULTED:
+    for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execve(program, command, environ)  # noqa: S606  a shell is what nobody wants here
+        os.execve(program, command, environ)  # noqa: S606  no shell is wanted
     except OSError as exc:
-        raise _not_run(exc) from None
+        raise _not_run_error(exc) from None
 
 
 def _supervised(
@@ -142,26 +148,27 @@ def _supervised(
     mask: Collection[signal.Signals | int],
     keep_files: Callable[[], None],
 ) -> int:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or, where our caller ignores it, no end would be told
+    # Not inherited as ignored from the caller: the exit code would be lost.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        child = os.posix_spawn(program, command, environ, setsigmask=mask, setsigdef=_DEFAULTED)
+        child = os.posix_spawn(program, command, environ, setsigmask=mask, setsigdef=_RESET)
     except OSError as exc:
-        raise _not_run(exc) from None
-    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        raise _not_run_error(exc) from None
+    while not (status := os.waitpid(child, os.WNOHANG))[0]:
         children.reap(child)
-        sent = signal.sigtimedwait(_WATCHED, LOOK)
-        if sent is None:
+        received = signal.sigtimedwait(_HANDLED, CHECK_FILES_EVERY)
+        if received is None:
             keep_files()
             continue
-        # A terminal sends the signals of its keys to the command, too (si_code > 0): twice is once too often. But of
-        # its end it may tell us alone.
-        if sent.si_code <= 0 or sent.si_signo == signal.SIGHUP:
-            with suppress(PermissionError):  # the command is another user's now, as sudo is
-                os.kill(child, sent.si_signo)
-    code = os.waitstatus_to_exitcode(ended[1])
+        # A terminal sends the signals of its keys to the command itself (si_code > 0). Its SIGHUP at the end may come to
+        # this process alone.
+        if received.si_code <= 0 or received.si_signo == signal.SIGHUP:
+            with suppress(PermissionError):  # The command may run as another user, as sudo does.
+                os.kill(child, received.si_signo)
+    code = os.waitstatus_to_exitcode(status[1])
     return code if code >= 0 else 128 - code
 
 
-def _not_run(exc: OSError) -> NotRunError:
+def _not_run_error(exc: OSError) -> NotRunError:
     kind = NotFoundError if isinstance(exc, FileNotFoundError) else NotRunError
     return kind(f"The command cannot be run ({exc.strerror}).")

@@ -1,8 +1,8 @@
-"""What settings are called in messages: errors carry a setting's own name, and the face that shows them has its words for it.
+"""How messages name settings: as a flag on the command line, a query key in Terraform, an option in Ansible.
 
-A message is made where nobody knows who will show it: the command line has flags, Terraform the keys of a query, Ansible
-options. `named` marks a setting in a text, and `worded` puts the face's words in the place of each mark. Besides the
-settings of settings.py there are names for what only some faces have: `renew`, `verbose` and `help`.
+A message is made where it is unknown which interface will show it. `named` marks a setting in a text, and `worded`
+replaces each mark by the interface's name for it. Besides the settings there are marks for what only some interfaces
+have: `renew`, `verbose` and `help`.
 """
 
 import re
@@ -10,44 +10,43 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Words = Callable[[str], str]
-_MARK = re.compile("\x02([a-z_]+)\x03")  # no text that anybody may type has these two
+_MARK = re.compile("\x02([a-z_]+)\x03")  # control characters that no valid input contains
 
 
 def flag(name: str) -> str:
-    """The option of the command line."""
+    """Return the option on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
-_faces: list[Words] = [
-    flag
-]  # the last one shows the messages of this process; the first one if no face has begun
+# The last one applies; the first one is the default, for when no interface is active.
+_interfaces: list[Words] = [flag]
 
 
 def named(name: str) -> str:
-    """The setting of that name, to be put into a message or hint."""
+    """Mark the setting of that name in a message or hint."""
     return f"\x02{name}\x03"
 
 
 def worded(text: str) -> str:
-    """The text in the words of the face that shows it."""
-    return _MARK.sub(lambda mark: _faces[-1](mark[1]), text)
+    """Return the text with each marked setting as the active interface names it."""
+    return _MARK.sub(lambda mark: _interfaces[-1](mark[1]), text)
 
 
 def by_default(words: Words) -> None:
-    """Have messages in these words where no face has others."""
-    _faces[0] = words
+    """Use these words where no interface is active."""
+    _interfaces[0] = words
 
 
 def speak(words: Words) -> None:
-    """Have messages in these words until the end of the `speaking` around it."""
-    _faces[-1] = words
+    """Use these words until the end of the enclosing `speaking` block."""
+    _interfaces[-1] = words
 
 
 @contextmanager
 def speaking(words: Words | None = None) -> Iterator[None]:
-    """Have messages in these words, or those of a later `speak`, inside."""
-    _faces.append(words or _faces[-1])
+    """Use these words, or those of a later `speak`, inside the block."""
+    _interfaces.append(words or _interfaces[-1])
     try:
         yield
     finally:
-        _faces.pop()
+        _interfaces.pop()

@@ -196,7 +196,7 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"url": refusing.url},
                 "endpoint_refused",
-                "The endpoint wants no login; check url (KLEARSTACK_URL).",
+                "The endpoint requires no login; check url (KLEARSTACK_URL).",
             ),
         ]
         results, _ = yield at(world, [task for options, _, _ in sides for task in both(options)])

@@ -81,6 +81,6 @@ def test_a_bug_shows_no_value(ansible: Ansible, kv2: World) -> None:
         "vault_plugin.broker.Broker.get = broken\n"
     )
     text = told(ansible, kv2, shown(lookup()), token(), env={}, first=broken)
-    assert "A bug of ours: ValueError at " in text
+    assert "Internal error: ValueError at " in text
     assert CANARY not in text
     assert kv2.vault.root_token not in text

@@ -10,7 +10,7 @@ from support.fakes import ACME, FakeStore, token
 from support.vault import Vault
 from support.waiting import until
 
-from vault_plugin.broker import TokenReader, TokenStore
+from vault_plugin.broker.ports import TokenReader, TokenStore
 from vault_plugin.errors import ForeignSecretError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock

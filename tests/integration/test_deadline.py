@@ -26,8 +26,8 @@ from support.waiting import until
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import BusyError, KlearstackVaultError, SourceError, SourceProtocolError, StoreError
+from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.network import sockets as network
-from vault_plugin.singleflight import SingleFlight
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault.connections import Response
@@ -146,7 +146,7 @@ def test_a_response_of_the_endpoint_that_is_cut_anywhere_is_a_broken_connection(
         source = EndpointSource(url, ServerClock(), timeout=5, sleep=lambda _: None)
         tries = 0
         while len(todo) - tries > 4:
-            with pytest.raises(SourceError, match="broke the connection") as caught:
+            with pytest.raises(SourceError, match="broke off the connection") as caught:
                 source.obtain(ACME, Deadline(PATIENCE), fallback=True)
             assert (type(caught.value), caught.value.retryable) == (SourceError, True)
             tries += 4
@@ -371,8 +371,8 @@ class SlowFolder:
 def test_a_lock_folder_that_hangs_is_named_at_the_deadline_and_locked_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
-    flights, files = SingleFlight(str(tmp_path / "locks")), open_files()
-    with flights.turn("key", Deadline(5)):
+    locks, files = SingleFlight(str(tmp_path / "locks")), open_files()
+    with locks.lock("key", Deadline(5)):
         pass
     with monkeypatch.context() as patch:
         slow = SlowFolder(patch, module, name)
@@ -380,14 +380,14 @@ def test_a_lock_folder_that_hangs_is_named_at_the_deadline_and_locked_by_nobody(
             started = time.monotonic()
             with (
                 pytest.raises(BusyError, match=f"lock folder {tmp_path}/locks did not respond") as caught,
-                flights.turn("key", Deadline(0)),
+                locks.lock("key", Deadline(0)),
             ):
                 pytest.fail("locked")
             assert time.monotonic() - started < 0.5 + SLACK
             assert (caught.value.retryable, "KLEARSTACK_LOCK_DIR" in caught.value.hint) == (True, True)
         slow.released.set()
         assert slow.done.wait(PATIENCE)
-    with flights.turn("key", Deadline(5)):  # as soon as the folder responds again
+    with locks.lock("key", Deadline(5)):  # as soon as the folder responds again
         pass
     assert open_files() <= files
 
@@ -396,29 +396,29 @@ def test_a_lock_folder_that_hangs_is_named_at_the_deadline_and_locked_by_nobody(
 def test_a_lock_that_cannot_be_given_back_at_once_is_given_back_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
 ) -> None:
-    flights = SingleFlight(str(tmp_path / "locks"))
+    locks = SingleFlight(str(tmp_path / "locks"))
     with monkeypatch.context() as patch:
         started = time.monotonic()
-        with flights.turn("key", Deadline(5)) as turn:
+        with locks.lock("key", Deadline(5)) as handle:
             slow = SlowFolder(patch, module, name)
-            turn.leave("memo")
+            handle.write_memo("memo")
         assert time.monotonic() - started < 0.5 + SLACK
         slow.released.set()
         assert slow.done.wait(PATIENCE)
-    with flights.turn("key", Deadline(5)) as turn:
-        assert turn.memo == "memo"
+    with locks.lock("key", Deadline(5)) as handle:
+        assert handle.memo == "memo"
 
 
 def test_a_memo_that_finds_no_room_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    flights = SingleFlight(str(tmp_path / "locks"))
-    with flights.turn("key", Deadline(5)) as turn:
+    locks = SingleFlight(str(tmp_path / "locks"))
+    with locks.lock("key", Deadline(5)) as handle:
         monkeypatch.setattr(os, "pwrite", full)
-        turn.leave("memo")
-    with flights.turn("key", Deadline(5)) as turn:
-        assert turn.memo is None
+        handle.write_memo("memo")
+    with locks.lock("key", Deadline(5)) as handle:
+        assert handle.memo is None
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,8 +426,8 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with SingleFlight(str(tmp_path / "locks")).turn("key", Deadline(5)) as turn:
-        assert "No locks available" in str(turn.unlocked)  # the caller warns, or fails on KV v1
+    with SingleFlight(str(tmp_path / "locks")).lock("key", Deadline(5)) as handle:
+        assert "No locks available" in str(handle.unlocked)  # the caller warns, or fails on KV v1
 
 
 # Past the deadline

@@ -239,7 +239,7 @@ def test_check_only_reports_a_late_version(kv2: World) -> None:
     manifest.write_text('{"user_id": "26", "company_name": "Acme"}\n')
     done = kv2.run("sync", str(manifest), "--check", "--detailed-exitcode")
     assert done.returncode == 0
-    assert "longer than its JWT lives" in done.stderr
+    assert "longer than its JWT is valid" in done.stderr
     assert kv2.vault.newest(kv2.mount, ACCESS)["version"] == 2
 
 

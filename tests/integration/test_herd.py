@@ -16,8 +16,9 @@ from support.waiting import until
 from vault_plugin.app import connect
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.locks.handle import LockHandle
+from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.settings import Settings
-from vault_plugin.singleflight import SingleFlight, Turn
 from vault_plugin.timing.deadline import Deadline
 
 CALLERS = 8
@@ -35,10 +36,10 @@ def herd(
     begun, arrived = Barrier(callers), SimpleQueue[str]()
 
     @contextmanager
-    def turn(self: SingleFlight, key: str, deadline: Deadline) -> Iterator[Turn]:
+    def lock(self: SingleFlight, key: str, deadline: Deadline) -> Iterator[LockHandle]:
         arrived.put(key)
-        with take_turn(self, key, deadline) as taken:
-            yield taken
+        with take_lock(self, key, deadline) as handle:
+            yield handle
 
     def call(_: int) -> Grant | KlearstackVaultError:
         with connect(settings) as broker:
@@ -50,9 +51,9 @@ def herd(
                 return exc
 
     world.answer_when(lambda: arrived.qsize() >= callers)
-    take_turn = SingleFlight.turn
+    take_lock = SingleFlight.lock
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(callers) as pool:
-        patch.setattr(SingleFlight, "turn", turn)
+        patch.setattr(SingleFlight, "lock", lock)
         return list(pool.map(call, range(callers)))
 
 
@@ -65,9 +66,9 @@ def _load(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("fault", "code", "message"),
     [
-        ("401", 77, "refuses (status 401)"),
+        ("401", 77, "rejected the request (status 401)"),
         ("html", 76, "is not JSON"),
-        ("parameter-missing", 78, "misses a required parameter: company_name"),
+        ("parameter-missing", 78, "reports a missing parameter: company_name"),
     ],
 )
 def test_waiters_take_over_the_failure_of_the_one_that_asked(
@@ -83,9 +84,9 @@ def test_waiters_take_over_the_failure_of_the_one_that_asked(
 @pytest.mark.parametrize(
     ("fault", "message", "own"),
     [
-        ("503", "answers with status 503", {"KLEARSTACK_DEADLINE": "4"}),
-        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
-        ("hang", "did not answer in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
+        ("503", "responded with status 503", {"KLEARSTACK_DEADLINE": "4"}),
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
     ],
 )
 def test_waiters_for_an_endpoint_that_is_down_cost_no_more_than_the_one_that_asks(
@@ -107,7 +108,7 @@ def test_who_has_a_valid_token_stored_falls_back_to_it_after_the_shared_failure(
     done = herd(kv2, {}, renew=True)
     assert [one.stale for one in done if isinstance(one, Grant)] == [True] * CALLERS
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert ["answers with status 503" in text for text in said] == [True] * CALLERS
+    assert ["responded with status 503" in text for text in said] == [True] * CALLERS
     assert 1 < kv2.endpoint.requests <= 4
 
 
@@ -136,7 +137,7 @@ def longest(base: float, cap: float) -> Iterator[float]:
 def test_vault_down_is_asked_again_and_again_by_one_caller_alone(
     kv2: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vault_plugin.vault.transport.full_jitter", longest)
+    monkeypatch.setattr("vault_plugin.vault.retries.full_jitter", longest)
 
     def requests(callers: int) -> int:
         with FaultProxy(kv2.vault.address) as proxy:
@@ -162,7 +163,7 @@ def test_a_vault_that_does_not_respond_is_waited_for_by_one_caller_alone(kv2: Wo
                 count = len(proxy.requests)
             finally:
                 go_on.set()
-            assert all("no answer in time" in str(one) or "deadline passed" in str(one) for one in done)
+            assert all("no response in time" in str(one) or "deadline passed" in str(one) for one in done)
             return count
 
     one = requests(1)

@@ -27,7 +27,7 @@ def test_a_lasting_outage_is_told_once_with_a_count(kv2: World) -> None:
     assert out == "40 identities: 40 failed\n"
     (line,) = err.splitlines()
     assert "40 identities failed: " in line
-    assert "answers with status 503" in line
+    assert "responded with status 503" in line
 
 
 def test_who_alone_fails_fails_alone(kv2: World) -> None:

@@ -11,8 +11,8 @@ from support.fakes import ACME, jwt
 from support.fault_proxy import FaultProxy
 from support.namespaces import in_namespace
 
+from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.settings.values import issuer
-from vault_plugin.singleflight import SingleFlight
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
 
@@ -115,7 +115,7 @@ def test_without_locks_check_and_set_carries_on_alone(kv2: World) -> None:
     callers = [without_locks(kv2, "get") for _ in range(4)]
     ended = [(*caller.communicate(timeout=60), caller.returncode) for caller in callers]
     assert {code for _, _, code in ended} == {0}
-    assert all(err.count("WARNING: No lock file can be made") <= 1 for _, err, _ in ended)
+    assert all(err.count("WARNING: No lock file can be created") <= 1 for _, err, _ in ended)
     assert any(str(kv2.home / "locks") in err for _, err, _ in ended)
     assert len({out for out, _, _ in ended}) == 1  # whoever came first in Vault wins
 
@@ -131,13 +131,13 @@ def test_without_locks_kv_v1_has_nothing_to_rely_on(kv2: World) -> None:
 def test_a_memo_that_vault_rejects_is_dropped(kv2: World) -> None:
     path = ACME.path("klearstack", Kind.ACCESS)
     key = "\n".join((kv2.vault.address, "", kv2.mount, issuer(kv2.endpoint.url), path))
-    flights = SingleFlight(str(kv2.home / "locks"))
+    locks = SingleFlight(str(kv2.home / "locks"))
     for text in ("garbage", "x" * 1000):
-        with flights.turn(key, Deadline(5)) as turn:
-            turn.leave(text)
+        with locks.lock(key, Deadline(5)) as handle:
+            handle.write_memo(text)
         assert kv2.get("--renew")["source"] == "endpoint"
-        with flights.turn(key, Deadline(5)) as turn:
-            assert turn.memo is None
+        with locks.lock(key, Deadline(5)) as handle:
+            assert handle.memo is None
 
 
 def test_a_bind_mounted_file_gets_the_token_with_one_warning(kv2: World) -> None:

@@ -289,7 +289,7 @@ def test_a_refused_connection_ends_after_3_seconds(
 
 
 def test_a_deadline_that_has_passed_is_the_cause_unless_another_one_was_seen() -> None:
-    with pytest.raises(SourceError, match="could not be asked before the deadline"):
+    with pytest.raises(SourceError, match="The deadline passed before a request to"):
         obtain(f"http://127.0.0.1:{own_port()}", seconds=0)
     clock = FakeClock(0.0)
     url = f"http://127.0.0.1:{own_port()}"
@@ -431,7 +431,7 @@ def test_the_endpoints_clock_is_what_expiry_is_judged_by() -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    with endpoint("redirect") as simulator, pytest.raises(SourceRefusedError, match="redirects"):
+    with endpoint("redirect") as simulator, pytest.raises(SourceRefusedError, match="redirect"):
         obtain(simulator.url)
     assert (simulator.requests, simulator.mints) == (1, 0)
 

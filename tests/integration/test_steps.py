@@ -53,7 +53,7 @@ def test_each_step_of_a_cold_and_a_warm_call_is_logged(kv2: World, caplog: pytes
     caplog.clear()
     assert get(kv2) == "vault"
     assert [re.sub(r"\d+ s", "N s", message) for message in caplog.messages[1:]] == [
-        "the stored token is used: it is valid for another N s"
+        "using the stored token, which is valid for another N s"
     ]
     assert re.fullmatch(FOUND.format(place=access), caplog.messages[0])
 
@@ -87,7 +87,7 @@ def test_each_exchange_is_logged_without_body_and_headers(
 def test_who_waits_for_the_lock_says_so(kv2: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vault_plugin")
     kv2.answer_when(
-        lambda: "another caller of this host has the lock of this identity: waiting" in caplog.messages
+        lambda: "waiting: another caller of this host holds the lock of this identity" in caplog.messages
     )
     callers = [threading.Thread(target=get, args=(kv2,)) for _ in range(2)]
     for caller in callers:
@@ -123,7 +123,7 @@ def test_a_403_is_named_by_request_and_capability_at_v_alone(
 ) -> None:
     caplog.set_level(logging.INFO, "vault_plugin")
     limited = kv2.vault.policy_token(policy.format(mount=kv2.mount))
-    with pytest.raises(StoreRefusedError, match="Vault denied (the|permission to) ") as caught:
+    with pytest.raises(StoreRefusedError, match=r"Vault denied (the|permission to) ") as caught:
         get(kv2, VAULT_TOKEN=limited)
     assert "-v names the request and the capability" in caught.value.hint
     assert "klearstack/" not in caught.value.line

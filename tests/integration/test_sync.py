@@ -108,7 +108,7 @@ def test_some_fail_the_others_are_done_and_the_next_run_does_what_is_left(kv2: W
     kv2.endpoint.fault, kv2.endpoint.fault_count = "401", 3
     code, out, err, report = sync(kv2, path, "--concurrency", "1")
     assert (code, out) == (5, "20 identities: 17 minted, 3 failed\n")
-    assert err.count("refuses (status 401)") == 1
+    assert err.count("rejected the request (status 401)") == 1
     assert err.startswith("klearstack-vault: 3 identities failed (lines 3, ")
     failed = [row for row in report if row["result"] == "failed"]
     assert [row["error"]["code"] for row in failed] == ["endpoint_refused"] * 3

@@ -50,7 +50,7 @@ def is_name(text: str) -> bool:
 
 
 def jwt(kind: str = "access", **claims: Any) -> str:
-    """A JWT of that kind, issued NOW for 900 s unless `claims` says otherwise; its signature is nobody's."""
+    """A JWT of that kind, issued NOW for 900 s unless `claims` says otherwise; its signature is invalid."""
     payload = {"token_type": kind, "exp": NOW + 900, "iat": NOW, "jti": "j", "user_id": 26} | claims
     parts = (
         {"typ": "JWT", "alg": "HS256"},
@@ -65,13 +65,13 @@ def jwt(kind: str = "access", **claims: Any) -> str:
 def token(
     kind: Kind = Kind.ACCESS, *, at: int = NOW, life: int = 900, jti: str = "j", by: str = "", **claims: Any
 ) -> Token:
-    """A token issued at `at` (Unix seconds), by that endpoint, that lives for `life` seconds."""
+    """A token issued at `at` (Unix seconds), by that endpoint, with a lifetime of `life` seconds."""
     about = {"iat": at, "exp": at + life, "jti": jti} | claims
     return Token.from_jwt(jwt(kind, **about), kind)._replace(issued_by=by)
 
 
 def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenSet:
-    """Both tokens of one minting."""
+    """Both tokens of one mint."""
     return TokenSet(
         token(Kind.ACCESS, at=at, life=life, jti=jti, by=by),
         token(Kind.REFRESH, at=at, life=86400, jti=jti, by=by),
@@ -81,7 +81,7 @@ def pair(at: int = NOW, life: int = 900, jti: str = "j", by: str = "") -> TokenS
 
 @dataclass
 class FakeClock:
-    """A clock that goes when told; its `sleep` takes no time of ours."""
+    """A clock that tests set; its `sleep` returns at once."""
 
     time: float = NOW
     slept: list[float] = field(default_factory=list)
@@ -116,11 +116,11 @@ class FakeStore:
             raise self.busy
         yield
 
-    def try_writing(self, identity: Identity, kind: Kind, slot: PathState, deadline: Deadline) -> PathState:
+    def try_writing(self, identity: Identity, kind: Kind, state: PathState, deadline: Deadline) -> PathState:
         self.tries += 1
         if self.read_only:
             raise self.read_only
-        return slot
+        return state
 
     def checks_and_sets(self, deadline: Deadline) -> bool:
         return True
@@ -145,7 +145,7 @@ class FakeStore:
         identity: Identity,
         token: Token,
         release_version: str,
-        slot: PathState,
+        state: PathState,
         deadline: Deadline,
         age: float = 0.0,
     ) -> StoredToken:
@@ -153,49 +153,49 @@ class FakeStore:
         before()
         if self.read_only:
             raise self.read_only
-        if slot.stored and self._is_newer(slot.stored.token, token):
-            return slot.stored
+        if state.stored and self._is_newer(state.stored.token, token):
+            return state.stored
         newest = self.read(identity, token.kind, deadline)
-        if newest.version != slot.version and newest.stored:
+        if newest.version != state.version and newest.stored:
             theirs = newest.stored.token
-            good = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
-            if (good and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
+            keep = not token.newer_than(theirs) or theirs.expires_at - self.now() >= theirs.margin(inf)
+            if (keep and not theirs.is_ahead(self.now())) or not theirs.is_of(token.issued_by):
                 return newest.stored
-        rejected = newest.rejected_at or slot.rejected_at
-        slot = slot._replace(version=newest.version, rejected_at=rejected)
-        return self._put(identity, token, release_version, slot)
+        rejected = newest.rejected_at or state.rejected_at
+        state = state._replace(version=newest.version, rejected_at=rejected)
+        return self._put(identity, token, release_version, state)
 
-    def repair(self, identity: Identity, slot: PathState, deadline: Deadline) -> PathState:
+    def repair(self, identity: Identity, state: PathState, deadline: Deadline) -> PathState:
         """Like VaultStore: the same token in a new version, or none if it has expired."""
         self.repairs += 1
         if self.repair_error:
             raise self.repair_error
-        assert slot.stored
-        stored = self._put(identity, slot.stored.token, slot.stored.release_version, slot)
+        assert state.stored
+        stored = self._put(identity, state.stored.token, state.stored.release_version, state)
         alive = stored.token.expires_at > self.now()
-        return PathState(slot.version + 1, None, stored if alive else None)
+        return PathState(state.version + 1, None, stored if alive else None)
 
-    def reject(self, identity: Identity, slot: PathState, deadline: Deadline) -> None:
+    def reject(self, identity: Identity, state: PathState, deadline: Deadline) -> None:
         if self.read_only:
             raise self.read_only
         path = identity.path("p", Kind.ACCESS)
         version, data, deletion = self.data[path]
-        if version == slot.version and not slot.newly_rejected(self.now()):
+        if version == state.version and not state.newly_rejected(self.now()):
             mark = {REJECTED_AT: format_rfc3339(ceil(self.now()))}
             self.data[path] = version + 1, without_token(data, Kind.ACCESS) | mark, deletion
 
     def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
-        """Have what is stored deleted so many seconds after its token expires."""
+        """Delay the deletion of what is stored to so many seconds after its token expires."""
         version, data, deletion = self.data[identity.path("p", kind)]
         self.data[identity.path("p", kind)] = version, data, deletion + seconds
 
-    def _put(self, identity: Identity, token: Token, release_version: str, slot: PathState) -> StoredToken:
-        """In the version after the slot's."""
+    def _put(self, identity: Identity, token: Token, release_version: str, state: PathState) -> StoredToken:
+        """Write the version after the state's."""
         path = identity.path("p", token.kind)
-        rejected = slot.rejected_at if slot.newly_rejected(self.now()) else ""
+        rejected = state.rejected_at if state.newly_rejected(self.now()) else ""
         data = to_data(token, identity, release_version, rejected_at=rejected) | {"managed": "yes"}
-        self.data[path] = slot.version + 1, data, token.expires_at
-        return StoredToken(token, _ref(path, slot.version + 1, token.expires_at), release_version)
+        self.data[path] = state.version + 1, data, token.expires_at
+        return StoredToken(token, _ref(path, state.version + 1, token.expires_at), release_version)
 
     def _is_newer(self, theirs: Token, ours: Token) -> bool:
         valid = theirs.expires_at > self.now() and theirs.is_of(ours.issued_by)
@@ -209,7 +209,7 @@ def _ref(path: str, version: int, deletion: float) -> VaultRef:
 
 @dataclass
 class FakeSource:
-    """A source that mints what it is told to, or raises."""
+    """A source that returns or raises what the test lists."""
 
     pairs: list[TokenSet | Exception]
     mints: int = 0
@@ -246,8 +246,8 @@ class Slots:
 
 
 @dataclass
-class FakeTurn:
-    """A turn with a failure that another caller left, if there is one; keeps what this one leaves."""
+class FakeLockHandle:
+    """A held lock with the failure that another caller shared, if any; keeps what this one shares."""
 
     waited: bool = False
     left: SourceError | None = None
@@ -255,26 +255,26 @@ class FakeTurn:
     def failure(self, deadline: Deadline) -> SourceError | None:
         return self.left
 
-    def failed(self, exc: SourceError) -> None:
+    def share_failure(self, exc: SourceError) -> None:
         self.left = exc
 
-    def responded(self) -> None:
+    def clear_failure(self) -> None:
         self.left = None
 
 
-class FakeFlight:
-    """A single flight that counts, and can let something happen while a caller waits for its turn."""
+class FakeLock:
+    """A lock that counts how often it is acquired, and can let something happen while a caller waits for it."""
 
     def __init__(self) -> None:
-        self.turns = 0
+        self.acquired = 0
         self.meanwhile: Callable[[], object] = lambda: None
-        self.turn = FakeTurn()
+        self.handle = FakeLockHandle()
 
     @contextmanager
-    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[FakeTurn]:
-        self.turns += 1
+    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[FakeLockHandle]:
+        self.acquired += 1
         self.meanwhile()
-        yield self.turn
+        yield self.handle
 
 
 class OpenGate(Gate):

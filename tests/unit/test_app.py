@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.fakes import ACME
 
-from vault_plugin.app import connect, tell_skew
+from vault_plugin.app import connect, warn_of_skew
 from vault_plugin.broker import Broker
 from vault_plugin.errors import BusyError, Failure, SourceError
 from vault_plugin.failures import error_of
@@ -26,15 +26,15 @@ def clock(ahead: float) -> ServerClock:
 
 
 @pytest.mark.parametrize(("vault", "said"), [(60, "60 s ahead"), (-60, "60 s behind")])
-def test_clocks_that_disagree_are_told_of(vault: float, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    tell_skew(clock(vault), clock(0))
+def test_clocks_that_disagree_are_logged(vault: float, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_skew(clock(vault), clock(0))
     assert said in caplog.text
 
 
 @pytest.mark.parametrize("vault", [-3, 0, 3])
-def test_clocks_that_agree_are_no_news(vault: float, caplog: pytest.LogCaptureFixture) -> None:
-    tell_skew(clock(vault), clock(0))
-    tell_skew(clock(999), ServerClock())  # nothing was heard of the endpoint
+def test_nothing_is_logged_of_clocks_that_agree(vault: float, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_skew(clock(vault), clock(0))
+    warn_of_skew(clock(999), ServerClock())  # nothing was heard of the endpoint
     assert caplog.text == ""
 
 
@@ -49,11 +49,11 @@ def test_the_lock_is_that_of_an_identity_at_an_endpoint(tmp_path: Path) -> None:
         connect(at("https://staging.example")) as first,
         connect(at("https://api.example")) as second,
         connect(at("HTTPS://Staging.example:443/")) as same,
-        first._flight(ACME, Deadline(5)),
+        first._lock(ACME, Deadline(5)),
     ):
-        with second._flight(ACME, Deadline(5)) as turn:
-            assert not turn.waited
-        with pytest.raises(BusyError), same._flight(ACME, Deadline(0.1)):
+        with second._lock(ACME, Deadline(5)) as handle:
+            assert not handle.waited
+        with pytest.raises(BusyError), same._lock(ACME, Deadline(0.1)):
             pass
 
 
@@ -73,22 +73,22 @@ def test_a_failure_is_shared_on_equal_terms_alone(tmp_path: Path) -> None:
     deadline = Deadline(60)
     down, local = error_of(Failure("busy", 429, 100.0), url), error_of(Failure("files"), url)
     for left, shared in ((down, True), (local, False), (SourceError("made of nothing"), False)):
-        with connect(at()) as broker, broker._flight(ACME, deadline) as turn:
-            turn.failed(left)
+        with connect(at()) as broker, broker._lock(ACME, deadline) as handle:
+            handle.share_failure(left)
         for settings in [at(KLEARSTACK_DEADLINE="9"), *others]:
-            with connect(settings) as broker, broker._flight(ACME, deadline) as turn:
-                found = turn.failure(deadline)
+            with connect(settings) as broker, broker._lock(ACME, deadline) as handle:
+                found = handle.failure(deadline)
             assert (found is not None) == (shared and settings not in others)
             if found:
                 assert (type(found), str(found), found.hint) == (type(down), str(down), down.hint)
                 assert found.failure
                 assert 90 < found.failure.retry_after < 100
-        with connect(at()) as broker, broker._flight(ACME, deadline) as turn:
-            assert turn.failure(Deadline(60)) is None  # of a call that begins now
-            turn.responded()
+        with connect(at()) as broker, broker._lock(ACME, deadline) as handle:
+            assert handle.failure(Deadline(60)) is None  # of a call that begins now
+            handle.clear_failure()
 
 
-def test_to_connect_contacts_nobody() -> None:
+def test_connect_sends_nothing() -> None:
     settings = Settings.from_env(
         {"VAULT_TOKEN": "hvs.x"},
         user_id="26",
@@ -108,11 +108,11 @@ def test_the_next_holder_of_the_lock_reads_no_older_state_of_vault(tmp_path: Pat
         url="https://api.example",
         vault_addr="https://vault.example",
     )
-    with connect(settings) as broker, broker._flight(ACME, Deadline(5)):
+    with connect(settings) as broker, broker._lock(ACME, Deadline(5)):
         index_of(broker).index = "newest"
     with connect(settings) as broker:
         assert index_of(broker).index is None
-        with broker._flight(ACME, Deadline(5)):
+        with broker._lock(ACME, Deadline(5)):
             assert index_of(broker).index == "newest"
 
 

@@ -1,4 +1,4 @@
-"""What a process that is PID 1 waits for, and that nobody loses the exit code of a child of its own."""
+"""PID 1 waits for orphans, and every exit code reaches the code that started the child."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ WAITID = os.waitid
 
 
 def started(*command: str) -> int:
-    """A child of nobody's, as PID 1 gets them, that has ended."""
+    """An orphan that has ended, as PID 1 adopts them."""
     file = [(os.POSIX_SPAWN_CLOSE, 0)]
     child = os.posix_spawnp(command[0], command, ENVIRON, setpgroup=GROUP[0], file_actions=file)
     WAITID(os.P_PID, child, os.WEXITED | os.WNOWAIT)
@@ -54,14 +54,14 @@ def test_pid_1_waits_for_all_that_have_ended() -> None:
     assert [Path(f"/proc/{child}/stat").read_text() for child in ended if is_there(child)] == []
 
 
-def test_nobody_else_waits_for_a_child_that_it_did_not_start() -> None:
+def test_only_pid_1_waits_for_children_that_it_did_not_start() -> None:
     child = started("true")
     children.reap()
     assert os.waitpid(child, 0) == (child, 0)
 
 
 @pytest.mark.usefixtures("init")
-def test_a_child_of_ours_keeps_its_exit_code() -> None:
+def test_an_own_child_keeps_its_exit_code() -> None:
     child = started("sh", "-c", "exit 7")
     children.reap(child)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -154,5 +154,5 @@ def test_a_program_may_be_unreadable_but_no_folder_or_pipe(
             children.program(str(name))
     monkeypatch.setattr(Path, "open", denied)
     assert children.program("/bin/sh") == "/bin/sh"
-    with pytest.raises(FileNotFoundError, match="in no folder of PATH"):
+    with pytest.raises(FileNotFoundError, match="no folder in PATH contains it"):
         children.program("no-such-command")

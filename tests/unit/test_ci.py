@@ -10,7 +10,7 @@ import pytest
 from support.devices import device
 from support.fakes import NOW, token
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
 from vault_plugin.output.ci import check, hand_on
 from vault_plugin.output.formats import FORMATS
@@ -19,7 +19,7 @@ from vault_plugin.tokens.stored import VaultRef
 
 
 def grant(kinds: Collection[Kind], version: int | None = 7) -> Grant:
-    held = {kind: Held(token(kind), VaultRef("kv", f"p/Acme/26/{kind}", version)) for kind in kinds}
+    held = {kind: GrantedToken(token(kind), VaultRef("kv", f"p/Acme/26/{kind}", version)) for kind in kinds}
     return Grant(held, "vault", stale=False, now=NOW)
 
 

@@ -19,7 +19,7 @@ from support.devices import device
 from support.fakes import ACME, NOW, Run, jwt, token
 
 from vault_plugin import cli
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.commands import usage
 from vault_plugin.demo.faults import FAULTS
 from vault_plugin.errors import (
@@ -67,7 +67,7 @@ class FakeBroker:
         logging.getLogger("urllib3").warning("told by nobody")
         if self.failure is not None:
             raise self.failure
-        held = {kind: Held(token(kind), VaultRef("secret", f"p/{kind}", 1)) for kind in kinds}
+        held = {kind: GrantedToken(token(kind), VaultRef("secret", f"p/{kind}", 1)) for kind in kinds}
         return Grant(held, "vault", stale=False, now=NOW)
 
 
@@ -204,7 +204,7 @@ def test_what_fails_while_an_error_is_put_into_words_shows_no_value(
     monkeypatch.setattr(usage, "usage_error", broken)
     done = run("get", "--foo", CANARY)
     assert (done.code, done.out) == (70, "")
-    assert "A bug of ours: ValueError at " in done.err
+    assert "Internal error: ValueError at " in done.err
     assert not any(part in done.err for part in CANARY.split("."))
 
 
@@ -329,7 +329,7 @@ def test_a_bug_of_ours_exits_70_and_prints_no_value(
     failing(broker, ValueError(CANARY))
     done = run("get", *argv)
     assert done.code == 70
-    assert "A bug of ours: ValueError at " in done.err
+    assert "Internal error: ValueError at " in done.err
     assert "test_cli.py:" in done.err  # where it was
     assert "Traceback" not in done.err
     assert not any(part in done.out + done.err for part in (*CANARY.split("."), "hvs.CANARY"))

@@ -1,4 +1,4 @@
-"""What a command of `exec` finds in its environment, what it does not, and how its end is told."""
+"""What a command of `exec` finds in its environment, what it does not, and how its exit code is passed on."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ import pytest
 from support.fakes import NOW, Run, jwt, token
 
 from vault_plugin import process as runner
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import OutputError, UsageError
 from vault_plugin.output import token_files
 from vault_plugin.process import NotFoundError, NotRunError, run, supervise
@@ -57,7 +57,7 @@ class Became(BaseException):
 class FakeBroker:
     def get(self, identity: Identity, kinds: Collection[Kind]) -> Grant:
         events.append("asked")
-        return Grant({kind: Held(token(kind), None) for kind in kinds}, "vault", stale=False, now=NOW)
+        return Grant({kind: GrantedToken(token(kind), None) for kind in kinds}, "vault", stale=False, now=NOW)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def restarted(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) ->
 
 
 def supervised(*command: str, kinds: Collection[Kind] = ACCESS, **how: object) -> int:
-    """The exit code of this command, whose waiting parent is this process instead of itself started again."""
+    """The exit code of this command, whose waiting parent is this process, without a restart."""
     _, _, _, name, descriptor, *rest = restarted(*command, kinds=kinds, **how).command
     assert (name, rest) == ("supervise", list(command))
     return supervise(int(descriptor), command)
@@ -128,7 +128,7 @@ def test_the_process_becomes_the_command_after_it_has_left_vault() -> None:
 
 
 @pytest.mark.usefixtures("becoming")
-def test_the_token_and_its_end_come_to_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_and_its_expiry_are_added_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTHER", "kept")
     monkeypatch.setenv("KLEARSTACK_URL", "https://kept.example")
     before = dict(os.environ)
@@ -152,7 +152,7 @@ def test_every_secret_setting_is_a_credential_that_is_known_here() -> None:
 
 
 @pytest.mark.usefixtures("becoming")
-def test_pristine_is_nothing_but_the_token_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pristine_is_nothing_but_the_token_and_its_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
     this = became("sh", pristine=True)
     assert this.environ.keys() == {"KLEARSTACK_ACCESS_TOKEN", "KLEARSTACK_TOKEN_EXPIRATION"}
     assert this.program.startswith("/")  # found in our PATH, for it has none
@@ -179,11 +179,11 @@ def test_the_variable_may_have_another_name_even_that_of_a_credential() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "2A", "A-B", "A=B", "A B", "Ä", "A\n"])
-def test_a_name_that_no_shell_takes_is_refused_before_anything_is_asked(name: str) -> None:
+def test_an_invalid_variable_name_is_refused_before_any_request(name: str) -> None:
     with pytest.raises(UsageError, match="--env") as caught:
         run(("sh",), SETTINGS, ACCESS, variable=name)
     assert events == []
-    assert not name or name not in str(caught.value).replace("--env takes one name, of letters", "")
+    assert not name or name not in str(caught.value).replace("--env takes one name (letters", "")
 
 
 def test_one_name_is_not_enough_for_two_tokens() -> None:
@@ -192,7 +192,7 @@ def test_one_name_is_not_enough_for_two_tokens() -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-command-anywhere", ""])
-def test_a_command_that_is_not_there_is_told_before_anything_is_asked(
+def test_a_missing_command_is_reported_before_any_request(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(Path(__file__).parent)  # what lies here is none
@@ -212,7 +212,7 @@ def test_a_path_that_leads_nowhere_exits_127_and_one_that_cannot_be_run_126(as_f
 
 
 @pytest.mark.parametrize("code", [0, 1, 78, 126, 255])
-def test_the_commands_exit_code_is_ours(code: int) -> None:
+def test_the_exit_code_is_the_commands(code: int) -> None:
     assert sh(f"exit {code}") == code
     assert events == ["asked", "left", "became"]
 
@@ -259,7 +259,7 @@ def test_where_no_file_can_be_made_nothing_runs(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_file_that_vanished_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "LOOK", 0.01)
+    monkeypatch.setattr(runner, "CHECK_FILES_EVERY", 0.01)
     wait = 'until test -s "$KLEARSTACK_ACCESS_TOKEN_FILE"; do sleep 0.01; done'
     assert sh(f'rm "$KLEARSTACK_ACCESS_TOKEN_FILE"; {wait}; exit 5') == 5
     assert sh(f'rm -r "$(dirname "$KLEARSTACK_ACCESS_TOKEN_FILE")"; {wait}; exit 6') == 6
@@ -294,7 +294,7 @@ def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.M
     assert alone(lambda: sh("kill -USR1 $PPID; sleep 0.2; exit 3") + 10 * events.count("tried")) == 13
 
 
-def test_a_caller_that_ignores_the_end_of_children_does_not_keep_us_waiting() -> None:
+def test_a_caller_that_ignores_sigchld_does_not_block_the_wait() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     assert sh("sleep 0.1; exit 5") == 5
 
@@ -323,7 +323,7 @@ def test_a_pristine_command_has_nothing_of_the_waiting_parents_environment(tmp_p
 
 
 @pytest.mark.parametrize("plan", [b"", b"CANARY", b"[]", b"{}"])
-def test_nobody_else_starts_what_waits(plan: bytes) -> None:
+def test_the_hidden_command_cannot_be_started_by_users(plan: bytes) -> None:
     reading, writing = os.pipe()
     os.write(writing, plan)
     os.close(writing)
@@ -332,7 +332,7 @@ def test_nobody_else_starts_what_waits(plan: bytes) -> None:
     assert "CANARY" not in str(caught.value)
 
 
-def test_a_pipe_that_does_not_take_the_plan_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_that_cannot_hold_the_plan_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "write", lambda _, data: len(data) - 1)
     with pytest.raises(OutputError, match="does not fit into a pipe"):
         run(("true",), SETTINGS, ACCESS, as_file=True)
@@ -368,12 +368,12 @@ def test_a_signal_that_a_process_sends_is_passed_on_and_one_of_the_terminal_is_n
 
     monkeypatch.setattr(signal, "sigtimedwait", sigtimedwait)
     monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
-    monkeypatch.setattr(runner, "LOOK", 0.01)
+    monkeypatch.setattr(runner, "CHECK_FILES_EVERY", 0.01)
     assert sh("sleep 0.3; exit 3") == 3
     assert [number for _, number in sent] == [signal.SIGUSR1, signal.SIGHUP]
 
 
-def test_on_the_command_line_nothing_is_asked_for_a_command_that_is_not_there(
+def test_on_the_command_line_no_request_is_sent_for_a_missing_command(
     on_the_command_line: Run,
 ) -> None:
     for argv, code in (

@@ -1,4 +1,4 @@
-"""The endpoint's failures: which a 500 is, what is said of each, and whom it concerns."""
+"""The endpoint's failures: what a 500 means, the message of each, and which are shared."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_no_body_breaks_the_reader(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("cause", sorted(failures._KINDS))
-def test_each_cause_is_an_error_that_names_the_endpoint_and_says_what_it_is_made_of(cause: str) -> None:
+def test_each_cause_is_an_error_that_names_the_endpoint_and_carries_its_facts(cause: str) -> None:
     failure = Failure(cause, 599, 2.0)
     error = error_of(failure, "https://api.example/x")
     assert (error.code, error.failure) == (code_of(failure), failure)
@@ -80,12 +80,12 @@ def test_a_certificate_is_said_to_be_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not answer in time"),
+        ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not respond in time"),
         ("reset", "reset the connection"), ("tls", "TLS failed"), ("unreachable", "there is no route to its host"),
-        ("broken", "broke the connection"),
+        ("broken", "broke off the connection"),
     ],
 )  # fmt: skip
-def test_why_it_did_not_respond_is_told_apart(cause: str, said: str) -> None:
+def test_the_reasons_for_no_response_are_distinguished(cause: str, said: str) -> None:
     error = error_of(Failure(cause), "https://x")
     assert said in str(error)
     assert (error.exit_code, error.retryable) == (69, True)
@@ -99,16 +99,16 @@ def test_a_certificate_out_of_its_time_may_be_this_hosts_clock(number: int, cloc
 @pytest.mark.parametrize(
     "cause", ["status", "timeout", "name", "refused", "certificate", "refuses", "no_json"]
 )
-def test_what_the_endpoint_did_concerns_all(cause: str) -> None:
+def test_a_cause_at_the_endpoint_is_shared(cause: str) -> None:
     assert is_shared(Failure(cause), 10)
 
 
 @pytest.mark.parametrize("cause", ["files", "unasked"])
-def test_what_this_host_or_this_call_lacks_concerns_nobody_else(cause: str) -> None:
+def test_a_cause_on_this_host_or_in_this_call_is_not_shared(cause: str) -> None:
     assert not is_shared(Failure(cause), 0)
 
 
-def test_a_deadline_concerns_whoever_has_no_more_time() -> None:
+def test_a_deadline_is_shared_with_callers_that_have_no_more_time() -> None:
     assert is_shared(Failure("deadline", 2000), 1.9)
     assert not is_shared(Failure("deadline", 2000), 2.1)
 

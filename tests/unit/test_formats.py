@@ -8,7 +8,7 @@ from collections.abc import Collection
 import pytest
 from support.fakes import NOW, jwt, token
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.output.formats import FORMATS, render, render_error
 from vault_plugin.tokens.jwt import Kind
@@ -21,7 +21,7 @@ DELETION = "2026-09-21T14:28:19.5Z"
 def grant(kinds: Collection[Kind] = ACCESS, *, stored: bool = True, stale: bool = False) -> Grant:
     """As after 100 s of a life of 900 s."""
     held = {
-        kind: Held(
+        kind: GrantedToken(
             token(kind, life=900 if kind is Kind.ACCESS else 86400),
             VaultRef("secret", f"klearstack/Acme/26/{kind}", 7, DELETION) if stored else None,
         )

@@ -21,7 +21,7 @@ from support.fakes import NOW, Run, Slots, jwt, token
 from support.waiting import until
 
 from vault_plugin import cli
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.bulk import service
 from vault_plugin.bulk.sync import SyncResult as Told
 from vault_plugin.bulk.targets import Outcome
@@ -68,7 +68,7 @@ class FakeTargets(Slots):
             raise SourceError("The endpoint does not answer.", hint="Wait.")
         if result == "failed":
             raise SourceRefusedError("The endpoint says no.", hint="Ask.")
-        held = {Kind.ACCESS: Held(token(), VaultRef("secret", "p", 1))}
+        held = {Kind.ACCESS: GrantedToken(token(), VaultRef("secret", "p", 1))}
         return Outcome(
             result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW)
         )

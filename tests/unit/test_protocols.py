@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import NOW, Done, Run, jwt
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import QueryError, StoreError, UsageError
 from vault_plugin.protocols import protocols
 from vault_plugin.protocols.protocols import (
@@ -53,7 +53,7 @@ JWT = jwt(iat=START, exp=START + LIFE)
 class FakeBroker:
     def get(self, identity: Identity) -> Grant:
         asked.append(identity)
-        held = {Kind.ACCESS: Held(Token.from_jwt(JWT, Kind.ACCESS), None)}
+        held = {Kind.ACCESS: GrantedToken(Token.from_jwt(JWT, Kind.ACCESS), None)}
         return Grant(held, "vault", stale=False, now=time.time())
 
     def reject(self, identity: Identity, value: Secret) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from support.fakes import NOW, Slots, token
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.bulk import sync
 from vault_plugin.bulk.outage import Gate, Turn
 from vault_plugin.bulk.sync import Sync, SyncResult
@@ -42,7 +42,7 @@ def entries(count: int) -> Iterator[Entry]:
 
 
 def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> Outcome:
-    held = {Kind.ACCESS: Held(token(life=life), VaultRef("secret", "p", 1))}
+    held = {Kind.ACCESS: GrantedToken(token(life=life), VaultRef("secret", "p", 1))}
     return Outcome(result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW))
 
 
@@ -123,7 +123,7 @@ def test_a_bug_is_that_of_one_identity_and_quotes_nothing() -> None:
     assert run.sync.counts == {"minted": 2, "failed": 1}
     (error,) = [done.error for done in run.told if done.error]
     assert error.code == "internal"
-    assert "A bug of ours: ValueError at " in str(error)
+    assert "Internal error: ValueError at " in str(error)
     assert "CANARY" not in str(error)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from support.fakes import ACME, NOW, FakeClock, FakeFlight, FakeSource, FakeStore, pair, token
+from support.fakes import ACME, NOW, FakeClock, FakeLock, FakeSource, FakeStore, pair, token
 
 from vault_plugin.broker import Broker
+from vault_plugin.broker.freshness import Freshness
 from vault_plugin.bulk import targets
 from vault_plugin.bulk.targets import Targets, connect_all
 from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRefusedError
@@ -310,11 +311,13 @@ class World:
                     reader=None,
                     store=lambda store=store: store,  # type: ignore[misc]
                     source=lambda: self.source,
-                    flight=FakeFlight(),
-                    now=self.clock.now,
-                    endpoint="https://api.example",
-                    vault_now=self.clock.now,
-                    min_ttl=60,
+                    lock=FakeLock(),
+                    freshness=Freshness(
+                        now=self.clock.now,
+                        vault_now=self.clock.now,
+                        endpoint="https://api.example",
+                        min_ttl=60,
+                    ),
                     deadline=10,
                     bypass=False,
                 )
@@ -454,9 +457,9 @@ def test_an_endpoint_that_fails_is_asked_once_and_told() -> None:
 
 def test_what_another_process_minted_meanwhile_is_no_mint_of_ours() -> None:
     world = World(FakeStore, FakeStore)
-    flight = FakeFlight()
-    flight.meanwhile = lambda: world.keep(0)
-    world.targets._brokers[0]._flight = flight
+    lock = FakeLock()
+    lock.meanwhile = lambda: world.keep(0)
+    world.targets._brokers[0]._minter._lock = lock
     assert world.ensure() == ("copied", "kept", 0)
     assert world.held == [["kept", "kept"]] * 2
 

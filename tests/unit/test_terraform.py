@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.fakes import NOW, Done, Run, jwt, token
 from support.texts import TEXTS
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.protocols.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
 from vault_plugin.settings import Settings
@@ -174,7 +174,10 @@ class FakeBroker:
     def get(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         self.renewed.append(renew)
         version = 7 if self.kv == 2 else None
-        held = {kind: Held(token(kind), VaultRef("kv", identity.path("p", kind), version)) for kind in kinds}
+        held = {
+            kind: GrantedToken(token(kind), VaultRef("kv", identity.path("p", kind), version))
+            for kind in kinds
+        }
         return Grant(held, "vault", stale=False, now=NOW)
 
 

@@ -20,7 +20,7 @@ from support.fakes import NOW, OpenGate, Slots, jwt, token
 from support.waiting import until
 
 from vault_plugin import children
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.bulk import watch
 from vault_plugin.bulk.outage import Gate, Turn
 from vault_plugin.bulk.targets import Outcome
@@ -52,7 +52,7 @@ def outcome(
     made = token(life=life, jti=jti)
     if not issued:
         made = Token.from_jwt(jwt(iat=None, exp=NOW + life), Kind.ACCESS)
-    held = {Kind.ACCESS: Held(made, VaultRef("secret", "p", 1))}
+    held = {Kind.ACCESS: GrantedToken(made, VaultRef("secret", "p", 1))}
     source: Literal["endpoint", "vault"] = "endpoint" if result == "minted" else "vault"
     return Outcome(result, Grant(held, source, stale=False, now=NOW + life - left, waited=waited))
 
@@ -379,7 +379,7 @@ def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCap
     assert stats.failures == {"endpoint_unavailable": 1, "vault_unavailable": 2, "internal": 1}
     infos = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert infos[:3] == ["line 1: a", "line 1: b", "line 1: c"]
-    assert "A bug of ours: ValueError" in infos[3]
+    assert "Internal error: ValueError" in infos[3]
     assert "CANARY" not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""Messages name a setting as the face calls it that shows them."""
+"""Messages name a setting as the interface that shows them does."""
 
 import ast
 import logging
@@ -13,7 +13,7 @@ from support.fakes import Run
 
 import vault_plugin
 from vault_plugin import cli
-from vault_plugin.broker import _of_another_endpoint
+from vault_plugin.broker.freshness import other_endpoint
 from vault_plugin.commands.usage import words_of
 from vault_plugin.errors import Failure, SettingsError, StoreError
 from vault_plugin.failures import _KINDS, error_of
@@ -40,7 +40,7 @@ def options(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
 @pytest.mark.parametrize("face", WITH_SETTINGS)
-def test_no_command_is_told_of_an_option_that_it_does_not_have(face: str, name: str) -> None:
+def test_no_command_names_an_option_that_it_does_not_have(face: str, name: str) -> None:
     said = words_of(command(face))(name)
     own = {option for param in command(face).params for option in param.opts} | {"--help"}
     others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
@@ -69,7 +69,7 @@ def test_a_setting_goes_by_its_option_and_its_variable() -> None:
     assert terraform.WORDS("url") == "KLEARSTACK_URL"
 
 
-def test_an_error_is_in_the_words_of_whoever_shows_it() -> None:
+def test_an_error_is_in_the_words_of_the_active_interface() -> None:
     error = StoreError(f"Wrong {named('url')}.", hint=f"Check {named('deadline')}.")
     assert error.line == "Wrong --url (KLEARSTACK_URL). Check --deadline (KLEARSTACK_DEADLINE)."
     with speaking(str.upper):
@@ -81,19 +81,19 @@ def test_an_error_is_in_the_words_of_whoever_shows_it() -> None:
     assert "--url" in str(error)
 
 
-def test_a_command_speaks_for_itself_and_for_nobody_after_it(run: Run) -> None:
+def test_the_words_of_a_command_end_with_it(run: Run) -> None:
     before = worded(named("help"))
     assert "`klearstack-vault exec --help` describes each setting." in run("exec", "--", "true").err
     assert worded(named("help")) == before
 
 
 @pytest.mark.parametrize("face", ["helper", "terraform"])
-def test_who_has_no_v_is_not_told_to_use_it(face: str) -> None:
+def test_an_interface_without_v_does_not_name_it(face: str) -> None:
     words = terraform.WORDS if face == "terraform" else words_of(command(face))
     with speaking(words):
         assert unmanaged().hint.endswith("; `klearstack-vault get -v` shows the path.")
         expected = "`renew` in the query" if face == "terraform" else "`klearstack-vault get --renew`"
-        assert _of_another_endpoint().hint.endswith(f"with {expected}.")
+        assert other_endpoint().hint.endswith(f"with {expected}.")
 
 
 @pytest.mark.parametrize("cause", sorted(_KINDS))
@@ -137,7 +137,7 @@ def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
     assert caught.value.settings == caught.value.missing | {"min_ttl", "url"}
 
 
-def test_variables_that_others_follow_and_we_do_not_are_told_once_at_v(
+def test_unsupported_variables_of_other_tools_are_logged_once_at_v(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     environment._log_once.cache_clear()

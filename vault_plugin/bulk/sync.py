@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from vault_plugin.bulk.outage import Gate, Scope, Turn, scope_of
 from vault_plugin.bulk.targets import Outcome, Targets
-from vault_plugin.errors import BusyError, KlearstackVaultError, bug
+from vault_plugin.errors import BusyError, KlearstackVaultError, internal_error
 from vault_plugin.manifest.model import Entry
 from vault_plugin.output.formats import describe_error
 from vault_plugin.timing.clock import format_rfc3339
@@ -219,7 +219,7 @@ class Sync:
         except KlearstackVaultError as exc:
             return None if scope_of(exc) is Scope.VAULT else SyncResult(entry, "failed", error=exc)
         except Exception as exc:  # noqa: BLE001  as below
-            return SyncResult(entry, "failed", error=bug(exc))
+            return SyncResult(entry, "failed", error=internal_error(exc))
         return _result_of(entry, found) if found else None
 
     def _result(self, entry: Entry, turn: Turn) -> SyncResult | None:
@@ -238,8 +238,8 @@ class Sync:
             return _result_of(entry, self._targets.ensure(entry.identity, cautious=cautious))
         except KlearstackVaultError as exc:
             return SyncResult(entry, "failed", error=exc)
-        except Exception as exc:  # noqa: BLE001  one identity's bug is not the others'
-            return SyncResult(entry, "failed", error=bug(exc))
+        except Exception as exc:  # noqa: BLE001  one identity's internal error is not the others'
+            return SyncResult(entry, "failed", error=internal_error(exc))
 
     def _count(self, done: SyncResult) -> None:
         self.counts[done.result] += 1

@@ -124,7 +124,13 @@ def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
         throttles = [Throttle() for _ in gather]
         brokers = [
             stack.enter_context(
-                connect(one(), reread=partial(_within, one), bulk=True, throttle=throttle, farewell=farewell)
+                connect(
+                    one(),
+                    reread=partial(_within, one),
+                    bulk=True,
+                    throttle=throttle,
+                    closing_deadline=farewell,
+                )
             )
             for one, throttle in zip(gather, throttles, strict=True)
         ]

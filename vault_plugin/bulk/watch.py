@@ -25,7 +25,12 @@ from typing import NamedTuple, Self
 from vault_plugin import children
 from vault_plugin.bulk.outage import Gate, Turn
 from vault_plugin.bulk.targets import Outcome, Targets
-from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
+from vault_plugin.errors import (
+    KlearstackVaultError,
+    UsageError,
+    UserMismatchError,
+    internal_error,
+)
 from vault_plugin.manifest.model import Entry
 from vault_plugin.output.private_files import PRIVATE, Rights, holds, make_folders, write_file
 from vault_plugin.settings.credentials import without_credentials
@@ -202,8 +207,8 @@ class Watcher:
             if watched.entry.file is not None:
                 with self._step():
                     self._write(Path(watched.entry.file), outcome.grant.access.token)
-        except Exception as any_exc:  # noqa: BLE001  one identity's bug is not the others'
-            exc = any_exc if isinstance(any_exc, KlearstackVaultError) else bug(any_exc)
+        except Exception as any_exc:  # noqa: BLE001  one identity's internal error is not the others'
+            exc = any_exc if isinstance(any_exc, KlearstackVaultError) else internal_error(any_exc)
             delay = self._failed(watched, exc)
             return self._behind(BEHIND[2]) if not ended and self._ended(watched, turn, exc) else delay
         self._succeeded(watched)

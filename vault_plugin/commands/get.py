@@ -6,7 +6,7 @@ import click
 
 from vault_plugin.app import connect
 from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
-from vault_plugin.errors import KlearstackVaultError, WriteError, bug
+from vault_plugin.errors import KlearstackVaultError, WriteError, internal_error
 from vault_plugin.output import ci, formats
 from vault_plugin.output.destination import Output
 from vault_plugin.output.streams import require_output
@@ -62,7 +62,7 @@ def get(
             return
     except Exception as exc:
         if form == "json":
-            error = exc if isinstance(exc, KlearstackVaultError) else bug(exc)
+            error = exc if isinstance(exc, KlearstackVaultError) else internal_error(exc)
             with suppress(WriteError):  # the first failure tells the exit code
                 print_out(formats.render_error(error))
         raise

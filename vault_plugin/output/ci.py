@@ -51,7 +51,7 @@ def hand_on(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
     """
     environ = os.environ if environ is None else environ
     lines = []
-    for kind, held in grant.held.items():
+    for kind, held in grant.tokens.items():
         ref = cast(VaultRef, held.ref)
         version = "" if ref.version is None else f"#{ref.version}"
         # Nobody can foresee the delimiter, so no name or path can hold it and go on with an output of its own.

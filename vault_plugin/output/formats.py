@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from vault_plugin.broker import Grant, Held
+from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import KlearstackVaultError, UsageError
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.jwt import Kind
@@ -16,13 +16,13 @@ _JSON_KEYS = (
 
 
 def _raw(grant: Grant) -> str:
-    return "\n".join(held.token.value.reveal() for held in grant.held.values())
+    return "\n".join(held.token.value.reveal() for held in grant.tokens.values())
 
 
 def describe(grant: Grant) -> dict[str, Any]:
     """The grant as plain strings, numbers and booleans, under the names of README's JSON."""
     answer: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
-    for kind, held in grant.held.items():
+    for kind, held in grant.tokens.items():
         prefix = "refresh_" if kind is Kind.REFRESH else ""
         answer |= {
             f"{kind}_token": held.token.value.reveal(),
@@ -33,7 +33,7 @@ def describe(grant: Grant) -> dict[str, Any]:
     return {name: answer[name] for name in _JSON_KEYS if name in answer}
 
 
-def _place(held: Held) -> dict[str, Any] | None:
+def _place(held: GrantedToken) -> dict[str, Any] | None:
     ref = held.ref
     if ref is None:
         return None
@@ -47,7 +47,7 @@ def _json(grant: Grant) -> str:
 def variables(grant: Grant) -> dict[str, str]:
     """Names and texts of the environment variables that hold the tokens, and when they expire."""
     answer: dict[str, str] = {}
-    for kind, held in grant.held.items():
+    for kind, held in grant.tokens.items():
         prefix = "KLEARSTACK_REFRESH" if kind is Kind.REFRESH else "KLEARSTACK"
         answer |= {
             f"KLEARSTACK_{kind.upper()}_TOKEN": held.token.value.reveal(),
@@ -71,7 +71,7 @@ def _curl(grant: Grant) -> str:
 
 def _github(grant: Grant) -> str:
     # The parts too, for whoever prints a token without its signature, or that alone. Nothing needs escaping, see _env.
-    tokens = [held.token.value.reveal() for held in grant.held.values()]
+    tokens = [held.token.value.reveal() for held in grant.tokens.values()]
     return "\n".join(f"::add-mask::{part}" for token in tokens for part in (token, *token.rsplit(".", 1)))
 
 
@@ -93,7 +93,7 @@ def check(form: str, kinds: Collection[Kind]) -> None:
 
 def render(grant: Grant, form: str) -> str:
     """The grant in one of FORMATS, ending in a newline. Raises UsageError if it does not fit that form."""
-    check(form, grant.held)
+    check(form, grant.tokens)
     return FORMATS[form](grant) + "\n"
 
 

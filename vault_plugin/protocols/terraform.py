@@ -98,7 +98,7 @@ def _read(text: bytes) -> dict[str, str]:
 
 def _result(grant: Grant, *, with_tokens: bool) -> dict[str, str]:
     result: dict[str, str] = {}
-    for kind, held in grant.held.items():
+    for kind, held in grant.tokens.items():
         ref = cast(VaultRef, held.ref)  # on_vault_error="fail"
         result |= {
             "mount": ref.mount,

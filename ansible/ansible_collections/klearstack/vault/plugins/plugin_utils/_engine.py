@@ -23,7 +23,7 @@ from jinja2 import Undefined, UndefinedError
 
 try:
     from vault_plugin.app import connect
-    from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError, bug
+    from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError, internal_error
     from vault_plugin.output.formats import describe, describe_error
     from vault_plugin.settings import Settings, words
     from vault_plugin.tokens import Kind
@@ -119,7 +119,7 @@ def _tokens(lookup, templar, variables, direct, terms, field, mint):
     except (AnsibleError, UndefinedError):
         raise
     except Exception as exc:  # noqa: BLE001  its text might quote a secret
-        raise EngineError(bug(exc)) from None
+        raise EngineError(internal_error(exc)) from None
 
 
 def _options(lookup, templar, variables, direct):

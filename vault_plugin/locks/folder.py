@@ -1,4 +1,4 @@
-"""Where a host's processes meet: a folder that belongs to this user alone, also inside one that is shared."""
+"""The folder of the lock files, which all processes of a host share: it belongs to this user alone."""
 
 import errno
 import os
@@ -12,20 +12,23 @@ from vault_plugin.wording import named
 
 
 class LockFolder:
-    """The folder that was named, or else one among the temporary files. Nothing is looked at before it is used."""
+    """The folder of the settings, or else one among the temporary files. It is not looked at before it is used."""
 
     def __init__(self, folder: str | None, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
-        # Not the working directory, which tempfile would take, too: processes would not meet there.
+        # Not the working directory, which tempfile would take as well: other processes have another one.
         temporary = [environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp"]  # noqa: S108
-        self._named = folder
+        self._folder = folder
         self._temporary = [Path(os.path.abspath(one)) for one in temporary if one]  # noqa: PTH100
 
     def __str__(self) -> str:
-        return self._named or str(_own(self._temporary[0]))
+        return self._folder or str(_own(self._temporary[0]))
 
     def open(self, name: str) -> int:
-        """The descriptor of a regular file in it, made if need be. Raises OSError; OutputError if no folder will do."""
+        """Open a regular file in the folder, creating both if necessary; return its descriptor.
+
+        Raises OSError, and OutputError if no folder is usable.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(self._located() / name, flags, 0o600)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -34,52 +37,52 @@ class LockFolder:
         return descriptor
 
     def _located(self) -> Path:
-        if self._named is not None:
-            return self._private(Path(self._named))
-        failure = OSError(errno.EROFS, "no temporary folder can be written")
+        if self._folder is not None:
+            return self._private(Path(self._folder))
+        failure = OSError(errno.EROFS, "no temporary folder is writable")
         for folder in self._temporary:
             try:
-                made = _made(_own(folder))
+                created = _created(_own(folder))
             except OSError as exc:
                 failure = exc
             else:
-                if os.access(made, os.W_OK | os.X_OK):
-                    return made
+                if os.access(created, os.W_OK | os.X_OK):
+                    return created
         raise failure
 
     def _private(self, folder: Path) -> Path:
-        """The folder, or, if others may write there, one of ours in it."""
+        """Return the folder, or, if others may write to it, one in it that belongs to this user."""
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700, parents=True)
-        if _is_ours(folder):
+        if _is_private(folder):
             return folder
         kind = folder.lstat().st_mode
         if stat.S_ISREG(kind):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not stat.S_ISDIR(kind) or not os.access(folder, os.W_OK | os.X_OK):
-            raise _not_ours(folder)
-        return _made(_own(folder))
+            raise _not_private(folder)
+        return _created(_own(folder))
 
 
 def _own(folder: Path) -> Path:
     return folder / f"klearstack-vault-{os.getuid()}"
 
 
-def _made(folder: Path) -> Path:
-    """In /tmp anybody might have put a folder or a link of that name before us."""
+def _created(folder: Path) -> Path:
+    """Create the folder unless it exists. In /tmp, another user may have created a folder or link of that name first."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    if not _is_ours(folder):
-        raise _not_ours(folder)
+    if not _is_private(folder):
+        raise _not_private(folder)
     return folder
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
     about = folder.lstat()
     return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022
 
 
-def _not_ours(folder: Path) -> OutputError:
+def _not_private(folder: Path) -> OutputError:
     return OutputError(
         f"The lock folder {folder} is not this user's own.",
         hint=f"Remove it, or name another with {named('lock_dir')}.",
