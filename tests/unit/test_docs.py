@@ -19,7 +19,7 @@ from support.pages import COLLECTION, PAGES, ROOT, block, blocks, policy, read
 from vault_plugin import cli
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.network.sockets import Tls, within
-from vault_plugin.protocols.protocols import VERSIONS
+from vault_plugin.protocols.kubernetes import VERSIONS
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import Origin
 from vault_plugin.timing.deadline import Deadline
