@@ -95,8 +95,8 @@ def test_all_that_is_wrong_is_told_at_once_and_nobody_is_contacted(kv2: World) -
         "line 3: `targets`",
         "--mount",
         "VAULT_TOKEN or BAO_TOKEN is missing",
-        "line 6: `secret` is no key",
-        "line 7: `user_id` and company are those of line 5",
+        "line 6: `secret` is not a key",
+        "line 7: `user_id` and company are the same as in line 5",
         "line 8: `user_id` is missing",
     ):
         assert said in err

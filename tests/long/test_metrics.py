@@ -5,7 +5,7 @@ from urllib.request import urlopen
 
 from vault_plugin.bulk.metrics import served
 from vault_plugin.bulk.watch import Expiry, Stats
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.tokens.identity import Identity
 
 

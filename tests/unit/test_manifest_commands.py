@@ -30,7 +30,7 @@ from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
 from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SourceError, SourceRefusedError, WriteError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.destination import Output
 from vault_plugin.output.private_files import Rights
 from vault_plugin.settings import Settings
@@ -181,7 +181,7 @@ def test_what_is_wrong_with_a_manifest_exits_78_before_anything_is_contacted(
     (tmp_path / "m.csv").write_text(f"user_id,{jwt()}\n1,x\n")
     (tmp_path / "m.jsonl").write_text(f'{{"user_id": 1}}\n{{"user_id": 2, "{jwt()}": "x"}}\n')
     for name, problem in (
-        ("m.csv", "line 1: names a column that is none of"),
+        ("m.csv", "line 1: names a column that is not one of"),
         ("m.jsonl", "line 1: `company_name` is missing"),
     ):
         done = run(command, str(tmp_path / name))

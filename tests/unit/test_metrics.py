@@ -13,7 +13,7 @@ from vault_plugin.bulk import metrics
 from vault_plugin.bulk.metrics import _Stats, served
 from vault_plugin.bulk.watch import Expiry, Stats
 from vault_plugin.errors import OutputError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 

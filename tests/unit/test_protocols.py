@@ -126,7 +126,7 @@ def test_who_says_nothing_gets_v1() -> None:
     ],
 )
 def test_what_kubernetes_would_not_say_is_refused_unquoted(text: str) -> None:
-    text = text.replace("\\udcff", "\udcff")  # a byte of the environment that is no UTF-8
+    text = text.replace("\\udcff", "\udcff")  # a byte of the environment that is not UTF-8
     with pytest.raises(QueryError) as caught:
         exec_credential(text, SETTINGS, (), any_cluster=True)
     assert "CANARY" not in str(caught.value)

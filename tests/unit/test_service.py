@@ -14,7 +14,7 @@ import pytest
 from vault_plugin.bulk import service
 from vault_plugin.bulk.service import Plan, run
 from vault_plugin.errors import SettingsError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.tokens.identity import Identity
 
 ENTRY = Entry(1, Identity("26", "Acme"), None)

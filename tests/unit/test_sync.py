@@ -24,7 +24,7 @@ from vault_plugin.errors import (
     StoreRefusedError,
     WriteError,
 )
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind

@@ -26,7 +26,7 @@ from vault_plugin.bulk.outage import Gate, Turn
 from vault_plugin.bulk.targets import Outcome
 from vault_plugin.bulk.watch import Expiry, Hook, Stats, Watcher, _Watched
 from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.private_files import Rights
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token

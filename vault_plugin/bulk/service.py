@@ -12,7 +12,7 @@ from vault_plugin.bulk.systemd import Notifier
 from vault_plugin.bulk.targets import Targets, connect_all
 from vault_plugin.bulk.watch import Watcher
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.settings import Settings
 
 TICK = 10.0  # seconds between two looks at how things are, unless systemd's watchdog wants more

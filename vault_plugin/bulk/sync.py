@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from vault_plugin.bulk.outage import Gate, Scope, Turn, scope_of
 from vault_plugin.bulk.targets import Outcome, Targets
 from vault_plugin.errors import BusyError, KlearstackVaultError, bug
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.formats import describe_error
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline

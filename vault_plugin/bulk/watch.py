@@ -26,7 +26,7 @@ from vault_plugin import children
 from vault_plugin.bulk.outage import Gate, Turn
 from vault_plugin.bulk.targets import Outcome, Targets
 from vault_plugin.errors import KlearstackVaultError, UsageError, UserMismatchError, bug
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.private_files import PRIVATE, Rights, holds, make_folders, write_file
 from vault_plugin.settings.declarations import without_credentials
 from vault_plugin.timing.backoff import full_jitter
