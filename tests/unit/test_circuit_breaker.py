@@ -3,7 +3,17 @@
 import pytest
 from support.fakes import FakeClock
 
-from vault_plugin.bulk.outage import BUSY, CAREFUL, PATIENCE, PROBES, SHORTER, Gate, Scope, Turn, scope_of
+from vault_plugin.bulk.circuit_breaker import (
+    CAUTIOUS_MINTS,
+    LIMIT_DELAY,
+    LIMIT_SHARE,
+    MAX_OPEN,
+    PROBE_DELAY,
+    CircuitBreaker,
+    Permit,
+    Scope,
+    scope_of,
+)
 from vault_plugin.errors import (
     ForeignSecretError,
     KlearstackVaultError,
@@ -40,32 +50,32 @@ def elsewhere() -> StoreError:
 
 
 class Gated:
-    """A gate with a clock that goes when told, and no drawing."""
+    """A breaker with a clock that goes when told, and no drawing."""
 
     def __init__(self, stop_after: int = 0) -> None:
         self.clock = FakeClock(0.0)
-        self.gate = Gate(stop_after, monotonic=self.clock.now, uniform=lambda _, most: most)
+        self.breaker = CircuitBreaker(stop_after, monotonic=self.clock.now, uniform=lambda _, most: most)
 
     def mint(self, exc: KlearstackVaultError | None = None, before: int | None = None) -> bool:
-        turn = self.gate.begin()
-        assert turn is Turn.MINT
-        return self.gate.end(turn, exc, minted=exc is None, before=before)
+        permit = self.breaker.acquire()
+        assert permit is Permit.MINT
+        return self.breaker.record(permit, exc, minted=exc is None, before=before)
 
     def probe(self, exc: KlearstackVaultError | None = None, *, minted: bool = True) -> float:
         """Wait until the next probe is due; how long that took."""
-        waited = self.gate.opens_in
+        waited = self.breaker.probe_in
         self.clock.sleep(waited)
-        turn = self.gate.begin()
-        assert turn is Turn.PROBE
-        self.gate.end(turn, exc, minted=minted and exc is None)
+        permit = self.breaker.acquire()
+        assert permit is Permit.PROBE
+        self.breaker.record(permit, exc, minted=minted and exc is None)
         return waited
 
     def paused(self, exc: KlearstackVaultError = DOWN) -> "Gated":
         self.mint()
         for _ in range(3):
-            if self.gate.error is None:
+            if self.breaker.error is None:
                 assert self.mint(exc)
-        assert self.gate.error is exc
+        assert self.breaker.error is exc
         return self
 
 
@@ -73,7 +83,7 @@ class Gated:
     ("exc", "scope"),
     [
         (DOWN, Scope.ENDPOINT),
-        (busy(), Scope.LIMIT),
+        (busy(), Scope.RATE_LIMIT),
         (SourceSettingsError("certificate"), Scope.IDENTITY),
         (SourceRefusedError("no"), Scope.IDENTITY),
         (VAULT, Scope.VAULT),
@@ -92,10 +102,10 @@ def test_an_error_concerns_one_identity_or_all(exc: KlearstackVaultError, scope:
 
 def test_three_failures_in_a_row_pause_the_mints_and_probes_are_5_s_apart_at_most() -> None:
     one = Gated().paused()
-    assert one.gate.begin() is Turn.CONFIRM
+    assert one.breaker.acquire() is Permit.READ
     assert [one.probe(DOWN) for _ in range(5)] == [1, 2, 4, 5, 5]
     one.probe()
-    assert (one.gate.error, one.gate.opens_in, one.gate.begin()) == (None, 0.0, Turn.MINT)
+    assert (one.breaker.error, one.breaker.probe_in, one.breaker.acquire()) == (None, 0.0, Permit.MINT)
 
 
 def test_a_success_in_between_prevents_a_pause() -> None:
@@ -104,19 +114,19 @@ def test_a_success_in_between_prevents_a_pause() -> None:
         assert one.mint(DOWN)
         assert one.mint(DOWN)
         one.mint()
-    assert one.gate.error is None
+    assert one.breaker.error is None
 
 
 def test_one_probe_at_a_time_and_a_bound_of_fewer_failures() -> None:
     one = Gated(stop_after=1)
     assert one.mint(DOWN)
-    assert one.gate.error is DOWN
-    one.clock.sleep(PROBES[0])
-    assert [one.gate.begin() for _ in range(2)] == [Turn.PROBE, Turn.CONFIRM]
-    one.gate.release(Turn.PROBE)
-    assert one.gate.begin() is Turn.PROBE
-    one.gate.end(Turn.PROBE, DOWN)
-    assert one.gate.given_up
+    assert one.breaker.error is DOWN
+    one.clock.sleep(PROBE_DELAY[0])
+    assert [one.breaker.acquire() for _ in range(2)] == [Permit.PROBE, Permit.READ]
+    one.breaker.release(Permit.PROBE)
+    assert one.breaker.acquire() is Permit.PROBE
+    one.breaker.record(Permit.PROBE, DOWN)
+    assert one.breaker.given_up
 
 
 def test_whoever_fails_again_after_others_succeeded_fails_by_itself() -> None:
@@ -128,88 +138,88 @@ def test_whoever_fails_again_after_others_succeeded_fails_by_itself() -> None:
 
 def test_without_a_bound_a_pause_ends_after_5_minutes() -> None:
     one = Gated().paused()
-    while not one.gate.given_up:
+    while not one.breaker.given_up:
         one.probe(DOWN)
-    assert PATIENCE <= one.clock.time < PATIENCE + PROBES[1]
+    assert MAX_OPEN <= one.clock.time < MAX_OPEN + PROBE_DELAY[1]
 
 
 def test_a_limit_is_waited_for_as_long_as_told_by_all() -> None:
     one = Gated(stop_after=1)
-    in_flight = [one.gate.begin() for _ in range(3)]
-    assert one.gate.end(in_flight[0], busy(60))
-    assert one.gate.end(in_flight[1], busy(70))
-    one.gate.end(in_flight[2], None, minted=True)  # it began before
-    assert one.gate.opens_in == 70
+    in_flight = [one.breaker.acquire() for _ in range(3)]
+    assert one.breaker.record(in_flight[0], busy(60))
+    assert one.breaker.record(in_flight[1], busy(70))
+    one.breaker.record(in_flight[2], None, minted=True)  # it began before
+    assert one.breaker.probe_in == 70
     assert one.probe(busy(600)) == 70
     assert one.probe(busy(600)) == 600.5
-    assert not one.gate.given_up
+    assert not one.breaker.given_up
     one.probe()
-    assert one.gate.error is None
+    assert one.breaker.error is None
 
 
 def test_a_limit_that_is_not_told_is_waited_for_longer_than_a_minute_and_remembered() -> None:
     one = Gated()
     one.mint(busy())
-    assert [one.probe(busy()) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 64, BUSY[1]]
+    assert [one.probe(busy()) for _ in range(8)] == [1, 2, 4, 8, 16, 32, 64, LIMIT_DELAY[1]]
     one = Gated()
     one.mint(busy())
     while one.clock.time < 60:
-        one.probe(busy() if one.clock.time + one.gate.opens_in < 60 else None)
+        one.probe(busy() if one.clock.time + one.breaker.probe_in < 60 else None)
     one.mint(busy())
-    assert one.gate.opens_in == pytest.approx(SHORTER * 63)
+    assert one.breaker.probe_in == pytest.approx(LIMIT_SHARE * 63)
     one.probe(busy())
-    assert one.gate.opens_in == pytest.approx(SHORTER * 63 + 63 / 8)
+    assert one.breaker.probe_in == pytest.approx(LIMIT_SHARE * 63 + 63 / 8)
 
 
 def test_after_a_pause_the_number_of_mints_at_a_time_doubles() -> None:
     one = Gated().paused()
     one.probe()
     for room in (2, 4, 8):
-        turns = [one.gate.begin() for _ in range(room + 1)]
-        assert turns == [Turn.MINT] * room + [Turn.CONFIRM]
-        for turn in turns[:-1]:
-            one.gate.end(turn, None, minted=True)
+        permits = [one.breaker.acquire() for _ in range(room + 1)]
+        assert permits == [Permit.MINT] * room + [Permit.READ]
+        for permit in permits[:-1]:
+            one.breaker.record(permit, None, minted=True)
     for _ in range(2**10):
         one.mint()
-    assert {one.gate.begin() for _ in range(3000)} == {Turn.MINT}
+    assert {one.breaker.acquire() for _ in range(3000)} == {Permit.MINT}
 
 
 @pytest.mark.parametrize("exc", [VAULT, unknown_token(), MountMissingError("gone")])
 def test_vault_pauses_at_once_and_nobody_asks_it_meanwhile(exc: StoreError) -> None:
     one = Gated(stop_after=3).paused(exc)
-    assert one.gate.begin() is Turn.WAIT
-    assert one.gate.cautious
+    assert one.breaker.acquire() is Permit.NONE
+    assert one.breaker.cautious
     one.probe(minted=False)  # a token that can be read says that Vault is back
-    assert one.gate.error is None
-    for _ in range(CAREFUL):
-        assert one.gate.cautious
+    assert one.breaker.error is None
+    for _ in range(CAUTIOUS_MINTS):
+        assert one.breaker.cautious
         one.mint()
-    assert not one.gate.cautious
+    assert not one.breaker.cautious
 
 
 @pytest.mark.parametrize("exc", [unknown_token(), MountMissingError("never there")])
 def test_what_never_worked_is_no_outage(exc: StoreError) -> None:
     one = Gated()
     assert not one.mint(exc)
-    assert one.gate.error is None
+    assert one.breaker.error is None
 
 
 def test_a_stored_token_says_nothing_of_the_endpoint_and_a_refusal_does() -> None:
     one = Gated().paused()
     one.probe(minted=False)
-    assert one.gate.error is DOWN
+    assert one.breaker.error is DOWN
     one.probe(StoreRefusedError("policy"))
-    assert one.gate.error is DOWN
+    assert one.breaker.error is DOWN
     one.probe(SourceRefusedError("no"))
-    assert one.gate.error is None
+    assert one.breaker.error is None
 
 
 def test_an_outage_may_become_another() -> None:
     one = Gated().paused()
     one.probe(VAULT)
-    assert (one.gate.error, one.gate.begin()) == (VAULT, Turn.WAIT)
+    assert (one.breaker.error, one.breaker.acquire()) == (VAULT, Permit.NONE)
     one.probe(busy(9))
-    assert (one.gate.opens_in, one.gate.begin()) == (9.5, Turn.CONFIRM)
+    assert (one.breaker.probe_in, one.breaker.acquire()) == (9.5, Permit.READ)
 
 
 def test_25_at_10_a_minute_take_as_long_as_the_limit_allows() -> None:
@@ -217,20 +227,20 @@ def test_25_at_10_a_minute_take_as_long_as_the_limit_allows() -> None:
     one = Gated()
     begun, taken, minted, refused = 0.0, 0, 0, [0] * 10
     while minted < 25:
-        turns: list[Turn] = []
-        while len(turns) < 16 and (turn := one.gate.begin()) in (Turn.MINT, Turn.PROBE):
-            turns.append(turn)
-        if not turns:
-            one.clock.sleep(one.gate.opens_in)
+        permits: list[Permit] = []
+        while len(permits) < 16 and (permit := one.breaker.acquire()) in (Permit.MINT, Permit.PROBE):
+            permits.append(permit)
+        if not permits:
+            one.clock.sleep(one.breaker.probe_in)
             continue
         one.clock.sleep(0.1)
-        for turn in turns:
+        for permit in permits:
             if one.clock.time >= begun + 60:
                 begun, taken = one.clock.time, 0
             granted = taken < 10
             taken += granted
             minted += granted
             refused[int(one.clock.time // 60)] += not granted
-            one.gate.end(turn, None if granted else busy(), minted=granted)
+            one.breaker.record(permit, None if granted else busy(), minted=granted)
     assert 120 <= one.clock.time < 140
     assert max(refused) <= 16
