@@ -116,7 +116,7 @@ def test_a_taken_port_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_that_cannot_start_is_told_of(temporary: Path) -> None:
-    with pytest.raises(StoreError, match=r"ended at once \(status 1\)"), openbao("nonsense"):
+    with pytest.raises(StoreError, match=r"exited at its start \(status 1\)"), openbao("nonsense"):
         pass
     assert list(temporary.iterdir()) == []
 
