@@ -48,7 +48,7 @@ class Permit(Enum):
 
 
 def scope_of(exc: KlearstackVaultError) -> Scope:
-    """Tell whom an error concerns. A policy's 403 concerns one path; throttle.py handles Vault's quotas."""
+    """Return whom an error concerns. A policy's 403 concerns one path; throttle.py handles Vault's quotas."""
     match exc:
         case SourceBusyError():
             return Scope.RATE_LIMIT
@@ -76,9 +76,8 @@ class CircuitBreaker:
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self.error: KlearstackVaultError | None = (
-            None  # the last one of an outage; None while the circuit is closed
-        )
+        # The last error of an outage; None while the circuit is closed.
+        self.error: KlearstackVaultError | None = None
         self.given_up = False
         self.outages = 0  # how often the circuit was opened
         self.mints = 0  # successful ones; an identity that fails again after others succeeded fails by itself

@@ -29,11 +29,9 @@ MIN_LEFT = RENEW_AT * (1 + SPREAD)  # of its lifetime that a token must have lef
 RETRY_DELAY = 1.0, 15.0  # seconds; the bound of the random wait after a failure: at first, and at most
 MISMATCH_DELAY = 300.0  # seconds more after a token for another user: each attempt mints another one
 GRACE = 2.0  # seconds that identities in progress have to finish; closing adds 0.5 at most
-AFTER_PROBE = (
-    0.1,
-    0.3,
-)  # seconds after the next probe of an outage, at random, at which a waiting identity is due
-AFTER_OWN_PROBE = 0.5  # the same for an identity that has been a probe
+# Seconds after the next probe of an outage at which a waiting identity is due, at random.
+AFTER_PROBE = 0.1, 0.3
+AFTER_OWN_PROBE = 0.5  # the same for an identity that was a probe
 _log = logging.getLogger(__name__)
 
 
@@ -141,7 +139,7 @@ class Watcher:
         *,
         minted: bool = False,
     ) -> bool:
-        """Tell the circuit breaker the result; return whether the failure is that of an outage."""
+        """Record the result in the circuit breaker; return whether the failure is that of an outage."""
         if permit is Permit.READ:
             watched.read_in = self._breaker.outages
             return error is not None and self._breaker.error is not None

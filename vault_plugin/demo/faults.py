@@ -29,10 +29,9 @@ class Fault(NamedTuple):
     headers: Mapping[str, str] = {}
     body: Callable[[Pair], object] = lambda pair: pair  # bytes are sent unchanged, anything else as JSON
     spoil: Callable[[Claims], object] = lambda claims: claims  # changes the claims of each token, in place
-    drip: tuple[bytes, bytes] | None = (
-        None  # instead of a response: the first at once, the second every 0.2 seconds
-    )
-    reset: bool = False  # instead of a response
+    # Instead of a response: what is sent at once, and what every 0.2 seconds; or a reset.
+    drip: tuple[bytes, bytes] | None = None
+    reset: bool = False
 
 
 NONE = Fault("nothing")

@@ -37,7 +37,7 @@ def read_entry(line: int, fields: Mapping[str, str]) -> Iterator[Entry | Problem
 
 
 def name_problems(line: int, fields: Mapping[str, str], *keys: str) -> Iterator[Problem]:
-    """Yield a problem for each of these fields that is missing or has characters that nobody sees."""
+    """Yield a problem for each of these fields that is missing or has invisible characters."""
     for key in keys:
         if not fields.get(key):
             yield Problem(line, key, "is missing")

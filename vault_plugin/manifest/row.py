@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is invalid, and where; `key` is empty if it is no single field. No value is quoted."""
+    """What is invalid, and where; `key` is empty if it concerns no single field. No value is quoted."""
 
     line: int
     key: str
