@@ -14,6 +14,7 @@ from vault_plugin.bulk.watch import Watcher
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.manifest.entries import Entry
 from vault_plugin.settings import Settings
+from vault_plugin.signals import STOP, handled
 
 TICK = 10.0  # seconds between two notifications, unless systemd's watchdog needs more
 SOON = 0.1  # the same until each identity has been tried once
@@ -61,17 +62,12 @@ def _run_plan(
 def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
     """Yield a queue of the signals that arrive inside the block."""
     queue: SimpleQueue[signal.Signals] = SimpleQueue()  # its `put` is safe in a signal handler
-    watched = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    before = [
-        signal.signal(number, lambda number, _: queue.put(signal.Signals(number))) for number in watched
-    ]
-    # Never ignored, even if our parent process did so: the exit codes of children would be lost.
-    before.append(signal.signal(signal.SIGCHLD, lambda *_: children.reap()))
-    try:
+    with (
+        handled(STOP, lambda number, _: queue.put(signal.Signals(number))),
+        # Never ignored, even if our parent process did so: the exit codes of children would be lost.
+        handled((signal.SIGCHLD,), lambda *_: children.reap()),
+    ):
         yield queue
-    finally:
-        for number, handler in zip((*watched, signal.SIGCHLD), before, strict=True):
-            signal.signal(number, handler)
 
 
 def _wait(signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier) -> signal.Signals:

@@ -13,9 +13,9 @@ from vault_plugin.demo.embedded import Server, binary, openbao
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.output.temporary import temporary_folder
+from vault_plugin.signals import STOP, handled
 from vault_plugin.timing.clock import parse_rfc3339
 
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 SHORT_LIFETIME = 8  # seconds of the access token of the last step
 
 
@@ -55,12 +55,8 @@ def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
     """Run a command; return its exit code and output. It is stopped if this process is interrupted."""
     interrupted: dict[int, object] = {}
     # An exception during the start would leave the command running, which would create the temporary folder again.
-    before = {number: signal.signal(number, interrupted.setdefault) for number in ENDINGS}
-    try:
+    with handled(STOP, interrupted.setdefault):
         process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)  # noqa: S603  this package
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     with process:
         try:
             list(map(signal.raise_signal, interrupted))
@@ -75,8 +71,8 @@ def run(say: Callable[[str], object]) -> None:
 
     All processes and files are removed at the end, also after Ctrl-C, SIGTERM and SIGHUP.
     """
-    for ending in ENDINGS:
-        signal.signal(ending, signal.default_int_handler)
+    for number in STOP:
+        signal.signal(number, signal.default_int_handler)
     with (
         temporary_folder("klearstack-vault-demo-") as folder,
         openbao() as vault,
