@@ -22,6 +22,7 @@ from vault_plugin.errors import (
     SourceError,
     SourceRefusedError,
     StoreBusyError,
+    StoreError,
     StoreRefusedError,
     WriteError,
 )

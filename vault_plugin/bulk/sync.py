@@ -161,11 +161,9 @@ class Sync:
         """Return the identity's result; or what is tried again, if an outage prevented one."""
         with self._targets.slot(self._stopping) as admitted:
             result = self._result(one.entry, permit) if admitted else None
-        if result is None and (permit is not Permit.READ or not admitted):
-            self._release(permit)
-            return None, None
         if result is None:
-            return None, one
+            self._release(permit)
+            return None, one if admitted and permit is Permit.READ else None
         if self._check or permit is Permit.READ:
             return result, None
         minted = result.result == "minted"
@@ -187,9 +185,9 @@ class Sync:
             ensured = self._step.run(entry.identity, permit)
             return SyncResult.of(entry, ensured) if ensured else None
         except KlearstackVaultError as exc:
-            if permit is Permit.READ and scope_of(exc) is Scope.VAULT:
-                return None  # whether it needs a mint cannot be found out now
-            return SyncResult(entry, "failed", error=exc)
+            # While Vault is down, whether an identity needs a mint cannot be found out.
+            is_unknown = permit is Permit.READ and scope_of(exc) is Scope.VAULT
+            return None if is_unknown else SyncResult(entry, "failed", error=exc)
         except Exception as exc:  # noqa: BLE001  an internal error of one identity does not stop the others
             return SyncResult(entry, "failed", error=bug(exc))
 
