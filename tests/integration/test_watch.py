@@ -266,7 +266,7 @@ def test_a_command_that_fails_is_told_of_and_nothing_more(kv2: World) -> None:
         watch.ready()
         code, err = watch.end()
     assert code == 0
-    assert "exit code 1" in err
+    assert "exited with code 1" in err
 
 
 def test_systemd_hears_when_it_is_ready_alive_reloading_and_ending(kv2: World) -> None:

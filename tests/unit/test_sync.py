@@ -503,7 +503,19 @@ def test_a_token_that_needs_no_mint_is_found_while_mints_pause() -> None:
     assert run.sync.counts["fresh"] >= 1
 
 
-def test_while_all_wait_none_is_choose() -> None:
+@pytest.mark.parametrize("exc", [None, StoreError("down")])
+def test_who_may_only_read_waits_on_if_that_finds_no_token(exc: Exception | None) -> None:
+    class Unreadable(FakeTargets):
+        def check(self, *_: Any, **__: Any) -> EnsureResult | None:
+            if exc:
+                raise exc
+            return None
+
+    one = sync._Pending(entry(0))
+    assert Run(Unreadable()).sync._process(one, Permit.READ) == (None, one)
+
+
+def test_while_all_wait_none_is_chosen() -> None:
     left = entries(1)
     assert Run().sync._choose(left, Permit.NONE) is None
     assert next(left) == entry(0)
