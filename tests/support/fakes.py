@@ -10,7 +10,8 @@ from math import ceil, inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Scope
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker
+from vault_plugin.bulk.scope import Scope
 from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline

@@ -1,19 +1,14 @@
 """When mints pause, who may try meanwhile, and when a pause ends."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 from support.fakes import FakeClock
 
-from vault_plugin.bulk.circuit_breaker import (
-    CAUTIOUS_MINTS,
-    LIMIT_DELAY,
-    LIMIT_SHARE,
-    MAX_OPEN,
-    PROBE_DELAY,
-    CircuitBreaker,
-    Permit,
-    Scope,
-    scope_of,
-)
+from vault_plugin.bulk.circuit_breaker import CAUTIOUS_MINTS, MAX_OPEN, CircuitBreaker, Permit
+from vault_plugin.bulk.probes import LIMIT_DELAY, LIMIT_SHARE, MINUTE, PROBE_DELAY
+from vault_plugin.bulk.scope import Scope, scope_of
 from vault_plugin.errors import (
     ForeignSecretError,
     KlearstackVaultError,
@@ -52,9 +47,11 @@ def elsewhere() -> StoreError:
 class Gated:
     """A breaker with a clock that goes when told, and no drawing."""
 
-    def __init__(self, stop_after: int = 0) -> None:
+    def __init__(self, stop_after: int = 0, workers: int = 16) -> None:
         self.clock = FakeClock(0.0)
-        self.breaker = CircuitBreaker(stop_after, monotonic=self.clock.now, uniform=lambda _, most: most)
+        self.breaker = CircuitBreaker(
+            stop_after, workers=workers, monotonic=self.clock.now, uniform=lambda _, most: most
+        )
 
     def mint(self, exc: KlearstackVaultError | None = None, before: int | None = None) -> bool:
         permit = self.breaker.acquire()
@@ -168,7 +165,7 @@ def test_a_limit_that_is_not_told_is_waited_for_longer_than_a_minute_and_remembe
     one.mint(busy())
     assert one.breaker.probe_in == pytest.approx(LIMIT_SHARE * 63)
     one.probe(busy())
-    assert one.breaker.probe_in == pytest.approx(LIMIT_SHARE * 63 + 63 / 8)
+    assert one.breaker.probe_in == pytest.approx(LIMIT_SHARE * 63 / 8)
 
 
 def test_after_a_pause_the_number_of_mints_at_a_time_doubles() -> None:
@@ -222,25 +219,111 @@ def test_an_outage_may_become_another() -> None:
     assert (one.breaker.probe_in, one.breaker.acquire()) == (9.5, Permit.READ)
 
 
-def test_25_at_10_a_minute_take_as_long_as_the_limit_allows() -> None:
-    """16 workers, each for itself, against windows of a minute that begin with their first request."""
-    one = Gated()
-    begun, taken, minted, refused = 0.0, 0, 0, [0] * 10
-    while minted < 25:
-        permits: list[Permit] = []
-        while len(permits) < 16 and (permit := one.breaker.acquire()) in (Permit.MINT, Permit.PROBE):
-            permits.append(permit)
-        if not permits:
-            one.clock.sleep(one.breaker.probe_in)
-            continue
-        one.clock.sleep(0.1)
-        for permit in permits:
-            if one.clock.time >= begun + 60:
-                begun, taken = one.clock.time, 0
-            granted = taken < 10
-            taken += granted
-            minted += granted
-            refused[int(one.clock.time // 60)] += not granted
-            one.breaker.record(permit, None if granted else busy(), minted=granted)
+class Limited:
+    """Workers that mint, each for itself, at an endpoint that names no time in its 429; a request takes 0.1 s.
+
+    Moments at which it refused are noted. What `accepts` decides is asked at the end of a request.
+    """
+
+    def __init__(self, workers: int, accepts: Callable[[float], bool]) -> None:
+        self.clock = FakeClock(0.0)
+        self.breaker = CircuitBreaker(workers=workers, monotonic=self.clock.now, uniform=lambda _, most: most)
+        self.workers, self.accepts = workers, accepts
+        self.minted, self.refused = 0, list[float]()
+
+    def run(self, identities: int, seconds: float) -> "Limited":
+        while self.minted < identities and self.clock.time < seconds:
+            permits: list[Permit] = []
+            room = min(self.workers, identities - self.minted)
+            while len(permits) < room and (permit := self.breaker.acquire()) in (Permit.MINT, Permit.PROBE):
+                permits.append(permit)
+            self.clock.sleep(0.1 if permits else max(self.breaker.probe_in, 0.01))
+            for permit in permits:
+                accepted = self.accepts(self.clock.time)
+                self.minted += accepted
+                if not accepted:
+                    self.refused.append(self.clock.time)
+                self.breaker.record(permit, None if accepted else busy(), minted=accepted)
+        return self
+
+    @property
+    def most_in_a_minute(self) -> int:
+        """Refused requests in any minute."""
+        return max(sum(begin <= at < begin + MINUTE for at in self.refused) for begin in self.refused)
+
+
+def windows(size: int, seconds: float) -> Callable[[float], bool]:
+    """A limit of so many requests in each window, which begins with its first request."""
+    begun, taken = -math.inf, 0
+
+    def accepts(now: float) -> bool:
+        nonlocal begun, taken
+        if now >= begun + seconds:
+            begun, taken = now, 0
+        taken += 1
+        return taken <= size
+
+    return accepts
+
+
+WORKERS = (1, 2, 3, 4, 6, 16)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_each_worker_is_refused_once_in_any_minute_of_a_limit(workers: int) -> None:
+    one = Limited(workers, lambda now: now > 275).run(workers + 100, 400)
+    assert one.minted == workers + 100
+    assert one.most_in_a_minute <= workers
+    assert len(one.refused) >= workers
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_25_at_10_a_minute_take_as_long_as_the_limit_allows(workers: int) -> None:
+    one = Limited(workers, windows(10, 60)).run(25, 1000)
     assert 120 <= one.clock.time < 140
-    assert max(refused) <= 16
+    assert one.most_in_a_minute <= workers
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_in_the_long_run_most_of_the_windows_of_a_limit_are_used(workers: int) -> None:
+    one = Limited(workers, windows(10, 60)).run(500, 10_000)
+    assert 49 * 60 <= one.clock.time < 1.15 * 49 * 60
+    assert one.most_in_a_minute <= workers
+
+
+@pytest.mark.parametrize("workers", WORKERS[3:])
+def test_a_limit_by_the_second_does_not_cost_a_minute_each_time(workers: int) -> None:
+    one = Limited(workers, windows(10, 1)).run(500, 10_000)
+    assert one.clock.time < 300
+
+
+def test_a_worker_whose_request_is_still_in_flight_counts_as_refused() -> None:
+    one = Gated(workers=2)
+    slow, quick = one.breaker.acquire(), one.breaker.acquire()
+    assert one.breaker.record(quick, busy())
+    assert one.breaker.probe_in == 20
+    one.clock.sleep(20)
+    assert one.breaker.acquire() is Permit.READ
+    one.clock.sleep(5)
+    assert one.breaker.record(slow, busy())
+    assert one.breaker.probe_in == 35
+    assert one.probe() == 35
+
+
+def test_a_slow_success_leaves_the_probe_to_another_worker() -> None:
+    one = Gated(workers=2)
+    slow, quick = one.breaker.acquire(), one.breaker.acquire()
+    assert one.breaker.record(quick, busy())
+    one.clock.sleep(20)
+    assert one.breaker.acquire() is Permit.READ
+    one.breaker.record(slow, None, minted=True)
+    assert one.probe(busy()) == 0
+    assert one.breaker.probe_in == 40
+
+
+def test_what_began_before_a_pause_and_failed_for_another_reason_makes_it_no_longer() -> None:
+    one = Gated()
+    first, second = one.breaker.acquire(), one.breaker.acquire()
+    assert one.breaker.record(first, busy())
+    assert one.breaker.record(second, DOWN)
+    assert one.breaker.probe_in == LIMIT_DELAY[0]

@@ -450,7 +450,7 @@ def test_whoever_waits_for_vault_when_the_run_is_stopped_is_left_for_another_run
 
 def quick(stop_after: int = 0) -> CircuitBreaker:
     """A breaker whose probes are due at once."""
-    return CircuitBreaker(stop_after, uniform=lambda *_: 0.0)
+    return CircuitBreaker(stop_after, workers=1, uniform=lambda *_: 0.0)
 
 
 def test_an_outage_that_ends_leaves_nobody_out() -> None:
@@ -486,7 +486,7 @@ def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Except
         def check(self, *_: Any, **__: Any) -> EnsureResult | None:
             raise exc
 
-    breaker = CircuitBreaker(2)
+    breaker = CircuitBreaker(2, workers=1)
     assert breaker.acquire() is Permit.MINT
     breaker.record(Permit.MINT, SourceBusyError("busy"))
     run = Run(Unreadable(), breaker=breaker).over(3)
@@ -494,7 +494,7 @@ def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Except
 
 
 def test_a_token_that_needs_no_mint_is_found_while_mints_pause() -> None:
-    breaker = CircuitBreaker(2)
+    breaker = CircuitBreaker(2, workers=1)
     assert breaker.acquire() is Permit.MINT
     breaker.record(Permit.MINT, SourceBusyError("busy"))
     targets = FakeTargets()

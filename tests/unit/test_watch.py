@@ -107,7 +107,7 @@ def watcher(
         targets or FakeTargets(),  # type: ignore[arg-type]
         entries or [entry()],
         stats or Stats(),
-        **{"concurrency": 1, "breaker": ClosedBreaker(), **how},
+        **{"concurrency": 1, "breaker": ClosedBreaker(workers=1), **how},
     )
 
 
@@ -403,7 +403,7 @@ def test_one_that_fails_keeps_none_of_the_others() -> None:
 
 def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() -> None:
     targets = FakeTargets(SourceError("down"))
-    breaker = CircuitBreaker()
+    breaker = CircuitBreaker(workers=1)
     one = watcher(targets, breaker=breaker)
     watched = [_Watched(entry(number)) for number in range(5)]
     for each in watched[:3]:
@@ -420,7 +420,7 @@ def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() 
 
 def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None:
     targets = FakeTargets(StoreError("down"), outcome())
-    breaker = CircuitBreaker(uniform=lambda *_: 0.0)  # a probe is due at once
+    breaker = CircuitBreaker(workers=1, uniform=lambda *_: 0.0)  # a probe is due at once
     one = watcher(targets, breaker=breaker)
     watched = [_Watched(entry(number)) for number in range(3)]
     one._renew(watched[0])
@@ -435,7 +435,7 @@ def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None
 
 def test_a_look_that_fails_while_mints_pause_is_no_attempt_of_its_own() -> None:
     targets = FakeTargets(SourceError("down"))
-    one = watcher(targets, breaker=CircuitBreaker())
+    one = watcher(targets, breaker=CircuitBreaker(workers=1))
     for number in range(3):
         one._renew(_Watched(entry(number)))
 

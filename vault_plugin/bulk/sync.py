@@ -5,8 +5,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit, Scope, scope_of
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
 from vault_plugin.bulk.report import Result, SyncResult
+from vault_plugin.bulk.scope import Scope, scope_of
 from vault_plugin.bulk.step import Step
 from vault_plugin.bulk.targets import Targets
 from vault_plugin.errors import BusyError, KlearstackVaultError, bug
@@ -56,7 +57,7 @@ class Sync:
         self._stop_after = stop_after
         self._deadline = None if deadline is None else Deadline(deadline)
         self._check = check
-        self._breaker = breaker or CircuitBreaker(stop_after)
+        self._breaker = breaker or CircuitBreaker(stop_after, workers=concurrency)
         self._step = Step(targets, self._breaker, rate, self._stopping)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)

@@ -65,7 +65,7 @@ class Watcher:
         self._stats = stats
         self._targets = targets
         self._files = files or TokenFiles()
-        self._breaker = breaker or CircuitBreaker()
+        self._breaker = breaker or CircuitBreaker(workers=concurrency)
         self._stopping = threading.Event()
         self._step = Step(targets, self._breaker, rate, self._stopping)
         self._schedule = Schedule(map(_Watched, entries))
