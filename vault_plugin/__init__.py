@@ -13,5 +13,5 @@ These names are public; everything else may change in any release.
 For programs: `app.connect`, `settings.Settings`, `tokens.Kind`, and the errors in `errors`.
 
 For the Ansible collection as well, which is released with this package: `errors.internal_error`,
-`output.formats.describe`, `output.formats.describe_error`, `settings.naming.words`, `wording.speaking`.
+`output.formats.describe`, `output.formats.describe_error`, `settings.words`, `wording.speaking`.
 """

@@ -56,7 +56,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing(tmp_path: Path) -> No
     gaps = [float(gap) for gap in re.findall(r"deletion_time .*, ([\d.]+) s earlier", story)]
     assert len(gaps) == 1
     assert 0 <= gaps[0] <= 3
-    assert re.search(r"\n   it is there, .*\n   gone, ", story)
+    assert re.search(r"\n   in Vault, .*\n   deleted, ", story)
     assert not re.search(r"eyJ[\w-]{20}", story)
     assert left_behind(tmp_path) == []
     assert (

@@ -116,14 +116,14 @@ def test_a_taken_port_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_that_cannot_start_is_told_of(temporary: Path) -> None:
-    with pytest.raises(StoreError, match=r"ended at once \(status 1\)"), openbao("nonsense"):
+    with pytest.raises(StoreError, match=r"exited at its start \(status 1\)"), openbao("nonsense"):
         pass
     assert list(temporary.iterdir()) == []
 
 
 def test_a_server_that_is_never_ready_is_ended(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_READY_WITHIN", 0.2)
-    monkeypatch.setattr(embedded, "_answers", lambda port, token: False)
+    monkeypatch.setattr(embedded, "_responds", lambda port, token: False)
     with pytest.raises(StoreError, match="was not ready"), openbao():
         pass
     assert list(temporary.iterdir()) == []
@@ -145,4 +145,4 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
         pass
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (needed,) = project["optional-dependencies"]["demo"]
-    assert caught.value.hint == f"python -m pip install '{needed}'"
+    assert caught.value.hint == f"Run `python -m pip install '{needed}'`."

@@ -89,7 +89,7 @@ def test_watch_as_pid_1_waits_for_them_and_has_its_hooks_exit_code(kv2: World) -
         finally:
             os.kill(int(children_of(process.pid)[0]), signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-    assert "the command after a change ended with exit code 7" in err
+    assert "the --on-change command exited with code 7" in err
 
 
 def test_the_parent_that_waits_shows_no_credential_and_no_name(kv2: World) -> None:

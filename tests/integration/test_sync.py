@@ -95,8 +95,8 @@ def test_all_that_is_wrong_is_told_at_once_and_nobody_is_contacted(kv2: World) -
         "line 3: `targets`",
         "--mount",
         "VAULT_TOKEN or BAO_TOKEN is missing",
-        "line 6: `secret` is no key",
-        "line 7: `user_id` and company are those of line 5",
+        "line 6: `secret` is not a key",
+        "line 7: `user_id` and company are the same as in line 5",
         "line 8: `user_id` is missing",
     ):
         assert said in err
@@ -131,7 +131,7 @@ def test_failures_in_a_row_end_the_run_unless_that_is_not_wanted(kv2: World) -> 
     path = manifest(kv2, range(30))
     kv2.endpoint.fault = "401"
     code, out, _, _ = sync(kv2, path, "--concurrency", "1", "--stop-after", "4")
-    assert (code, out) == (5, "30 identities: 4 failed, 26 not tried (4 in a row failed)\n")
+    assert (code, out) == (5, "30 identities: 4 failed, 26 not tried (4 consecutive failures)\n")
     assert kv2.endpoint.requests == 4
     assert sync(kv2, path, "--stop-after", "0")[1] == "30 identities: 30 failed\n"
 
@@ -196,7 +196,7 @@ def test_what_does_not_finish_in_time_is_reported_as_failed(kv2: World) -> None:
         process.terminate()
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (143, "9 identities: 2 failed, 7 not tried (SIGTERM)\n")
-    assert re.match(r"klearstack-vault: 2 identities failed \(lines \d, \d\): It was in flight when", err)
+    assert re.match(r"klearstack-vault: 2 identities failed \(lines \d, \d\): It was in progress when", err)
     assert results(read(kv2.home / "first.jsonl")) == {"failed": 2}
 
 

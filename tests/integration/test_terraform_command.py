@@ -118,7 +118,7 @@ def test_no_setting_makes_it_refer_to_a_token_that_is_not_in_vault(kv2: World) -
     ("query", "code", "said"),
     [
         ("", 76, "not JSON"),
-        ('{"user_id": 26, "company_name": "Acme"}', 76, "`user_id` is no string"),
+        ('{"user_id": 26, "company_name": "Acme"}', 76, "`user_id` is not a string"),
         ('{"user_id": "26"}', 76, "`company_name`"),
         ('{"user_id": "26", "company_name": "Acme", "token": "x"}', 76, "`token`"),
         ('{"user_id": "26", "company_name": "Acme", "min_ttl": "soon"}', 76, "`min_ttl` in the query"),

@@ -266,14 +266,14 @@ def test_a_command_that_fails_is_told_of_and_nothing_more(kv2: World) -> None:
         watch.ready()
         code, err = watch.end()
     assert code == 0
-    assert "exit code 1" in err
+    assert "exited with code 1" in err
 
 
 def test_systemd_hears_when_it_is_ready_alive_reloading_and_ending(kv2: World) -> None:
     with watching(kv2, users(1), WATCHDOG_USEC="200000") as watch:
         watch.ready()
         until(lambda: watch.said.count("WATCHDOG=1") > 5)
-        assert "STATUS=1 token is good, 0 cannot be renewed" in watch.said
+        assert "STATUS=1 valid token, 0 cannot be renewed" in watch.said
         del watch.said[:]
         watch.process.send_signal(signal.SIGHUP)
         until(lambda: "READY=1" in watch.said)
@@ -308,7 +308,7 @@ def test_a_new_manifest_that_will_not_do_leaves_the_old_one_in_force(kv2: World)
         code, err = watch.end()
     assert code == 0
     assert "line 1: `user_id` is missing" in err
-    assert "stays in force" in err
+    assert "remains in use" in err
 
 
 def test_of_two_watchers_one_renews_and_the_other_takes_what_it_finds(kv2: World) -> None:

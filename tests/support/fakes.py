@@ -10,7 +10,8 @@ from math import ceil, inf
 from threading import Event
 from typing import Any, NamedTuple
 
-from vault_plugin.bulk.outage import Gate, Scope
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker
+from vault_plugin.bulk.scope import Scope
 from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline
@@ -277,8 +278,8 @@ class FakeLock:
         yield self.handle
 
 
-class OpenGate(Gate):
-    """A gate that no outage closes."""
+class ClosedBreaker(CircuitBreaker):
+    """A circuit breaker that no outage opens."""
 
-    def _pause(self, exc: KlearstackVaultError, scope: Scope) -> None:
+    def _open(self, exc: KlearstackVaultError, scope: Scope) -> None:
         pass

@@ -20,7 +20,7 @@ from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.row import IDENTITY_KEYS, Row
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.manifest.targets import KEYS, settings_of
-from vault_plugin.protocols import protocols, terraform
+from vault_plugin.protocols import bazel, bearer, git, kubernetes, terraform
 from vault_plugin.settings import Settings
 
 URL = "https://api.example"
@@ -185,11 +185,11 @@ class _NoVault:
 
 @contextmanager
 def no_vault(_: Settings) -> Iterator[Any]:
-    """In place of `connect` in the modules `protocols` and `terraform`."""
+    """In place of `connect` in QUERY_MODULES."""
     yield _NoVault()
 
 
-QUERY_MODULES = (protocols, terraform)
+QUERY_MODULES = (bearer, git, terraform)
 
 _JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjogImFjY2VzcyIsICJleHAiOiAxfQ.c2ln"
 _URIS = st.sampled_from([URL, f"{URL}:443/x", "https://[::1]", "https://x:0", "https://x:99999"]) | TEXTS
@@ -205,7 +205,7 @@ _GIT = st.lists(
 ).flatmap(lambda lines: st.sampled_from(["\n", "\r\n"]).map(lambda end: (end.join(lines) + end * 2).encode(errors="replace")))  # fmt: skip
 _CLUSTERS = st.fixed_dictionaries({}, optional={"server": _URIS | VALUES, "x": VALUES}) | VALUES
 _EXEC_INFO = st.fixed_dictionaries(
-    {}, optional={"apiVersion": st.sampled_from(protocols.VERSIONS) | VALUES, "spec": st.fixed_dictionaries({}, optional={"cluster": _CLUSTERS}) | VALUES}
+    {}, optional={"apiVersion": st.sampled_from(kubernetes.VERSIONS) | VALUES, "spec": st.fixed_dictionaries({}, optional={"cluster": _CLUSTERS}) | VALUES}
 )  # fmt: skip
 _BAZEL = st.fixed_dictionaries({}, optional={"uri": _URIS | VALUES, "x": VALUES})
 _TERRAFORM_KEYS = (*terraform.REQUIRED, *terraform.OPTIONAL)
@@ -219,10 +219,10 @@ HOSTS = st.lists(
 )  # fmt: skip
 
 _READERS: dict[str, Callable[[bytes, Collection[str]], object]] = {
-    "git": lambda raw, hosts: protocols.git(raw, SETTINGS, hosts),
-    "erase": lambda raw, hosts: protocols.git_erase(raw, lambda: SETTINGS, hosts),
-    "bazel": lambda raw, hosts: protocols.bazel(raw, SETTINGS, hosts),
-    "kubernetes": lambda raw, hosts: protocols.exec_credential(
+    "git": lambda raw, hosts: git.get(raw, SETTINGS, hosts),
+    "erase": lambda raw, hosts: git.erase(raw, lambda: SETTINGS, hosts),
+    "bazel": lambda raw, hosts: bazel.get_headers(raw, SETTINGS, hosts),
+    "kubernetes": lambda raw, hosts: kubernetes.exec_credential(
         raw.decode(errors="surrogateescape"), SETTINGS, hosts, any_cluster=True
     ),
     "terraform": lambda raw, _: terraform.respond(raw, ENVIRON),
@@ -245,7 +245,7 @@ _SOUND = {
     "git": b"protocol=https\nhost=api.example\n\n",
     "erase": f"protocol=https\nhost=api.example\npassword={_JWT}\n\n".encode(),
     "bazel": json.dumps({"uri": URL}).encode(),
-    "kubernetes": json.dumps({"apiVersion": protocols.VERSIONS[0]}).encode(),
+    "kubernetes": json.dumps({"apiVersion": kubernetes.VERSIONS[0]}).encode(),
 }
 
 

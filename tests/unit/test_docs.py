@@ -20,7 +20,7 @@ from vault_plugin import cli
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
-from vault_plugin.protocols.protocols import VERSIONS
+from vault_plugin.protocols.kubernetes import VERSIONS
 from vault_plugin.settings import Settings
 from vault_plugin.settings.origin import Origin
 from vault_plugin.timing.deadline import Deadline

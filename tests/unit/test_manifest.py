@@ -18,7 +18,9 @@ from support.manifests import made_file, peak
 from support.texts import NAMES
 
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.manifest.model import MAX_NAME, MAX_SHOWN, Entry, Manifest, format_of, rewindable
+from vault_plugin.manifest.entries import MAX_NAME, Entry
+from vault_plugin.manifest.formats import format_of, rewindable
+from vault_plugin.manifest.model import MAX_SHOWN, Manifest
 from vault_plugin.manifest.row import Row
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
@@ -70,7 +72,7 @@ def problems(
     with pytest.raises(SettingsError) as caught:
         manifest(text, form, company=company, settings=settings)
     first, *rest = str(caught.value).split("\n  ")
-    assert first == "The manifest will not do, and nothing was contacted:"
+    assert first == "Invalid manifest; no request was sent:"
     return rest
 
 
@@ -114,7 +116,7 @@ def test_an_empty_field_is_one_left_out() -> None:
 
 def test_a_company_or_address_that_is_null_or_empty_becomes_no_other_one() -> None:
     text = "defaults: {company_name: ''}\ntargets: [{address: ~, mount: kv}]\nidentities:\n- {user_id: 1, company_name: ~}\n"
-    empty = "is null or empty: give a value, or leave it out"
+    empty = "is null or empty: set a value, or remove the key"
     assert problems(text, company="Acme") == [
         f"line 1: `company_name` {empty}",
         f"line 2: `address` {empty}",
@@ -191,14 +193,14 @@ identities:
 - 3
 """
     assert problems(text) == [
-        "line 2: `user_id` is no key of defaults",
+        "line 2: `user_id` is not a key of defaults",
         "line 4: `targets` --mount will not do.",
-        "line 5: `adress` is no key of targets",
+        "line 5: `adress` is not a key of targets",
         "line 7: `company_name` is missing",
         "line 9: `company_name` is missing",
-        "line 10: `user_id` is no plain text or number, without tag or alias",
-        "line 11: `file` must be an absolute path, in which {user_id} and {company_name} may stand",
-        "line 12: `identities` has an item that is no mapping",
+        "line 10: `user_id` is not a plain string or number without a tag or an alias",
+        "line 11: `file` must be an absolute path; it may contain {user_id} and {company_name}",
+        "line 12: `identities` has an item that is not a mapping",
     ]
 
 
@@ -220,8 +222,8 @@ def test_a_key_that_nobody_knows_is_told_once_where_it_stands_first() -> None:
     one = '{"user_id": %s, "company": "a", "company_name": "Acme"%s}\n'
     text = one % (1, "") + one % (2, ', "notes": "x"') + one % (3, ', "notes": "y"')
     assert problems(text, "jsonl") == [
-        "line 1: `company` is no key of identities",
-        "line 2: `notes` is no key of identities",
+        "line 1: `company` is not a key of identities",
+        "line 2: `notes` is not a key of identities",
     ]
 
 
@@ -259,15 +261,15 @@ def test_an_identity_that_stands_there_twice_is_told_with_both_lines(
     form: str, text: str, lines: tuple[int, int]
 ) -> None:
     assert problems(text, form, company="Acme") == [
-        f"line {lines[0]}: `user_id` and company are those of line {lines[1]}"
+        f"line {lines[0]}: `user_id` and company are the same as in line {lines[1]}"
     ]
 
 
 def test_an_identity_that_stands_twice_on_one_line_is_told_too() -> None:
     text = "identities: [{user_id: 1, file: /a}, {user_id: 1, file: /a}]"
     assert problems(text, company="Acme") == [
-        "line 1: `user_id` and company are those of line 1",
-        "line 1: `file` is that of line 1",
+        "line 1: `user_id` and company are the same as in line 1",
+        "line 1: `file` is the same as in line 1",
     ]
 
 
@@ -278,24 +280,24 @@ def test_identities_that_look_alike_are_none_that_stand_there_twice() -> None:
 
 def test_each_further_one_is_told_with_the_line_of_the_first() -> None:
     said = problems("user_id\n1\n1\n1\n", "csv", company="Acme")
-    assert said == [f"line {line}: `user_id` and company are those of line 2" for line in (3, 4)]
+    assert said == [f"line {line}: `user_id` and company are the same as in line 2" for line in (3, 4)]
 
 
 def test_two_identities_in_one_file_are_told() -> None:
     text = "defaults: {company_name: Acme, file: /x}\nidentities:\n- {user_id: 1}\n- {user_id: 2}\n- {user_id: 3, file: /y}\n"
-    assert problems(text) == ["line 4: `file` is that of line 3"]
+    assert problems(text) == ["line 4: `file` is the same as in line 3"]
 
 
 def test_a_file_in_a_folder_that_a_link_leads_to_is_one(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     text = f"user_id,file\n1,{tmp_path}/folder/x/y\n2,{tmp_path}/link/x/y\n3,{tmp_path}/link/y\n"
-    assert problems(text, "csv", company="Acme") == ["line 3: `file` is that of line 2"]
+    assert problems(text, "csv", company="Acme") == ["line 3: `file` is the same as in line 2"]
 
 
 def test_a_file_that_is_written_in_two_ways_is_one() -> None:
     text = "user_id,file\n1,/x/y\n2,/x//./y\n"
-    assert problems(text, "csv", company="Acme") == ["line 3: `file` is that of line 2"]
+    assert problems(text, "csv", company="Acme") == ["line 3: `file` is the same as in line 2"]
 
 
 def test_identities_without_a_file_share_none() -> None:
@@ -339,12 +341,12 @@ def test_a_name_that_is_no_label_is_refused(name: str, problem: str) -> None:
 
 def test_two_identities_of_one_name_are_told_since_one_of_them_would_be_lost() -> None:
     text = "user_id,name\n1,a\n2,b\n3,a\n4,\n5,\n"
-    assert problems(text, "csv", company="Acme") == ["line 4: `name` is that of line 2"]
+    assert problems(text, "csv", company="Acme") == ["line 4: `name` is the same as in line 2"]
 
 
 def test_there_is_no_default_name() -> None:
     text = "defaults: {name: a, company_name: Acme}\nidentities: [{user_id: 1}]\n"
-    assert problems(text) == ["line 1: `name` is no key of defaults"]
+    assert problems(text) == ["line 1: `name` is not a key of defaults"]
 
 
 # Files
@@ -391,7 +393,7 @@ def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, pa
 def test_a_file_that_leads_who_knows_where_is_refused(template: str) -> None:
     text = f'{{"user_id": "..", "company_name": "Acme", "file": "{template}"}}'
     assert problems(text, "jsonl") == [
-        "line 1: `file` must be an absolute path, in which {user_id} and {company_name} may stand"
+        "line 1: `file` must be an absolute path; it may contain {user_id} and {company_name}"
     ]
 
 
@@ -445,7 +447,7 @@ def test_settings_that_will_not_do_are_told_with_the_rest() -> None:
 )
 def test_one_place_in_vault_named_by_two_targets_is_told(one: str, other: str) -> None:
     text = f"targets:\n- {one}\n- {other}\nidentities: []\n"
-    assert problems(text) == ["line 3: `targets` names the place in Vault of line 2"]
+    assert problems(text) == ["line 3: `targets` names the same place in Vault as line 2"]
 
 
 @pytest.mark.parametrize(
@@ -554,7 +556,7 @@ def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:
 
 READ_STDIN = """
 from vault_plugin.errors import SettingsError
-from vault_plugin.manifest.model import rewindable
+from vault_plugin.manifest.formats import rewindable
 try:
     with rewindable("-") as file:
         file.seek(0)

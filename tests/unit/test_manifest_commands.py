@@ -23,14 +23,15 @@ from support.waiting import until
 from vault_plugin import cli
 from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.bulk import service
-from vault_plugin.bulk.sync import SyncResult as Told
-from vault_plugin.bulk.targets import Outcome
+from vault_plugin.bulk.report import SyncResult as Told
+from vault_plugin.bulk.targets import EnsureResult
+from vault_plugin.bulk.token_files import TokenFiles
 from vault_plugin.commands import options as common
 from vault_plugin.commands import sync as sync_command
 from vault_plugin.commands import watch as watch_command
 from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SourceError, SourceRefusedError, WriteError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.destination import Output
 from vault_plugin.output.private_files import Rights
 from vault_plugin.settings import Settings
@@ -49,6 +50,8 @@ MANIFEST = "user_id,company_name\n0,Acme\n1,Acme\n2,Acme\n"
 class FakeTargets(Slots):
     """Vaults in which users become what `results` says; by default, their tokens are minted."""
 
+    deadline = 60.0
+
     def __init__(self) -> None:
         self.results: dict[str, str] = {}
         self.settings: list[Settings] = []
@@ -60,7 +63,7 @@ class FakeTargets(Slots):
         self.settings += [one() for one in gather]
         yield self
 
-    def _outcome(self, identity: Identity) -> Outcome:
+    def _outcome(self, identity: Identity) -> EnsureResult:
         self.asked.append(identity.user_id)
         self.meanwhile()
         result: Any = self.results.get(identity.user_id, "minted")
@@ -69,17 +72,19 @@ class FakeTargets(Slots):
         if result == "failed":
             raise SourceRefusedError("The endpoint says no.", hint="Ask.")
         held = {Kind.ACCESS: GrantedToken(token(), VaultRef("secret", "p", 1))}
-        return Outcome(
+        return EnsureResult(
             result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW)
         )
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
-    ) -> Outcome | None:
+    ) -> EnsureResult | None:
         found = self._outcome(identity)
         return found if found.result == "fresh" else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+    ) -> EnsureResult:
         return self._outcome(identity)
 
 
@@ -181,7 +186,7 @@ def test_what_is_wrong_with_a_manifest_exits_78_before_anything_is_contacted(
     (tmp_path / "m.csv").write_text(f"user_id,{jwt()}\n1,x\n")
     (tmp_path / "m.jsonl").write_text(f'{{"user_id": 1}}\n{{"user_id": 2, "{jwt()}": "x"}}\n')
     for name, problem in (
-        ("m.csv", "line 1: names a column that is none of"),
+        ("m.csv", "line 1: names a column that is not one of"),
         ("m.jsonl", "line 1: `company_name` is missing"),
     ):
         done = run(command, str(tmp_path / name))
@@ -252,7 +257,7 @@ def test_each_kind_of_failure_is_one_line_and_there_are_not_too_many(
 ) -> None:
     (tmp_path / "m.csv").write_text("user_id\n" + "".join(f"{number}\n" for number in range(24)))
 
-    def fail(identity: Identity, **_: object) -> Outcome:
+    def fail(identity: Identity, **_: object) -> EnsureResult:
         raise SourceRefusedError(f"Kind {int(identity.user_id) % 12}.", hint="Ask.")
 
     monkeypatch.setattr(targets, "ensure", fail)
@@ -298,7 +303,7 @@ def test_watch_says_at_its_start_what_it_keeps_and_where_metrics_are(
 def test_too_many_failures_in_a_row_leave_the_rest(run: Run, targets: FakeTargets, manifest: str) -> None:
     targets.results = dict.fromkeys("012", "failed")
     done = run("sync", "--stop-after", "2", "--concurrency", "1", manifest)
-    assert (done.code, done.out) == (5, "3 identities: 2 failed, 1 not tried (2 in a row failed)\n")
+    assert (done.code, done.out) == (5, "3 identities: 2 failed, 1 not tried (2 consecutive failures)\n")
 
 
 def test_an_outage_that_lasts_is_told_once(run: Run, targets: FakeTargets, manifest: str) -> None:
@@ -502,7 +507,7 @@ def test_watch_hands_the_manifest_to_the_service(
     ]
     assert [one().mount for one in fake_service.plan.targets] == ["secret"]
     how = fake_service.watcher_of.keywords
-    assert (how["rate"], how["concurrency"], how["files"], how["on_change"]) == (2.5, 3, Rights(), None)
+    assert (how["rate"], how["concurrency"], how["files"]) == (2.5, 3, TokenFiles())
     assert fake_service.watcher_of([], [])  # a Watcher takes all of that
 
 
@@ -530,7 +535,7 @@ def test_a_mode_is_octal(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str, mode: int
 ) -> None:
     assert run("watch", "--mode", text, manifest).code == 0
-    assert fake_service.watcher_of.keywords["files"] == Rights(mode)
+    assert fake_service.watcher_of.keywords["files"] == TokenFiles(Rights(mode))
 
 
 @pytest.mark.parametrize("text", ["", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"])
@@ -555,7 +560,7 @@ def test_an_owner_is_told_by_names_or_numbers(
         (f"7:{mine.gr_name}", (7, 0)),
     ):
         assert run("watch", "--owner", text, manifest).code == 0
-        assert fake_service.watcher_of.keywords["files"] == Rights(0o600, owner)
+        assert fake_service.watcher_of.keywords["files"] == TokenFiles(Rights(0o600, owner))
 
 
 @pytest.mark.parametrize("text", ["", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"])
@@ -614,7 +619,7 @@ def test_the_hook_is_there_until_the_end(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, tmp_path: Path
 ) -> None:
     def change() -> None:
-        fake_service.watcher_of.keywords["on_change"].call()
+        fake_service.watcher_of.keywords["files"].on_change.call()
 
     fake_service.meanwhile = change
     assert run("watch", "--on-change", f"touch '{tmp_path}/a b'", manifest).code == 0

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from vault_plugin.bulk import metrics
 from vault_plugin.bulk.metrics import _Stats, served
-from vault_plugin.bulk.watch import Expiry, Stats
+from vault_plugin.bulk.stats import Expiry, Stats
 from vault_plugin.errors import OutputError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 
@@ -38,7 +38,9 @@ UNNAMED = Entry(7, Identity("user-27", "Acme"), "/run/user-27")
 
 def counted() -> Stats:
     entries = {NAMED: 1_790_000_090.5, UNNAMED: 1_790_000_000.0}
-    stats = Stats(mints=3, waits=2, ends={one.identity: Expiry(one, at, 5.0) for one, at in entries.items()})
+    stats = Stats(
+        mints=3, waits=2, expiries={one.identity: Expiry(one, at, 5.0) for one, at in entries.items()}
+    )
     stats.failures.update(vault_busy=4, endpoint_refused=1)
     return stats
 
@@ -74,7 +76,7 @@ def test_nothing_is_shown_of_an_identity_that_a_guess_could_be_compared_with() -
 
 def test_a_name_is_escaped_as_a_label() -> None:
     entry = NAMED._replace(name='a "b" \\ c')
-    text = exposed(Stats(ends={entry.identity: Expiry(entry, 1.0, 1.0)}))
+    text = exposed(Stats(expiries={entry.identity: Expiry(entry, 1.0, 1.0)}))
     assert r'{name="a \"b\" \\ c"} 1.0' in text
 
 

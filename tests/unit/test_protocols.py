@@ -21,18 +21,10 @@ from support.fakes import NOW, Done, Run, jwt
 
 from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import QueryError, StoreError, UsageError
-from vault_plugin.protocols import protocols
-from vault_plugin.protocols.protocols import (
-    MAX_EXEC_INFO,
-    MAX_QUERY,
-    SAFETY,
-    VERSIONS,
-    bazel,
-    exec_credential,
-    git,
-    git_erase,
-    until,
-)
+from vault_plugin.protocols import bazel, bearer, git
+from vault_plugin.protocols.bearer import SAFETY, expiry_for_caller
+from vault_plugin.protocols.kubernetes import MAX_EXEC_INFO, VERSIONS, exec_credential
+from vault_plugin.protocols.query import MAX_QUERY
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import parse_rfc3339
 from vault_plugin.tokens.identity import Identity
@@ -69,7 +61,8 @@ def connect(settings: Settings) -> Iterator[FakeBroker]:
 def _a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
     rejected.clear()
-    monkeypatch.setattr(protocols, "connect", connect)
+    for module in (bearer, git):
+        monkeypatch.setattr(module, "connect", connect)
 
 
 def info(version: str, **spec: object) -> str:
@@ -78,12 +71,14 @@ def info(version: str, **spec: object) -> str:
 
 
 def ask_bazel(uri: object, *hosts: str, **more: object) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(bazel(json.dumps({"uri": uri} | more).encode(), SETTINGS, hosts))
+    answer: dict[str, Any] = json.loads(
+        bazel.get_headers(json.dumps({"uri": uri} | more).encode(), SETTINGS, hosts)
+    )
     return answer
 
 
 def ask_git(*lines: str, hosts: Collection[str] = ()) -> list[str]:
-    return git("".join(f"{line}\n" for line in [*lines, ""]).encode(), SETTINGS, hosts).splitlines()
+    return git.get("".join(f"{line}\n" for line in [*lines, ""]).encode(), SETTINGS, hosts).splitlines()
 
 
 # ExecCredential
@@ -131,7 +126,7 @@ def test_who_says_nothing_gets_v1() -> None:
     ],
 )
 def test_what_kubernetes_would_not_say_is_refused_unquoted(text: str) -> None:
-    text = text.replace("\\udcff", "\udcff")  # a byte of the environment that is no UTF-8
+    text = text.replace("\\udcff", "\udcff")  # a byte of the environment that is not UTF-8
     with pytest.raises(QueryError) as caught:
         exec_credential(text, SETTINGS, (), any_cluster=True)
     assert "CANARY" not in str(caught.value)
@@ -231,19 +226,19 @@ def test_keys_that_nobody_knows_yet_are_ignored() -> None:
 )
 def test_what_bazel_would_not_say_is_refused(query: bytes) -> None:
     with pytest.raises(QueryError):
-        bazel(query, SETTINGS, ())
+        bazel.get_headers(query, SETTINGS, ())
     assert asked == []
 
 
 def test_a_query_may_be_64_kib_long_and_no_longer() -> None:
     query = json.dumps({"uri": "https://api.example"}).encode()
-    assert bazel(query.ljust(MAX_QUERY), SETTINGS, ())
+    assert bazel.get_headers(query.ljust(MAX_QUERY), SETTINGS, ())
     with pytest.raises(QueryError):
-        bazel(query.ljust(MAX_QUERY + 1), SETTINGS, ())
+        bazel.get_headers(query.ljust(MAX_QUERY + 1), SETTINGS, ())
     lines = b"protocol=https\nhost=api.example\n\n"
-    assert git(lines.ljust(MAX_QUERY), SETTINGS, ())
+    assert git.get(lines.ljust(MAX_QUERY), SETTINGS, ())
     with pytest.raises(QueryError):
-        git(lines.ljust(MAX_QUERY + 1), SETTINGS, ())
+        git.get(lines.ljust(MAX_QUERY + 1), SETTINGS, ())
 
 
 # Whom the token is given to
@@ -363,10 +358,10 @@ def test_a_url_without_tls_makes_no_host_of_klearstacks_own() -> None:
     plain = Settings(user_id="26", company_name="A", url="http://127.0.0.1:80", vault_addr=("https://v",))
     for uri in ("https://127.0.0.1:80", "http://127.0.0.1:80"):
         with pytest.raises(QueryError):
-            bazel(json.dumps({"uri": uri}).encode(), plain, ())
+            bazel.get_headers(json.dumps({"uri": uri}).encode(), plain, ())
     # And what is no address at all is not served, as if it were equal to such a URL's.
-    assert git(b"protocol=https\nhost=a b\n\n", plain, ()) == ""
-    assert git(b"protocol=https\n\n", plain, ()) == ""
+    assert git.get(b"protocol=https\nhost=a b\n\n", plain, ()) == ""
+    assert git.get(b"protocol=https\n\n", plain, ()) == ""
 
 
 # git
@@ -442,14 +437,16 @@ def test_what_a_server_offers_is_looked_at_in_linear_time(hostile: str) -> None:
 def test_lines_may_end_with_cr_lf() -> None:
     lines = ("capability[]=authtype", "protocol=https", "host=api.example", "")
     query = "".join(f"{line}\r\n" for line in (*lines, "nonsense"))
-    assert git(query.encode(), SETTINGS, ()).splitlines()[1:3] == ["authtype=Bearer", f"credential={JWT}"]
+    assert git.get(query.encode(), SETTINGS, ()).splitlines()[1:3] == ["authtype=Bearer", f"credential={JWT}"]
     mixed = b"protocol=https\nhost=api.example\r\n\r\n"
-    assert git(mixed, SETTINGS, ())
-    assert git(b"protocol=https\nhost=api.example\r\r\n\n", SETTINGS, ()) == ""  # one CR is the line's end
+    assert git.get(mixed, SETTINGS, ())
+    assert (
+        git.get(b"protocol=https\nhost=api.example\r\r\n\n", SETTINGS, ()) == ""
+    )  # one CR is the line's end
 
 
 def erase(*lines: str, hosts: Collection[str] = ()) -> None:
-    git_erase("".join(f"{line}\r\n" for line in [*lines, ""]).encode(), lambda: SETTINGS, hosts)
+    git.erase("".join(f"{line}\r\n" for line in [*lines, ""]).encode(), lambda: SETTINGS, hosts)
 
 
 @pytest.mark.parametrize(
@@ -514,19 +511,19 @@ def test_a_host_that_the_user_named_is_served_to_git() -> None:
 
 def test_what_stands_after_the_empty_line_is_not_git_s() -> None:
     assert ask_git("protocol=https", "host=api.example", "", "nonsense")
-    assert git(b"protocol=https\nhost=api.example", SETTINGS, ())
+    assert git.get(b"protocol=https\nhost=api.example", SETTINGS, ())
 
 
 @pytest.mark.parametrize("query", [b"nonsense\n\n", b"protocol=https\nCANARY\n\n", b"\xff\xfe\n"])
 def test_what_git_would_not_say_is_refused_unquoted(query: bytes) -> None:
     with pytest.raises(QueryError) as caught:
-        git(query, SETTINGS, ())
+        git.get(query, SETTINGS, ())
     assert "CANARY" not in str(caught.value)
 
 
 @given(st.binary())
 def test_no_query_does_anything_but_be_answered_or_refused(query: bytes) -> None:
-    for respond in (git, bazel):
+    for respond in (git.get, bazel.get_headers):
         with suppress(QueryError):
             assert JWT not in respond(query, SETTINGS, ())
 
@@ -543,7 +540,7 @@ def test_the_end_is_before_the_true_one_but_never_past(life: int, used: float, s
     token = Token.from_jwt(jwt(iat=NOW, exp=NOW + life), Kind.ACCESS)
     now = NOW + used * life
     here = now + skew
-    end = until(token, now, here)
+    end = expiry_for_caller(token, now, here)
     assert end >= here + 1  # by the caller's clock, whatever that says
     left_told, left = end - here, NOW + life - now
     assert left_told <= max(2, left - min(SAFETY, life / 2))  # however wrong that clock goes
@@ -551,15 +548,15 @@ def test_the_end_is_before_the_true_one_but_never_past(life: int, used: float, s
 
 
 def test_half_a_minute_is_the_margin_but_half_of_a_short_life() -> None:
-    assert until(Token.from_jwt(jwt(iat=NOW, exp=NOW + 900), Kind.ACCESS), NOW, NOW) == NOW + 870
-    assert until(Token.from_jwt(jwt(iat=NOW, exp=NOW + 40), Kind.ACCESS), NOW, NOW) == NOW + 20
+    assert expiry_for_caller(Token.from_jwt(jwt(iat=NOW, exp=NOW + 900), Kind.ACCESS), NOW, NOW) == NOW + 870
+    assert expiry_for_caller(Token.from_jwt(jwt(iat=NOW, exp=NOW + 40), Kind.ACCESS), NOW, NOW) == NOW + 20
 
 
 def test_a_host_whose_clock_is_behind_is_told_an_earlier_end() -> None:
     token = Token.from_jwt(jwt(iat=NOW, exp=NOW + 900), Kind.ACCESS)
-    assert until(token, NOW, NOW - 600) == NOW - 600 + 870
-    assert until(token, NOW, NOW + 600) == NOW + 870
-    assert until(token, NOW, NOW + 5000) == NOW + 5001
+    assert expiry_for_caller(token, NOW, NOW - 600) == NOW - 600 + 870
+    assert expiry_for_caller(token, NOW, NOW + 600) == NOW + 870
+    assert expiry_for_caller(token, NOW, NOW + 5000) == NOW + 5001
 
 
 # On the command line
@@ -641,7 +638,7 @@ def test_git_may_erase_on_the_command_line(helper: Callable[..., Done]) -> None:
 
 
 def test_git_is_told_what_we_can_do_and_we_keep_nothing(helper: Callable[..., Done]) -> None:
-    assert helper("git", "capability") == (0, protocols.GIT_CAPABILITY, "")
+    assert helper("git", "capability") == (0, git.CAPABILITY, "")
     for operation in ("store", "erase"):
         assert helper("git", operation, query="password=CANARY\n") == (0, "", "")
     assert asked == []

@@ -16,22 +16,24 @@ from support.texts import TEXTS
 
 from vault_plugin.manifest import yaml_rows
 from vault_plugin.manifest.bounded import BoundedStream
-from vault_plugin.manifest.row import NEVER_EMPTY, Problem, Row, shown
-from vault_plugin.manifest.rows import FORMATS, MAX_LINE, read_csv, read_jsonl
+from vault_plugin.manifest.csv_rows import read_csv
+from vault_plugin.manifest.formats import FORMATS
+from vault_plugin.manifest.jsonl_rows import read_jsonl
+from vault_plugin.manifest.row import MAX_LINE, NEVER_EMPTY, Problem, Row, shown
 from vault_plugin.manifest.yaml_rows import MAX_SCALAR, read_yaml
 
 CANARY = "hvs.CAN-ARY"
-TWICE = "stands there twice"
-NO_TEXT = "is no plain text or number, without tag or alias"
-EMPTY = "is null or empty: give a value, or leave it out"
+TWICE = "appears more than once"
+NO_TEXT = "is not a plain string or number without a tag or an alias"
+EMPTY = "is null or empty: set a value, or remove the key"
 NO_JSON = f"is not JSON in UTF-8 (of at most {MAX_LINE} bytes)"
-NO_NUMBER = "is no text and no whole number"
+NO_NUMBER = "is neither a string nor a whole number"
 NAMES = "user_id, company_name, file, name"
 TOO_LONG = "has more than 64 KiB"
-FOLLOWED = "is followed by a text or comment of more than 64 KiB"
-TOO_DEEP = "has more than 100 lists or mappings in each other"
-ROUNDED = "was rounded by a spreadsheet: make the column a text one, and enter it again"
-BROKEN_YAML, BROKEN_CSV = "is no YAML from here on", "is no CSV from here on"
+FOLLOWED = "is followed by a string or comment of more than 64 KiB"
+TOO_DEEP = "is nested more than 100 levels deep"
+ROUNDED = "was rounded by a spreadsheet: format the column as text and enter the value again"
+BROKEN_YAML, BROKEN_CSV = "is not valid YAML from here on", "is not valid CSV from here on"
 
 
 def read(form: str, text: str | bytes) -> list[Row | Problem]:
@@ -115,8 +117,8 @@ def test_an_anchor_is_no_more_than_a_mark() -> None:
 def test_an_alias_stands_for_nothing() -> None:
     assert items("- &one {user_id: 1}\n- *one\n- <<: *one\n") == [
         row(2, user_id="1"),
-        Problem(3, "identities", "has an item that is no mapping"),
-        Problem(4, "(no plain word)", NO_TEXT),
+        Problem(3, "identities", "has an item that is not a mapping"),
+        Problem(4, "(not a plain word)", NO_TEXT),
     ]
 
 
@@ -139,7 +141,7 @@ def test_a_section_that_stands_there_twice_is_told() -> None:
 
 @pytest.mark.parametrize(("section", "value"), [("defaults", "{file: /x}"), ("targets", "[]")])
 def test_a_section_after_the_stream_of_identities_is_told(section: str, value: str) -> None:
-    problem = Problem(2, section, "must stand before `identities`, which is read as a stream")
+    problem = Problem(2, section, "must come before `identities`, which is read as a stream")
     assert read("yaml", f"identities: []\n{section}: {value}\n")[0] == problem
     assert not any(isinstance(one, Problem) for one in read("yaml", f"{section}: {value}\nidentities: []\n"))
 
@@ -152,7 +154,7 @@ def test_a_section_after_the_stream_of_identities_is_told(section: str, value: s
         ("defaults", "", "must be a mapping"),
         ("targets", "{a: {b: c}}", "must be a list"),
         ("targets", "x", "must be a list"),
-        ("identity", "[{a: b}, [c]]", "is no section of a manifest"),
+        ("identity", "[{a: b}, [c]]", "is not a section of a manifest"),
     ],
 )
 def test_a_section_of_the_wrong_kind_is_told_and_what_follows_is_read(
@@ -168,7 +170,7 @@ def test_identities_must_be_a_list(value: str) -> None:
 
 
 def test_an_item_that_is_no_mapping_is_told_and_what_follows_is_read() -> None:
-    problem = "has an item that is no mapping"
+    problem = "has an item that is not a mapping"
     assert items("- 26\n- [a, [b, {c: d}]]\n- user_id: 1\n") == [
         Problem(2, "identities", problem),
         Problem(3, "identities", problem),
@@ -179,7 +181,7 @@ def test_an_item_that_is_no_mapping_is_told_and_what_follows_is_read() -> None:
 @pytest.mark.parametrize("key", ["*x ", "[a, [b]]", "{a: b}", "<<", CANARY])
 def test_a_section_whose_name_is_no_plain_word_is_not_quoted(key: str) -> None:
     said = read("yaml", f"? {key}\n: 1\nidentities: []\n")
-    assert said == [Problem(1, "(no plain word)", "is no section of a manifest")]
+    assert said == [Problem(1, "(not a plain word)", "is not a section of a manifest")]
 
 
 def test_a_manifest_without_identities_is_told_so() -> None:
@@ -189,19 +191,19 @@ def test_a_manifest_without_identities_is_told_so() -> None:
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])
 def test_an_empty_yaml_is_told_so(text: str) -> None:
-    assert read("yaml", text) == [Problem(1, "", "holds nothing: a manifest has `identities`")]
+    assert read("yaml", text) == [Problem(1, "", "is empty: a manifest needs `identities`")]
 
 
 @pytest.mark.parametrize("text", ["- a: 1\n", "x\n", "*x\n", "---\n"])
 def test_a_yaml_that_is_no_mapping_is_told_so(text: str) -> None:
     (problem,) = read("yaml", text)
     assert isinstance(problem, Problem)
-    assert problem.text == "is no mapping with `identities`"
+    assert problem.text == "is not a mapping with `identities`"
 
 
 def test_a_second_document_is_told() -> None:
     said = read("yaml", "---\nidentities: []\n---\nidentities:\n- user_id: 1\n")
-    assert said == [Problem(3, "", "begins another document: a manifest is one")]
+    assert said == [Problem(3, "", "begins another document: a manifest is a single document")]
     assert read("yaml", "%YAML 1.2\n---\nidentities: []\n...\n") == []
 
 
@@ -270,13 +272,13 @@ def test_all_problems_of_a_line_are_told() -> None:
     assert said == [
         Problem(1, "a", NO_NUMBER),
         Problem(1, "a", TWICE),
-        Problem(1, "(no plain word)", NO_NUMBER),
+        Problem(1, "(not a plain word)", NO_NUMBER),
     ]
 
 
 @pytest.mark.parametrize("text", ["[]", '["a"]', '"a"', "1", "1.5", "null", "true", '[["a", "b"]]'])
 def test_json_that_is_no_object_is_a_problem(text: str) -> None:
-    assert read("jsonl", f"{text}\n{{}}") == [Problem(1, "", "is no JSON object"), row(2)]
+    assert read("jsonl", f"{text}\n{{}}") == [Problem(1, "", "is not a JSON object"), row(2)]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +369,7 @@ def test_blank_columns_and_rows_at_the_end_are_a_spreadsheets_and_left_out(end: 
         ("user_id,file,user_id", "has the same name for the columns 1 and 3"),
         ("User_ID,Company_Name", f"names a column that is not spelled like one of {NAMES}: column 1"),
         ("user_id, company_name", f"names a column that is not spelled like one of {NAMES}: column 2"),
-        ("user_id,company", f"names a column that is none of {NAMES}: column 2"),
+        ("user_id,company", f"names a column that is not one of {NAMES}: column 2"),
         ("company_name,file", "has no column user_id"),
     ],
 )  # fmt: skip
@@ -387,7 +389,7 @@ def test_a_csv_in_utf_16_is_told_so(text: str, encoding: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"user_id,\xe9\n1,2\n", b"PK\x03\x04\x14\x00\x06\x00\n", b"user_id\x00\n"])
 def test_a_header_that_is_no_text_in_utf_8_is_told_so(raw: bytes) -> None:
-    assert read("csv", raw) == [Problem(1, "", "is no UTF-8")]
+    assert read("csv", raw) == [Problem(1, "", "is not UTF-8")]
 
 
 @pytest.mark.parametrize(
@@ -437,7 +439,7 @@ def test_a_record_that_is_no_utf_8_is_told_by_its_line_although_files_are_read_b
     )
     raw = raw if line > 1 else raw.replace(b"file", b"\xff", 1)
     problems = [one for one in read("csv", raw) if isinstance(one, Problem)]
-    assert problems == [Problem(line, "", "is no UTF-8")]
+    assert problems == [Problem(line, "", "is not UTF-8")]
 
 
 def test_the_stream_stays_open_after_csv() -> None:
@@ -478,7 +480,7 @@ def test_a_run_that_is_stopped_ends_without_a_word_of_its_reader(form: str) -> N
     ],
 )
 def test_a_key_is_quoted_if_it_is_a_plain_word(name: str, is_shown: bool) -> None:
-    assert shown(name) == (name if is_shown else "(no plain word)")
+    assert shown(name) == (name if is_shown else "(not a plain word)")
 
 
 def test_a_problem_names_line_and_key() -> None:

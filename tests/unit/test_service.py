@@ -14,7 +14,7 @@ import pytest
 from vault_plugin.bulk import service
 from vault_plugin.bulk.service import Plan, run
 from vault_plugin.errors import SettingsError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.tokens.identity import Identity
 
 ENTRY = Entry(1, Identity("26", "Acme"), None)
@@ -36,7 +36,7 @@ class World:
         self.tried.set()
         self.at: dict[str, list[Callable[[], object]]] = {}
         self.hangs = False
-        self.status = "1 tokens are good, 0 cannot be renewed"
+        self.status = "1 valid token, 0 cannot be renewed"
 
     def on(self, moment: str, *acts: Callable[[], object]) -> None:
         self.at[moment] = list(acts)
@@ -78,7 +78,7 @@ class World:
     def reloading(self) -> None:
         self.note("reloading")
 
-    def tell_status(self, status: str, *, alive: bool) -> None:
+    def send_status(self, status: str, *, alive: bool) -> None:
         assert status == self.status
         self.note("alive" if alive else "hanging")
 
@@ -135,7 +135,7 @@ def test_a_manifest_that_will_not_do_leaves_the_old_one_in_force_and_the_service
         *["reloading", "load", "ready", "stopping", "watched", "closed"],
     ]
     (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert error.getMessage() == "line 3: `file` is bad The old manifest stays in force."
+    assert error.getMessage() == "line 3: `file` is bad The previous manifest remains in use."
 
 
 def test_a_manifest_that_will_not_do_at_the_start_ends_it(world: World) -> None:
@@ -214,7 +214,7 @@ def test_while_a_worker_hangs_the_watchdog_is_not_fed(world: World, caplog: pyte
         "alive",
     ]
     (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "hangs beyond its deadline" in error.getMessage()
+    assert "exceeds its deadline" in error.getMessage()
 
 
 class FakeQueue:

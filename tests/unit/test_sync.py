@@ -10,10 +10,11 @@ import pytest
 from support.fakes import NOW, Slots, token
 
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.bulk import sync
-from vault_plugin.bulk.outage import Gate, Turn
-from vault_plugin.bulk.sync import Sync, SyncResult
-from vault_plugin.bulk.targets import Outcome
+from vault_plugin.bulk import step, sync
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
+from vault_plugin.bulk.report import SyncResult
+from vault_plugin.bulk.sync import Sync
+from vault_plugin.bulk.targets import EnsureResult
 from vault_plugin.errors import (
     KlearstackVaultError,
     SettingsError,
@@ -21,10 +22,11 @@ from vault_plugin.errors import (
     SourceError,
     SourceRefusedError,
     StoreBusyError,
+    StoreError,
     StoreRefusedError,
     WriteError,
 )
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
@@ -41,27 +43,33 @@ def entries(count: int) -> Iterator[Entry]:
     return map(entry, range(count))
 
 
-def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> Outcome:
+def outcome(result: Literal["fresh", "minted", "copied"], life: int = 900) -> EnsureResult:
     held = {Kind.ACCESS: GrantedToken(token(life=life), VaultRef("secret", "p", 1))}
-    return Outcome(result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW))
+    return EnsureResult(
+        result, Grant(held, "endpoint" if result == "minted" else "vault", stale=False, now=NOW)
+    )
 
 
 class FakeTargets(Slots):
     """Vaults in which a user's token is as its number says; what was asked of them."""
 
-    def __init__(self, becomes: Callable[[int], Outcome] = lambda _: outcome("minted")) -> None:
+    deadline = 60.0
+
+    def __init__(self, becomes: Callable[[int], EnsureResult] = lambda _: outcome("minted")) -> None:
         self.becomes = becomes
         self.fresh: set[int] = set()
         self.asked: list[tuple[str, int]] = []
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
-    ) -> Outcome | None:
+    ) -> EnsureResult | None:
         number = int(identity.user_id)
         self.asked.append(("check", number))
         return outcome("fresh", 800) if number in self.fresh else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+    ) -> EnsureResult:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))
         return self.becomes(number)
@@ -85,7 +93,7 @@ class Run:
 
 
 def failing(*numbers: int, exc: Exception | None = None) -> FakeTargets:
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if number in numbers:
             raise exc or SourceRefusedError("No.", hint="Ask.")
         return outcome("minted")
@@ -132,7 +140,7 @@ def test_so_many_at_a_time_and_no_more() -> None:
     inside: list[int] = []
     crowds: list[int] = []
 
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         inside.append(number)
         crowds.append(len(inside))
         barrier.wait(PATIENCE)  # breaks unless five are in here together
@@ -163,7 +171,7 @@ def test_one_at_a_time_is_told() -> None:
 def test_so_many_failures_in_a_row_stop_the_run() -> None:
     run = Run(failing(*range(3, 100)), stop_after=4).over(100)
     assert run.sync.counts == {"minted": 3, "failed": 4}
-    assert run.sync.stopped_by == "4 in a row failed"
+    assert run.sync.stopped_by == "4 consecutive failures"
     assert len(run.targets.asked) == 7
 
 
@@ -180,7 +188,7 @@ def test_with_a_bound_of_0_it_goes_on_for_ever() -> None:
 
 
 def test_who_stops_it_is_remembered_and_nothing_more_is_begun() -> None:
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if number == 2:
             run.sync.stop("SIGTERM")
             run.sync.stop("SIGINT")
@@ -204,7 +212,7 @@ def test_a_deadline_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
         sync, "Deadline", lambda seconds: Passing(seconds) if seconds == 7 else Deadline(seconds)
     )
 
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if number == 1:
             assert run.sync._stopping.wait(PATIENCE)
         return outcome("minted")
@@ -227,7 +235,7 @@ def test_what_is_in_flight_after_the_grace_has_failed_once_and_is_not_heard_late
     released, left = threading.Event(), threading.Semaphore(0)
     late: list[threading.Thread] = []
 
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if number == 0:
             return outcome("minted")
         late.append(threading.current_thread())
@@ -286,7 +294,7 @@ def test_a_report_that_cannot_be_written_ends_the_run() -> None:
 
 
 def test_when_nothing_can_be_told_any_more_no_other_thread_begins_anything() -> None:
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if number:
             assert one._stopping.wait(PATIENCE)
         return outcome("minted")
@@ -325,7 +333,7 @@ class CountingRateLimiter:
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> list[CountingRateLimiter]:
     CountingRateLimiter.made = []
-    monkeypatch.setattr(sync, "RateLimiter", CountingRateLimiter)
+    monkeypatch.setattr(step, "RateLimiter", CountingRateLimiter)
     return CountingRateLimiter.made
 
 
@@ -440,34 +448,34 @@ def test_whoever_waits_for_vault_when_the_run_is_stopped_is_left_for_another_run
 # Outages
 
 
-def quick(stop_after: int = 0) -> Gate:
-    """A gate whose probes are due at once."""
-    return Gate(stop_after, workers=1, uniform=lambda *_: 0.0)
+def quick(stop_after: int = 0) -> CircuitBreaker:
+    """A breaker whose probes are due at once."""
+    return CircuitBreaker(stop_after, workers=1, uniform=lambda *_: 0.0)
 
 
 def test_an_outage_that_ends_leaves_nobody_out() -> None:
     failures = itertools.chain([True] * 8, itertools.repeat(False))
 
-    def becomes(number: int) -> Outcome:
+    def becomes(number: int) -> EnsureResult:
         if next(failures):
             raise SourceError("down")
         return outcome("minted")
 
-    run = Run(FakeTargets(becomes), gate=quick()).over(20)
+    run = Run(FakeTargets(becomes), breaker=quick()).over(20)
     assert run.sync.counts == {"minted": 20}
     assert (run.sync.waited, run.sync.stopped_by) == (0, "")
 
 
 def test_an_outage_that_lasts_is_one_failure_of_all_that_wait() -> None:
-    run = Run(failing(*range(20), exc=SourceError("down")), gate=quick(4), stop_after=4)
+    run = Run(failing(*range(20), exc=SourceError("down")), breaker=quick(4), stop_after=4)
     run.over(20)
     assert run.sync.counts["failed"] == run.sync.waited == 3
-    assert run.sync.stopped_by == "an outage lasts"
+    assert run.sync.stopped_by == "the outage did not end"
     assert all(done.outage for done in run.told if done.error)
 
 
 def test_who_alone_fails_twice_has_failed() -> None:
-    run = Run(failing(3, exc=SourceError("down")), gate=quick()).over(20)
+    run = Run(failing(3, exc=SourceError("down")), breaker=quick()).over(20)
     assert run.sync.counts == {"minted": 19, "failed": 1}
     assert not any(done.outage for done in run.told)
 
@@ -475,36 +483,48 @@ def test_who_alone_fails_twice_has_failed() -> None:
 @pytest.mark.parametrize("exc", [StoreRefusedError("policy"), ZeroDivisionError()])
 def test_a_look_that_fails_while_mints_pause_is_a_failure_of_its_own(exc: Exception) -> None:
     class Unreadable(FakeTargets):
-        def check(self, *_: Any, **__: Any) -> Outcome | None:
+        def check(self, *_: Any, **__: Any) -> EnsureResult | None:
             raise exc
 
-    gate = Gate(2, workers=1)
-    assert gate.begin() is Turn.MINT
-    gate.end(Turn.MINT, SourceBusyError("busy"))
-    run = Run(Unreadable(), gate=gate).over(3)
+    breaker = CircuitBreaker(2, workers=1)
+    assert breaker.acquire() is Permit.MINT
+    breaker.record(Permit.MINT, SourceBusyError("busy"))
+    run = Run(Unreadable(), breaker=breaker).over(3)
     assert run.sync.counts["failed"] >= 1
 
 
 def test_a_token_that_needs_no_mint_is_found_while_mints_pause() -> None:
-    gate = Gate(2, workers=1)
-    assert gate.begin() is Turn.MINT
-    gate.end(Turn.MINT, SourceBusyError("busy"))
+    breaker = CircuitBreaker(2, workers=1)
+    assert breaker.acquire() is Permit.MINT
+    breaker.record(Permit.MINT, SourceBusyError("busy"))
     targets = FakeTargets()
     targets.fresh = {0, 1, 2}
-    run = Run(targets, gate=gate).over(3)
+    run = Run(targets, breaker=breaker).over(3)
     assert run.sync.counts["fresh"] >= 1
+
+
+@pytest.mark.parametrize("exc", [None, StoreError("down")])
+def test_who_may_only_read_waits_on_if_that_finds_no_token(exc: Exception | None) -> None:
+    class Unreadable(FakeTargets):
+        def check(self, *_: Any, **__: Any) -> EnsureResult | None:
+            if exc:
+                raise exc
+            return None
+
+    one = sync._Pending(entry(0))
+    assert Run(Unreadable()).sync._process(one, Permit.READ) == (None, one)
 
 
 def test_while_all_wait_none_is_chosen() -> None:
     left = entries(1)
-    assert Run().sync._chosen(left, Turn.WAIT) is None
+    assert Run().sync._choose(left, Permit.NONE) is None
     assert next(left) == entry(0)
 
 
-@pytest.mark.parametrize(("check", "turn"), [(True, Turn.MINT), (False, Turn.CONFIRM)])
+@pytest.mark.parametrize(("check", "permit"), [(True, Permit.MINT), (False, Permit.READ)])
 def test_whoever_takes_no_place_at_the_gate_gives_none_back(
-    check: bool, turn: Turn, monkeypatch: pytest.MonkeyPatch
+    check: bool, permit: Permit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(check=check)
-    monkeypatch.setattr(run.sync._gate, "release", lambda _turn: pytest.fail("released"))
-    run.sync._released(turn)
+    monkeypatch.setattr(run.sync._breaker, "release", lambda _permit: pytest.fail("released"))
+    run.sync._release(permit)

@@ -40,8 +40,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 def tell_all(notifier: Notifier) -> None:
     notifier.ready()
     notifier.reloading()
-    notifier.tell_status("3 tokens are good", alive=True)
-    notifier.tell_status("a worker hangs", alive=False)
+    notifier.send_status("3 tokens are good", alive=True)
+    notifier.send_status("a worker hangs", alive=False)
     notifier.stopping()
 
 

@@ -15,7 +15,8 @@ from support.texts import TEXTS
 
 from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import QueryError, SettingsError
-from vault_plugin.protocols.terraform import MAX_QUERY, OPTIONAL, REQUIRED, respond
+from vault_plugin.protocols.query import MAX_QUERY
+from vault_plugin.protocols.terraform import OPTIONAL, REQUIRED, respond
 from vault_plugin.settings import Settings
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
@@ -37,21 +38,26 @@ def complaint(query: object) -> str:
 
 @pytest.mark.parametrize(
     "query",
-    [b"", b"{", b"\xff\xfe\xfa", b"nonsense", b"[" * 50_000, b'{"user_id": "' + b"x" * MAX_QUERY + b'"}'],
+    [b"", b"{", b"\xff\xfe\xfa", b"nonsense", b"[" * 50_000],
 )
 def test_what_is_no_json_is_said_to_be_none(query: bytes) -> None:
     assert "not JSON" in complaint(query)
 
 
+def test_what_is_too_long_is_said_to_be() -> None:
+    assert complaint(json.dumps(GOOD).encode().ljust(MAX_QUERY)) == ""
+    assert "is longer than 64 KiB" in complaint(json.dumps(GOOD).encode().ljust(MAX_QUERY + 1))
+
+
 @pytest.mark.parametrize("query", [None, [], "text", 5, True])
 def test_what_is_no_object_is_said_to_be_none(query: object) -> None:
-    assert "no JSON object" in complaint(query)
+    assert "not a JSON object" in complaint(query)
 
 
 @pytest.mark.parametrize("value", [5, True, None, {}, ["26"], 1.5])
 @pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
 def test_a_value_that_is_no_string_is_named(name: str, value: object) -> None:
-    assert f"`{name}` is no string" in complaint(GOOD | {name: value})
+    assert f"`{name}` is not a string" in complaint(GOOD | {name: value})
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -137,7 +143,10 @@ def test_what_the_environment_holds_is_no_fault_of_the_query(
 
 
 def test_a_key_that_is_nearly_one_is_told_which() -> None:
-    assert "`usr_id`; `user_id` is near to it; it may have" in complaint(GOOD | {"usr_id": "26"})
+    assert (
+        "unknown key `usr_id`. Did you mean `user_id`? Valid keys: user_id, company_name, mount"
+        in complaint(GOOD | {"usr_id": "26"})
+    )
     assert "near" not in complaint(GOOD | {"password": "x"})
 
 

@@ -1,14 +1,10 @@
 """Tokens kept good: when each is renewed, what an outage does, what gets into files, and when the hook runs."""
 
-import json
 import logging
 import os
-import shlex
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
@@ -16,17 +12,18 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fakes import NOW, OpenGate, Slots, jwt, token
+from support.fakes import NOW, ClosedBreaker, Slots, jwt, token
 from support.waiting import until
 
-from vault_plugin import children
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.bulk import watch
-from vault_plugin.bulk.outage import Gate, Turn
-from vault_plugin.bulk.targets import Outcome
-from vault_plugin.bulk.watch import Expiry, Hook, Stats, Watcher, _Watched
-from vault_plugin.errors import SourceError, StoreError, UsageError, UserMismatchError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.bulk import step, token_files, watch
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
+from vault_plugin.bulk.stats import Expiry, Stats
+from vault_plugin.bulk.targets import EnsureResult
+from vault_plugin.bulk.token_files import TokenFiles
+from vault_plugin.bulk.watch import Watcher, _Watched
+from vault_plugin.errors import SourceError, StoreError, UserMismatchError
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.output.private_files import Rights
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
@@ -47,14 +44,14 @@ def outcome(
     jti: str = "j",
     waited: bool = False,
     issued: bool = True,
-) -> Outcome:
+) -> EnsureResult:
     """A token of which so much is left."""
     made = token(life=life, jti=jti)
     if not issued:
         made = Token.from_jwt(jwt(iat=None, exp=NOW + life), Kind.ACCESS)
     held = {Kind.ACCESS: GrantedToken(made, VaultRef("secret", "p", 1))}
     source: Literal["endpoint", "vault"] = "endpoint" if result == "minted" else "vault"
-    return Outcome(result, Grant(held, source, stale=False, now=NOW + life - left, waited=waited))
+    return EnsureResult(result, Grant(held, source, stale=False, now=NOW + life - left, waited=waited))
 
 
 class FakeTargets(Slots):
@@ -62,7 +59,7 @@ class FakeTargets(Slots):
 
     deadline = 60.0
 
-    def __init__(self, *found: Outcome | Exception) -> None:
+    def __init__(self, *found: EnsureResult | Exception) -> None:
         self.found = list(found) or [outcome()]
         self.fresh = False
         self.looks: SimpleQueue[tuple[str, str, float | None]] = SimpleQueue()
@@ -71,11 +68,13 @@ class FakeTargets(Slots):
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
-    ) -> Outcome | None:
+    ) -> EnsureResult | None:
         self.looks.put(("check", identity.user_id, min_ttl))
         return outcome("fresh") if self.fresh else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+    ) -> EnsureResult:
         self.looks.put(("ensure", identity.user_id, min_ttl))
         self.meanwhile()
         with self.lock:
@@ -97,6 +96,10 @@ class FakeHook:
         self.calls += 1
 
 
+def calling(hook: FakeHook) -> TokenFiles:
+    return TokenFiles(on_change=hook)  # type: ignore[arg-type]
+
+
 def watcher(
     targets: FakeTargets | None = None, *entries: Entry, stats: Stats | None = None, **how: Any
 ) -> Watcher:
@@ -104,7 +107,7 @@ def watcher(
         targets or FakeTargets(),  # type: ignore[arg-type]
         entries or [entry()],
         stats or Stats(),
-        **{"concurrency": 1, "gate": OpenGate(workers=1), **how},
+        **{"concurrency": 1, "breaker": ClosedBreaker(workers=1), **how},
     )
 
 
@@ -206,7 +209,7 @@ def test_not_all_have_been_tried_until_the_last_has() -> None:
 def test_with_no_identity_at_all_there_is_nothing_to_wait_for() -> None:
     with Watcher(FakeTargets(), [], Stats(), concurrency=2) as one:  # type: ignore[arg-type]
         assert one.tried.is_set()
-        assert one.status == "0 tokens are good, 0 cannot be renewed"
+        assert one.status == "0 valid tokens, 0 cannot be renewed"
 
 
 def test_it_ends_at_once_although_nothing_is_due() -> None:
@@ -233,7 +236,7 @@ def test_a_worker_hangs_when_it_exceeds_its_deadline_by_5_s(monkeypatch: pytest.
 
 
 def test_an_outage_and_a_wait_for_the_rate_are_no_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "EXCESS", -1e6)  # whatever counts as a step of a worker hangs at once
+    monkeypatch.setattr(step, "EXCESS", -1e6)  # whatever counts as a step of a worker hangs at once
     with watcher(FakeTargets(StoreError("down"))) as one:
         assert one.tried.wait(PATIENCE)
         assert not one.hangs
@@ -252,11 +255,11 @@ def test_a_file_system_that_hangs_is_a_worker_that_hangs(
         writing.set()
         released.wait(PATIENCE)
 
-    monkeypatch.setattr(watch, "write_file", write)
+    monkeypatch.setattr(token_files, "write_file", write)
     with watcher(FakeTargets(), entry(1, tmp_path / "token")) as one:
         assert writing.wait(PATIENCE)
         before = one.hangs
-        monkeypatch.setattr(watch, "EXCESS", -1e6)
+        monkeypatch.setattr(step, "EXCESS", -1e6)
         assert (before, one.hangs) == (False, True)
         released.set()
 
@@ -288,7 +291,7 @@ class FakeRateLimiter:
 
 def paced(targets: FakeTargets) -> tuple[Watcher, FakeRateLimiter]:
     one, pace = watcher(targets, rate=5.0), FakeRateLimiter()
-    one._rate_limiter = pace  # type: ignore[assignment]
+    one._step._rate_limiter = pace  # type: ignore[assignment]
     return one, pace
 
 
@@ -300,7 +303,8 @@ def test_with_a_rate_a_good_token_waits_for_nobody() -> None:
     targets.fresh = True
     one._renew(watched)
     assert pace.waits == 1
-    assert [what for what, _, _ in targets.looked(4)] == ["check", "ensure"] * 2
+    assert [what for what, _, _ in targets.looked(3)] == ["check", "ensure", "check"]
+    assert targets.looks.empty()
 
 
 def test_with_a_rate_the_look_is_as_strict_as_what_follows() -> None:
@@ -351,13 +355,12 @@ def test_pauses_are_short_again_after_a_success() -> None:
 
 
 def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    one = watcher(stats=Stats())
     targets = FakeTargets(SourceError("The endpoint is down.", hint="Look."))
-    one._targets = targets  # type: ignore[assignment]
+    one = watcher(targets)
     watched = [_Watched(entry(number)) for number in range(3)]
     for each in [*watched, *watched]:
         one._renew(each)
-    assert warnings(caplog) == ["line 1: The endpoint is down. Look. Trying again"]
+    assert warnings(caplog) == ["line 1: The endpoint is down. Look. Retrying."]
     targets.found = [outcome()]
     for each in watched[:2]:
         one._renew(each)
@@ -367,7 +370,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(caplog: pytest.LogCaptureFixtu
     assert warnings(caplog)[1:] == ["all tokens can be renewed again"]
     targets.found = [SourceError("Down again.")]
     one._renew(watched[2])
-    assert warnings(caplog)[2:] == ["line 3: Down again. Trying again"]
+    assert warnings(caplog)[2:] == ["line 3: Down again. Retrying."]
 
 
 def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +390,7 @@ def test_one_that_fails_keeps_none_of_the_others() -> None:
     class Half(FakeTargets):
         def ensure(
             self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
-        ) -> Outcome:
+        ) -> EnsureResult:
             self.looks.put(("ensure", identity.user_id, min_ttl))
             if identity.user_id == "0":
                 raise ZeroDivisionError
@@ -395,21 +398,21 @@ def test_one_that_fails_keeps_none_of_the_others() -> None:
 
     with watcher(Half(), *(entry(number) for number in range(4))) as one:
         assert one.tried.wait(PATIENCE)
-        assert one.status == "3 tokens are good, 1 cannot be renewed"
+        assert one.status == "3 valid tokens, 1 cannot be renewed"
 
 
 def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() -> None:
     targets = FakeTargets(SourceError("down"))
-    gate = Gate(workers=1)
-    one = watcher(targets, gate=gate)
+    breaker = CircuitBreaker(workers=1)
+    one = watcher(targets, breaker=breaker)
     watched = [_Watched(entry(number)) for number in range(5)]
     for each in watched[:3]:
         one._renew(each)
-    assert gate.error is not None
+    assert breaker.error is not None
     targets.looked(3)
-    assert 0 < one._renew(watched[3]) < 5 + watch.BEHIND[2]
+    assert 0 < one._renew(watched[3]) < 5 + watch.AFTER_OWN_PROBE
     assert targets.looked(1) == [("check", "3", None)]
-    assert 0 < one._renew(watched[3]) < 5 + watch.BEHIND[2]
+    assert 0 < one._renew(watched[3]) < 5 + watch.AFTER_OWN_PROBE
     assert targets.looks.empty()
     targets.fresh = True
     assert one._renew(watched[4]) > 500  # until its renewal
@@ -417,22 +420,22 @@ def test_an_outage_pauses_mints_and_a_token_that_needs_none_is_confirmed_once() 
 
 def test_while_vault_is_down_only_a_probe_asks_it_and_mints_cautiously() -> None:
     targets = FakeTargets(StoreError("down"), outcome())
-    gate = Gate(workers=1, uniform=lambda *_: 0.0)  # a probe is due at once
-    one = watcher(targets, gate=gate)
+    breaker = CircuitBreaker(workers=1, uniform=lambda *_: 0.0)  # a probe is due at once
+    one = watcher(targets, breaker=breaker)
     watched = [_Watched(entry(number)) for number in range(3)]
     one._renew(watched[0])
-    assert (gate.begin(), gate.cautious) == (Turn.PROBE, True)
+    assert (breaker.acquire(), breaker.cautious) == (Permit.PROBE, True)
     one._renew(watched[1])  # there is a probe
     targets.looked(1)
     assert targets.looks.empty()
-    gate.release(Turn.PROBE)
+    breaker.release(Permit.PROBE)
     assert one._renew(watched[2]) > 500
-    assert gate.error is None
+    assert breaker.error is None
 
 
 def test_a_look_that_fails_while_mints_pause_is_no_attempt_of_its_own() -> None:
     targets = FakeTargets(SourceError("down"))
-    one = watcher(targets, gate=Gate(workers=1))
+    one = watcher(targets, breaker=CircuitBreaker(workers=1))
     for number in range(3):
         one._renew(_Watched(entry(number)))
 
@@ -440,7 +443,7 @@ def test_a_look_that_fails_while_mints_pause_is_no_attempt_of_its_own() -> None:
         raise StoreError("down")
 
     targets.check = check  # type: ignore[method-assign]
-    assert 0 < one._renew(_Watched(entry(3))) < 5 + watch.BEHIND[2]
+    assert 0 < one._renew(_Watched(entry(3))) < 5 + watch.AFTER_OWN_PROBE
 
 
 # What is counted
@@ -464,28 +467,30 @@ def test_the_end_of_a_token_is_known_by_the_servers_clocks_and_by_one_that_nobod
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     stats, found = Stats(), outcome(left=600)
     renewed(watcher(FakeTargets(found), stats=stats), entry())
-    assert stats.ends == {entry().identity: Expiry(entry(), found.grant.now + 600, 1600)}
+    assert stats.expiries == {entry().identity: Expiry(entry(), found.grant.now + 600, 1600)}
 
 
 def test_a_token_that_has_ended_is_good_no_more() -> None:
     one = watcher(FakeTargets(outcome(left=600)), stats=(stats := Stats()))
-    assert one.status == "0 tokens are good, 0 cannot be renewed"
+    assert one.status == "0 valid tokens, 0 cannot be renewed"
     renewed(one, entry())
-    assert one.status == "1 token is good, 0 cannot be renewed"
-    stats.ends = {one: expiry._replace(end=time.monotonic() - 1) for one, expiry in stats.ends.items()}
-    assert one.status == "0 tokens are good, 0 cannot be renewed"
+    assert one.status == "1 valid token, 0 cannot be renewed"
+    stats.expiries = {
+        one: expiry._replace(monotonic=time.monotonic() - 1) for one, expiry in stats.expiries.items()
+    }
+    assert one.status == "0 valid tokens, 0 cannot be renewed"
 
 
 def test_a_new_manifest_keeps_what_is_known_of_those_who_stay() -> None:
     stats = Stats(mints=7)
     renewed(watcher(FakeTargets(), entry(0), stats=stats), entry(0))
     renewed(watcher(FakeTargets(), entry(0), entry(1), stats=stats), entry(1))
-    assert len(stats.ends) == 2
+    assert len(stats.expiries) == 2
     moved = entry(1)._replace(line=9, name="job")
     one = watcher(FakeTargets(), moved, entry(2), stats=stats)
-    assert {identity: expiry.entry for identity, expiry in stats.ends.items()} == {moved.identity: moved}
+    assert {identity: expiry.entry for identity, expiry in stats.expiries.items()} == {moved.identity: moved}
     assert stats.mints == 9
-    assert one.status == "1 token is good, 0 cannot be renewed"
+    assert one.status == "1 valid token, 0 cannot be renewed"
 
 
 # Files
@@ -503,8 +508,7 @@ def test_a_file_is_written_when_its_token_has_changed_and_the_hook_is_called_the
     path, hook = tmp_path / "token", FakeHook()
     one = watcher(
         FakeTargets(outcome(jti="a"), outcome("fresh", jti="a"), outcome(jti="b")),
-        files=Rights(0o640),
-        on_change=hook,
+        files=TokenFiles(Rights(0o640), hook),  # type: ignore[arg-type]
     )
     watched = _Watched(entry(0, path))
     files = []
@@ -527,13 +531,13 @@ def test_whatever_else_a_file_holds_is_replaced(tmp_path: Path, old: bytes) -> N
 def test_a_file_is_given_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owners: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "fchown", lambda _, *owner: owners.append(owner))
-    renewed(watcher(files=Rights(0o600, (12, 34))), entry(0, tmp_path / "token"))
+    renewed(watcher(files=TokenFiles(Rights(0o600, (12, 34)))), entry(0, tmp_path / "token"))
     assert owners == [(12, 34)]
 
 
 def test_a_token_that_names_another_user_is_tried_again_after_5_minutes_at_the_earliest() -> None:
     mismatch = UserMismatchError("another user")
-    found: list[Outcome | Exception] = [mismatch, SourceError("down"), mismatch, outcome()]
+    found: list[EnsureResult | Exception] = [mismatch, SourceError("down"), mismatch, outcome()]
     stats = Stats()
     pauses = renewed(watcher(FakeTargets(*found), stats=stats), entry(), 4)
     assert [pause >= 300 for pause in pauses] == [True, False, True, True]
@@ -546,7 +550,7 @@ def test_a_file_that_cannot_be_written_is_a_failure_that_is_tried_again(
 ) -> None:
     (tmp_path / "file").touch()
     stats, hook = Stats(), FakeHook()
-    one = watcher(FakeTargets(outcome(), outcome("fresh")), stats=stats, on_change=hook)
+    one = watcher(FakeTargets(outcome(), outcome("fresh")), stats=stats, files=calling(hook))
     watched = _Watched(entry(0, tmp_path / "file" / "token"))
     assert one._renew(watched) <= 1
     assert (stats.failures, stats.mints, hook.calls) == ({"output_not_created": 1}, 1, 0)
@@ -559,162 +563,5 @@ def test_a_file_that_cannot_be_written_is_a_failure_that_is_tried_again(
 
 def test_without_a_file_there_is_none_and_no_hook() -> None:
     hook = FakeHook()
-    renewed(watcher(on_change=hook), entry())
+    renewed(watcher(files=calling(hook)), entry())
     assert hook.calls == 0
-
-
-# The hook
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
-def noting(log: Path) -> str:
-    """A command that writes a line for each of its runs."""
-    code = f"import os, sys, json; open({str(log)!r}, 'a').write(json.dumps([sys.argv[1:], dict(os.environ)]) + chr(10))"
-    return shlex.join([sys.executable, "-c", code, "one", "two three"])
-
-
-def runs(log: Path) -> list[Any]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def test_a_hook_runs_a_last_time_before_the_end(log: Path) -> None:
-    with Hook(noting(log)) as hook:
-        hook.call()
-    ((arguments, _),) = runs(log)
-    assert arguments == ["one", "two three"]
-
-
-def test_a_hook_that_is_not_called_does_not_run(log: Path) -> None:
-    with Hook(noting(log)) as hook:
-        pass
-    assert not hook._worker.is_alive()
-    assert runs(log) == []
-
-
-def test_a_hook_is_given_no_credential(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "VAULT_TOKEN",
-        "BAO_SECRET_ID",
-        "KLEARSTACK_USER_ID",
-        "KLEARSTACK_COMPANY_NAME",
-        "KLEARSTACK_URL",
-    ):
-        monkeypatch.setenv(name, "x")
-    with Hook(noting(log)) as hook:
-        hook.call()
-    ((_, environ),) = runs(log)
-    assert "KLEARSTACK_URL" in environ
-    assert (
-        not {"VAULT_TOKEN", "BAO_SECRET_ID", "KLEARSTACK_USER_ID", "KLEARSTACK_COMPANY_NAME"} & environ.keys()
-    )
-
-
-class FakeRun:
-    """In place of children.run: each run lasts until it is let go."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Semaphore(0)
-        self.going_on = threading.Semaphore(0)
-        self.runs: list[tuple[list[str], float]] = []
-        self.now = 0
-        self.crowd = 0
-        self.result: int | Exception = 0
-
-    def __call__(self, command: list[str], environ: dict[str, str], timeout: float) -> int:
-        self.now += 1
-        self.crowd = max(self.crowd, self.now)
-        self.runs.append((command, timeout))
-        self.begun.release()
-        assert self.going_on.acquire(timeout=PATIENCE)
-        self.now -= 1
-        if isinstance(self.result, Exception):
-            raise self.result
-        return self.result
-
-
-@pytest.fixture
-def fake_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRun]:
-    fake = FakeRun()
-    monkeypatch.setattr(children, "run", fake)
-    yield fake
-    fake.going_on.release(1000)
-
-
-def test_one_run_is_for_all_that_changed_meanwhile_and_there_is_one_at_a_time(fake_run: FakeRun) -> None:
-    with Hook("true") as hook:
-        hook.call()
-        assert fake_run.begun.acquire(timeout=PATIENCE)
-        for _ in range(50):
-            hook.call()
-        fake_run.going_on.release()
-        assert fake_run.begun.acquire(timeout=PATIENCE)
-        assert len(fake_run.runs) == 2
-        hook.call()
-        fake_run.going_on.release(1000)
-    assert not hook._worker.is_alive()
-    assert (len(fake_run.runs), fake_run.crowd) == (3, 1)
-
-
-def test_a_hook_has_a_minute(fake_run: FakeRun) -> None:
-    fake_run.going_on.release(1000)
-    with Hook("true 'y z'") as hook:
-        hook.call()
-    assert fake_run.runs == [(["true", "y z"], 60.0)]
-
-
-def test_a_hook_that_hangs_does_not_keep_the_process(
-    fake_run: FakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "GRACE", 0.01)
-    with Hook("true") as hook:
-        hook.call()
-        assert fake_run.begun.acquire(timeout=PATIENCE)
-    assert hook._worker.is_alive()
-    fake_run.going_on.release(1000)
-    hook._worker.join(PATIENCE)
-    assert not hook._worker.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("result", "told"),
-    [
-        (3, "ended with exit code 3"),
-        (-9, "ended with exit code -9"),
-        (subprocess.TimeoutExpired("CANARY", 60), "did not run to its end (TimeoutExpired)"),
-        (FileNotFoundError("CANARY"), "did not run to its end (FileNotFoundError)"),
-    ],
-)
-def test_a_hook_that_fails_is_told_and_runs_again_after_the_next_change(
-    fake_run: FakeRun, caplog: pytest.LogCaptureFixture, result: int | Exception, told: str
-) -> None:
-    fake_run.result = result
-    fake_run.going_on.release(1000)
-    with Hook("true") as hook:
-        for _ in range(2):
-            hook.call()
-            assert fake_run.begun.acquire(timeout=PATIENCE)
-    assert warnings(caplog) == [f"the command after a change {told}"] * 2
-    assert "CANARY" not in caplog.text
-
-
-def test_a_hook_that_succeeds_is_not_told(fake_run: FakeRun, caplog: pytest.LogCaptureFixture) -> None:
-    fake_run.going_on.release(1000)
-    with Hook("true") as hook:
-        hook.call()
-    assert warnings(caplog) == []
-
-
-@pytest.mark.parametrize("command", ["", " ", "'no end", 'x "y', "x \\"])
-def test_a_command_that_is_none_is_refused(command: str) -> None:
-    with pytest.raises(UsageError, match="--on-change takes a command"):
-        Hook(command)
-
-
-@pytest.mark.parametrize("command", ["no-such-command x", "/no/such", "/etc", "/etc/passwd"])
-def test_a_command_that_cannot_be_run_is_refused(command: str) -> None:
-    with pytest.raises(UsageError, match="--on-change names no command"):
-        Hook(command)

@@ -1,1 +1,1 @@
-"""Many identities at once: sync and watch."""
+"""Bulk commands over the identities of a manifest: sync and watch."""

@@ -1,7 +1,7 @@
-"""What `watch` knows, for Prometheus.
+"""Prometheus metrics of `watch`.
 
-User id and company name are all it takes to mint a token, and a hash of them is soon reversed: an identity is labelled
-by the name that the manifest gives it, or by the line on which it stands.
+User id and company name suffice to mint a token, and a hash of them can be reversed by trying names: the label of an
+identity is its name in the manifest, or its line.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from vault_plugin.bulk.watch import Stats
+from vault_plugin.bulk.stats import Stats
 from vault_plugin.errors import OutputError
 
 
@@ -20,16 +20,16 @@ class _Stats(Collector):
         self._stats = stats
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        ends = GaugeMetricFamily(
+        expiries = GaugeMetricFamily(
             "klearstack_vault_token_expiry_timestamp_seconds",
             "Unix time at which an identity's access token expires.",
         )
-        for entry, at, _ in self._stats.ends.copy().values():
+        for entry, at, _ in self._stats.expiries.copy().values():
             label = {"name": entry.name} if entry.name else {"line": str(entry.line)}
-            ends.add_sample(ends.name, label, at)
-        yield ends
+            expiries.add_sample(expiries.name, label, at)
+        yield expiries
         failures = CounterMetricFamily(
-            "klearstack_vault_failures", "Tries to keep a token good that failed.", labels=["code"]
+            "klearstack_vault_failures", "Attempts to keep a token valid that failed.", labels=["code"]
         )
         for code, count in self._stats.failures.copy().items():
             failures.add_metric([code], count)
@@ -39,14 +39,14 @@ class _Stats(Collector):
         )
         yield CounterMetricFamily(
             "klearstack_vault_single_flight_waits",
-            "Tries that waited for another process at the same identity.",
+            "Attempts that waited while another caller processed the same identity.",
             value=self._stats.waits,
         )
 
 
 @contextmanager
 def served(stats: Stats, host: str, port: int) -> Iterator[int]:
-    """Answer Prometheus at that address; the port (0 takes a free one). Raises OutputError if it is taken."""
+    """Expose the metrics at that address; yield the port, of which 0 chooses a free one. Raises OutputError."""
     registry = CollectorRegistry()
     registry.register(_Stats(stats))
     try:

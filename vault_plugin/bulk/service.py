@@ -1,4 +1,4 @@
-"""`watch` as a service: signals, reloads, and what the service manager wants to hear."""
+"""`watch` as a service: signals, reloads, and notifications of the service manager."""
 
 import logging
 import signal
@@ -12,16 +12,17 @@ from vault_plugin.bulk.systemd import Notifier
 from vault_plugin.bulk.targets import Targets, connect_all
 from vault_plugin.bulk.watch import Watcher
 from vault_plugin.errors import KlearstackVaultError
-from vault_plugin.manifest.model import Entry
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.settings import Settings
+from vault_plugin.signals import STOP, handled
 
-TICK = 10.0  # seconds between two looks at how things are, unless systemd's watchdog wants more
-SOON = 0.1  # the same, until all identities have been tried once
+TICK = 10.0  # seconds between two notifications, unless systemd's watchdog needs more
+SOON = 0.1  # the same until each identity has been tried once
 _log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What a manifest says: the functions that gather each target's settings, and whose tokens to keep."""
+    """What a manifest contains: the functions that gather each target's settings, and the identities."""
 
     targets: Sequence[Callable[[], Settings]]
     entries: Sequence[Entry]
@@ -30,48 +31,47 @@ class Plan(NamedTuple):
 def run(
     load: Callable[[], Plan], watcher_of: Callable[[Targets, Sequence[Entry]], Watcher]
 ) -> signal.Signals:
-    """Watch until a signal says that it is enough: that signal. SIGHUP loads the manifest anew.
+    """Watch until a signal ends it; return that signal. SIGHUP reloads the manifest.
 
-    Raises what `load` raises at the start; afterwards a manifest that will not do is told of, and the old one stays.
+    Raises what `load` raises at the start; later an invalid manifest is logged, and the previous one remains in use.
     """
     notifier = Notifier()
     with _signals() as signals:
         plan: Plan | None = load()
         while plan is not None:
             with connect_all(plan.targets) as targets, watcher_of(targets, plan.entries) as watcher:
-                plan = None
-                while plan is None:
-                    asked = _wait(signals, watcher, notifier)
-                    if asked != signal.SIGHUP:
-                        notifier.stopping()
-                        break
-                    notifier.reloading()
-                    try:
-                        plan = load()
-                    except KlearstackVaultError as exc:
-                        _log.error("%s The old manifest stays in force.", exc)
-    return asked
+                received, plan = _run_plan(load, signals, watcher, notifier)
+    return received
+
+
+def _run_plan(
+    load: Callable[[], Plan], signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier
+) -> tuple[signal.Signals, Plan | None]:
+    """Wait for a signal that ends the watcher; return it, and the plan to continue with, if any."""
+    while (received := _wait(signals, watcher, notifier)) == signal.SIGHUP:
+        notifier.reloading()
+        try:
+            return received, load()
+        except KlearstackVaultError as exc:
+            _log.error("%s The previous manifest remains in use.", exc)
+    notifier.stopping()
+    return received, None
 
 
 @contextmanager
 def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
-    """The signals that come meanwhile, in their order."""
-    queue: SimpleQueue[signal.Signals] = SimpleQueue()  # which a handler may put into at any time
-    watched = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    before = [
-        signal.signal(number, lambda number, _: queue.put(signal.Signals(number))) for number in watched
-    ]
-    # Not ignored, even where our caller did so: the exit codes of our own children would be lost.
-    before.append(signal.signal(signal.SIGCHLD, lambda *_: children.reap()))
-    try:
+    """Yield a queue of the signals that arrive inside the block."""
+    queue: SimpleQueue[signal.Signals] = SimpleQueue()  # its `put` is safe in a signal handler
+    with (
+        handled(STOP, lambda number, _: queue.put(signal.Signals(number))),
+        # Never ignored, even if our parent process did so: the exit codes of children would be lost.
+        handled((signal.SIGCHLD,), lambda *_: children.reap()),
+    ):
         yield queue
-    finally:
-        for number, handler in zip((*watched, signal.SIGCHLD), before, strict=True):
-            signal.signal(number, handler)
 
 
 def _wait(signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier) -> signal.Signals:
-    """The next signal; until it comes, the service manager hears that all is well, unless a worker hangs."""
+    """Wait for the next signal, and notify the service manager meanwhile; its watchdog only if no worker hangs."""
     tick = min(TICK, notifier.watchdog or TICK)
     ready = hanging = False
     while True:
@@ -79,9 +79,9 @@ def _wait(signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: No
             return signals.get(timeout=tick if ready else min(SOON, tick))
         except Empty:
             hung, hanging = hanging, watcher.hangs
-            notifier.tell_status(watcher.status, alive=not hanging)
+            notifier.send_status(watcher.status, alive=not hanging)
             if hanging and not hung:
-                _log.error("A worker hangs beyond its deadline; the watchdog is not fed meanwhile.")
+                _log.error("A worker exceeds its deadline; until it finishes, the watchdog is not notified.")
         if not ready and watcher.tried.is_set():
             ready = True
             notifier.ready()

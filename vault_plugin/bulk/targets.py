@@ -1,4 +1,4 @@
-"""One identity in several Vaults: one mint lands in all of them, and what one holds is copied to the others."""
+"""One identity in several Vaults: a token is minted once and stored in all of them, or copied from one to the others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +15,8 @@ from vault_plugin.timing.throttle import Throttle
 from vault_plugin.tokens.identity import Identity
 
 
-class Outcome(NamedTuple):
-    """How an identity's access token came to be good everywhere; `grant` is the one that ends first."""
+class EnsureResult(NamedTuple):
+    """How each Vault got a valid access token of an identity; `grant` is the one that expires first."""
 
     result: Literal["fresh", "minted", "copied"]
     grant: Grant
@@ -31,23 +31,23 @@ class Targets:
 
     @property
     def deadline(self) -> float:
-        """Seconds that a call takes at most, over all Vaults."""
+        """Maximum duration of a call in seconds, over all Vaults."""
         return max(broker.deadline for broker in self._brokers)
 
     @contextmanager
     def slot(self, stopping: Event) -> Iterator[bool]:
-        """Hold one identity back until each Vault accepts enough requests; False if `stopping` is set before."""
+        """Wait until each Vault accepts enough requests for one more identity; False if `stopping` is set before."""
         with ExitStack() as stack:
-            # All callers take them in the same order, so that none waits for another in a circle.
+            # All callers take them in the same order, or two could wait for each other without end.
             yield all(stack.enter_context(throttle.identity(stopping)) for throttle in self._throttles)
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
-    ) -> Outcome | None:
-        """What `ensure` would find good everywhere; None where it would mint or copy.
+    ) -> EnsureResult | None:
+        """Return what `ensure` would find valid in each Vault; None if it would mint or copy.
 
-        Only reads, except that with `repair` a token that Vault would delete too late is corrected. Raises what
-        Broker.stored raises.
+        Only reads, except that `repair` corrects a token that Vault would delete too late. Raises what Broker.stored
+        raises.
         """
         deadline = Deadline(self.deadline)
         grants = [
@@ -55,42 +55,44 @@ class Targets:
             for broker in self._brokers
         ]
         found = [grant for grant in grants if grant]
-        return Outcome("fresh", _first_to_end(found)) if len(found) == len(grants) else None
+        return EnsureResult("fresh", _first_to_expire(found)) if len(found) == len(grants) else None
 
-    def ensure(self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False) -> Outcome:
-        """Make the identity's access token good in each Vault, by one mint; by another, where that one's Vault then does not
-        take it.
+    def ensure(
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+    ) -> EnsureResult:
+        """Ensure that each Vault has a valid access token, by at most one mint; by another one if the first Vault cannot
+        store it.
 
-        A Vault that fails does not keep the token from the others; its error is raised at the end. `cautious`: where a
-        token could not be stored, none is minted. Raises what Broker.ensure raises.
+        A Vault that fails does not keep the others from getting the token; its error is raised at the end. `cautious`
+        mints only if the token can be stored. Raises what Broker.ensure raises.
         """
-        if len(self._brokers) == 1:  # a look at the others, to find a token there, is a request
-            return _outcome(self._brokers[0].ensure(identity, min_ttl=min_ttl, cautious=cautious))
+        if len(self._brokers) == 1:  # no other Vault to look for a token in
+            return _result_of(self._brokers[0].ensure(identity, min_ttl=min_ttl, cautious=cautious))
         deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
-        good: list[tuple[Broker, Grant]] = []
+        held: list[tuple[Broker, Grant]] = []
         lacking: list[Broker] = []
         for broker in self._brokers:
             with _set_aside(failures):
                 grant = broker.stored(identity, min_ttl=min_ttl, repair=True, deadline=deadline)
                 if grant:
-                    good.append((broker, grant))
+                    held.append((broker, grant))
                 else:
                     lacking.append(broker)
-        while lacking and not good:
+        while lacking and not held:
             broker = lacking.pop(0)
             with _set_aside(failures):
                 grant = broker.ensure(identity, min_ttl=min_ttl, deadline=deadline, cautious=cautious)
-                good.append((broker, grant))
+                held.append((broker, grant))
         for broker in lacking:
             with _set_aside(failures):
-                broker.adopt(identity, good[0][0], deadline)
+                broker.adopt(identity, held[0][0], deadline)
         if failures:
-            if good:  # then one Vault's failure concerns no other identity's mint
+            if held:  # then the failure of one Vault does not concern the mints of other identities
                 failures[0].for_all = False
             raise failures[0]
-        outcome = _outcome(_first_to_end([grant for _, grant in good]))
-        return outcome._replace(result="copied") if lacking and outcome.result == "fresh" else outcome
+        ensured = _result_of(_first_to_expire([grant for _, grant in held]))
+        return ensured._replace(result="copied") if lacking and ensured.result == "fresh" else ensured
 
 
 @contextmanager
@@ -101,11 +103,11 @@ def _set_aside(failures: list[StoreError]) -> Iterator[None]:
         failures.append(exc)
 
 
-def _outcome(grant: Grant) -> Outcome:
-    return Outcome("minted" if grant.source == "endpoint" else "fresh", grant)
+def _result_of(grant: Grant) -> EnsureResult:
+    return EnsureResult("minted" if grant.source == "endpoint" else "fresh", grant)
 
 
-def _first_to_end(grants: list[Grant]) -> Grant:
+def _first_to_expire(grants: list[Grant]) -> Grant:
     return min(grants, key=lambda grant: grant.access.token.expires_at)
 
 
@@ -115,11 +117,11 @@ def _within(gather: Callable[..., Settings], deadline: Deadline) -> Settings:
 
 @contextmanager
 def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
-    """Targets over the Vaults whose settings these functions gather, at first and when a login has ended.
+    """Connect to the Vaults whose settings these functions gather, now and when a login expires.
 
-    Flags that they are called with come before their own.
+    Flags that they are called with take precedence over their own.
     """
-    farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # one for all: they are closed one after the other
+    farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # shared, as they are closed one after the other
     with ExitStack() as stack:
         throttles = [Throttle() for _ in gather]
         brokers = [

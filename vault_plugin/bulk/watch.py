@@ -1,83 +1,38 @@
-"""Tokens kept good for as long as the process lives: each is renewed when two thirds of its life are over.
+"""`watch`: tokens that are renewed while the process runs, each after two thirds of its lifetime.
 
-The times are drawn, so that tokens that were minted together do not come back together, and so that of several
-watchers one renews and the others find the new token. After an outage the tokens that end first come first, as many
-at a time as there are workers.
+The times are random, so that tokens that were minted together are not renewed together, and so that one of several
+watchers renews a token and the others find the new one. After an outage the tokens that expire first are renewed first,
+as many in parallel as there are workers.
 """
 
-import heapq
-import itertools
 import logging
-import os
 import random
-import shlex
-import subprocess
 import threading
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple, Self
+from typing import Self
 
-from vault_plugin import children
-from vault_plugin.bulk.outage import Gate, Turn
-from vault_plugin.bulk.targets import Outcome, Targets
-from vault_plugin.errors import (
-    KlearstackVaultError,
-    UsageError,
-    UserMismatchError,
-    internal_error,
-)
-from vault_plugin.manifest.model import Entry
-from vault_plugin.output.private_files import PRIVATE, Rights, holds, make_folders, write_file
-from vault_plugin.settings.credentials import without_credentials
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
+from vault_plugin.bulk.schedule import Schedule
+from vault_plugin.bulk.stats import Stats
+from vault_plugin.bulk.step import Step
+from vault_plugin.bulk.targets import EnsureResult, Targets
+from vault_plugin.bulk.token_files import TokenFiles
+from vault_plugin.errors import KlearstackVaultError, UserMismatchError, internal_error
+from vault_plugin.manifest.entries import Entry
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.rate_limiter import RateLimiter
-from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Token
 
-LEFT = (
-    1 / 3,
-    0.1,
-)  # of a token's life, when it is renewed; how far the drawing goes to either side, as a part of that
-LATEST = LEFT[0] * (1 + LEFT[1])  # what a token must have left, in our eyes, or it is renewed
-RETRY = 1.0, 15.0  # seconds that the wait after a failure is drawn from: at first, and at most
-MISMATCH_RETRY = (
-    300.0  # seconds; a token that names another user is no outage, and each try mints another one
-)
-GRACE = (
-    2.0  # seconds that what is in flight, and then the hook, have to finish; closing takes 0.5 more at most
-)
-BEHIND = (
-    0.1,
-    0.3,
-    0.5,
-)  # seconds after the next probe of an outage: those that wait for it, from and to; those that have been probes
-EXCESS = 5.0  # seconds beyond its deadline after which a worker hangs
-HOOK_WITHIN = 60.0  # seconds for the command that runs after a change
+RENEW_AT = 1 / 3  # of a token's lifetime that is left when it is renewed
+SPREAD = 0.1  # of that, by which the time is earlier or later at random
+MIN_LEFT = RENEW_AT * (1 + SPREAD)  # of its lifetime that a token must have left, or it is renewed
+RETRY_DELAY = 1.0, 15.0  # seconds; the bound of the random wait after a failure: at first, and at most
+MISMATCH_DELAY = 300.0  # seconds more after a token for another user: each attempt mints another one
+GRACE = 2.0  # seconds that identities in progress have to finish; closing adds 0.5 at most
+# Seconds after the next probe of an outage at which a waiting identity is due, at random.
+AFTER_PROBE = 0.1, 0.3
+AFTER_OWN_PROBE = 0.5  # the same for an identity that was a probe
 _log = logging.getLogger(__name__)
-
-
-class Expiry(NamedTuple):
-    """When an identity's access token expires: `at` in Unix seconds by the servers' clocks, `end` in monotonic seconds."""
-
-    entry: Entry
-    at: float
-    end: float
-
-
-@dataclass
-class Stats:
-    """What is counted, from the start of the process."""
-
-    mints: int = 0
-    waits: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    ends: dict[Identity, Expiry] = field(default_factory=dict)
 
 
 class _Watched:
@@ -85,14 +40,14 @@ class _Watched:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.min_ttl: float | None = None  # seconds; by the settings until its life is known
-        self.pauses = full_jitter(*RETRY)
-        self.before: int | None = None  # mints that had succeeded when it failed the last time
-        self.confirmed = 0  # the pause in which it was found to need a mint
+        self.min_ttl: float | None = None  # seconds; by the settings until the token's lifetime is known
+        self.retry_delays = full_jitter(*RETRY_DELAY)
+        self.before: int | None = None  # successful mints when it failed the last time
+        self.read_in = 0  # the outage in which its token was found to need a mint
 
 
 class Watcher:
-    """Keeps the entries' tokens good, and their files, from entering the `with` block until it is left."""
+    """Renews the entries' tokens, and writes their files, from entering the `with` block until it is left."""
 
     def __init__(
         self,
@@ -102,35 +57,21 @@ class Watcher:
         *,
         concurrency: int,
         rate: float | None = None,
-        files: Rights = PRIVATE,
-        on_change: "Hook | None" = None,
-        gate: Gate | None = None,
+        files: TokenFiles | None = None,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
-        self._targets = targets
-        self._gate = gate or Gate(workers=concurrency)
+        entries = list(entries)
+        stats.restrict(entries)
         self._stats = stats
-        self._files = files
-        self._on_change = on_change
+        self._targets = targets
+        self._files = files or TokenFiles()
+        self._breaker = breaker or CircuitBreaker(workers=concurrency)
         self._stopping = threading.Event()
-        self._rate_limiter = None if rate is None else RateLimiter(rate, sleep=self._stopping.wait)
-        self._turn = itertools.count()
-        # What is due next, by monotonic seconds; nobody is before anybody else at the start.
-        self._due = [(0.0, next(self._turn), _Watched(entry)) for entry in entries]
-        self._changed = threading.Condition()  # guards the schedule and the counters
-        entries_of = {watched.entry.identity: watched.entry for _, _, watched in self._due}
-        self._untried = set(entries_of)
-        self._failing: set[Identity] = set()
-        self.tried = threading.Event()  # every identity, once
-        stats.ends = {
-            one: expiry._replace(entry=entries_of[one])
-            for one, expiry in stats.ends.items()
-            if one in entries_of
-        }
-        if not self._due:
-            self.tried.set()
-        self._ends: dict[
-            threading.Thread, float
-        ] = {}  # by when each is to be done with its step, monotonic seconds
+        self._step = Step(targets, self._breaker, rate, self._stopping)
+        self._schedule = Schedule(map(_Watched, entries))
+        self.tried = self._schedule.tried  # set once each identity has been tried
+        self._failing: set[_Watched] = set()
+        self._lock = threading.Lock()  # guards that set, and what is logged of it
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
 
     def __enter__(self) -> Self:
@@ -140,208 +81,109 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._schedule.close()
         grace = Deadline(GRACE)
         for worker in self._workers:
             worker.join(grace.left())
 
     @property
     def status(self) -> str:
-        """In a line, how many tokens are good."""
-        with self._changed:
-            good = sum(expiry.end > time.monotonic() for expiry in self._stats.ends.values())
-            tokens = "1 token is" if good == 1 else f"{good} tokens are"
-            return f"{tokens} good, {len(self._failing)} cannot be renewed"
+        """How many tokens are valid, in one line."""
+        valid = self._stats.valid
+        return f"{valid} valid token{'s' if valid != 1 else ''}, {len(self._failing)} cannot be renewed"
 
     @property
     def hangs(self) -> bool:
-        """Whether a worker exceeds its deadline, which nothing that a server does should bring about."""
-        return any(time.monotonic() > end + EXCESS for end in list(self._ends.values()))
-
-    @contextmanager
-    def _step(self) -> Iterator[None]:
-        """Something that ends by the deadline of one call."""
-        worker = threading.current_thread()
-        self._ends[worker] = time.monotonic() + self._targets.deadline
-        try:
-            yield
-        finally:
-            del self._ends[worker]
+        """Whether a worker exceeds its deadline."""
+        return self._step.hangs
 
     def _work(self) -> None:
-        while (watched := self._next()) is not None:
-            delay = self._renew(watched)
-            with self._changed:
-                heapq.heappush(self._due, (time.monotonic() + delay, next(self._turn), watched))
-                self._changed.notify()
-                self._untried.discard(watched.entry.identity)
-                if not self._untried:
-                    self.tried.set()
-
-    def _next(self) -> _Watched | None:
-        """What is due, when it is; None at the end."""
-        with self._changed:
-            while not self._stopping.is_set():
-                wait = self._due[0][0] - time.monotonic() if self._due else None
-                if wait is not None and wait <= 0:
-                    return heapq.heappop(self._due)[2]
-                self._changed.wait(wait)
-            return None
+        while (watched := self._schedule.take()) is not None:
+            self._schedule.put(watched, self._renew(watched))
 
     def _renew(self, watched: _Watched) -> float:
-        """Make the token good; seconds until it is to be looked at again."""
-        turn = self._gate.begin()
-        if turn is Turn.WAIT or (turn is Turn.CONFIRM and watched.confirmed == self._gate.pauses):
-            return self._behind()
-        ended = False
+        """Ensure that the token is valid; return the seconds until the next attempt."""
+        permit = self._breaker.acquire()
+        if permit is Permit.NONE or (permit is Permit.READ and watched.read_in == self._breaker.outages):
+            return self._after_probe()
         try:
             with self._targets.slot(self._stopping) as admitted:
-                outcome = self._ensured(watched, turn) if admitted else None
-            if outcome is None:
-                self._ended(watched, turn, None)
-                return self._behind() if turn is Turn.CONFIRM else 0.0
-            self._ended(watched, turn, None, minted=outcome.result == "minted")
-            ended = True
-            delay = self._noted(watched, outcome)
+                identity, min_ttl = watched.entry.identity, watched.min_ttl
+                ensured = self._step.run(identity, permit, min_ttl=min_ttl) if admitted else None
+        except Exception as exc:  # noqa: BLE001  an internal error of one identity does not stop the others
+            error = _as_ours(exc)
+            delay = self._failed(watched, error)
+            return self._after_probe(AFTER_OWN_PROBE) if self._record(watched, permit, error) else delay
+        self._record(watched, permit, minted=ensured is not None and ensured.result == "minted")
+        if ensured is None:
+            return self._after_probe() if permit is Permit.READ else 0.0
+        try:
+            delay = self._count(watched, ensured)
             if watched.entry.file is not None:
-                with self._step():
-                    self._write(Path(watched.entry.file), outcome.grant.access.token)
-        except Exception as any_exc:  # noqa: BLE001  one identity's internal error is not the others'
-            exc = any_exc if isinstance(any_exc, KlearstackVaultError) else internal_error(any_exc)
-            delay = self._failed(watched, exc)
-            return self._behind(BEHIND[2]) if not ended and self._ended(watched, turn, exc) else delay
+                with self._step.timed():
+                    self._files.write(Path(watched.entry.file), ensured.grant.access.token)
+        except Exception as exc:  # noqa: BLE001  as above
+            return self._failed(watched, _as_ours(exc))
         self._succeeded(watched)
         return delay
 
-    def _behind(self, seconds: float | None = None) -> float:
-        """Seconds until the next probe, and so many more, or a few that are drawn."""
-        return self._gate.opens_in + (seconds or random.uniform(*BEHIND[:2]))  # noqa: S311  no secret
+    def _after_probe(self, seconds: float | None = None) -> float:
+        """Return the seconds until the next probe, and so many more, or a few at random."""
+        return self._breaker.probe_in + (seconds or random.uniform(*AFTER_PROBE))  # noqa: S311  no secret
 
-    def _ended(
-        self, watched: _Watched, turn: Turn, exc: KlearstackVaultError | None, *, minted: bool = False
+    def _record(
+        self,
+        watched: _Watched,
+        permit: Permit,
+        error: KlearstackVaultError | None = None,
+        *,
+        minted: bool = False,
     ) -> bool:
-        """Tell the gate; whether the failure is that of an outage."""
-        if turn is Turn.CONFIRM:
-            watched.confirmed = self._gate.pauses
-            return exc is not None and self._gate.error is not None
-        if exc is None and not minted and self._stopping.is_set():
-            self._gate.release(turn)
+        """Record the result in the circuit breaker; return whether the failure is that of an outage."""
+        if permit is Permit.READ:
+            watched.read_in = self._breaker.outages
+            return error is not None and self._breaker.error is not None
+        if error is None and not minted and self._stopping.is_set():
+            self._breaker.release(permit)
             return False
-        outage = self._gate.end(turn, exc, minted=minted, before=watched.before)
-        if outage:
-            watched.before = self._gate.successes
-        return outage and self._gate.error is not None
+        is_outage = self._breaker.record(permit, error, minted=minted, before=watched.before)
+        if is_outage:
+            watched.before = self._breaker.mints
+        return is_outage and self._breaker.error is not None
 
-    def _ensured(self, watched: _Watched, turn: Turn) -> Outcome | None:
-        """None if it is not this identity's turn to be minted for, or the end came before."""
-        identity = watched.entry.identity
-        if turn is Turn.CONFIRM:
-            with self._step():
-                return self._targets.check(identity, min_ttl=watched.min_ttl, repair=True)
-        if self._rate_limiter is not None:
-            with self._step():
-                found = self._targets.check(identity, min_ttl=watched.min_ttl)
-            if not found:
-                self._rate_limiter.acquire()
-                if self._stopping.is_set():
-                    return None
-        with self._step():
-            cautious = turn is Turn.PROBE or self._gate.cautious
-            return self._targets.ensure(identity, min_ttl=watched.min_ttl, cautious=cautious)
-
-    def _noted(self, watched: _Watched, outcome: Outcome) -> float:
-        """Count it; seconds until it is to be renewed."""
-        grant = outcome.grant
+    def _count(self, watched: _Watched, ensured: EnsureResult) -> float:
+        """Count the token; return the seconds until it is to be renewed."""
+        grant = ensured.grant
         token = grant.access.token
         left = grant.access.left(grant.now)
-        # What has just been minted is new, whenever it was issued: else an old one would be followed by another at once.
-        issued_at = None if outcome.result == "minted" else token.issued_at
+        minted = ensured.result == "minted"
+        # A minted token is new whenever it was issued: otherwise an old one would be replaced at once, again and again.
+        issued_at = None if minted else token.issued_at
         life = token.expires_at - issued_at if issued_at else left
-        watched.min_ttl = life * LATEST
-        with self._changed:
-            at, end = grant.now + left, time.monotonic() + left
-            self._stats.ends[watched.entry.identity] = Expiry(watched.entry, at, end)
-            self._stats.mints += outcome.result == "minted"
-            self._stats.waits += grant.waited
-        share, spread = LEFT
-        return max(0.0, left - life * share * random.uniform(1 - spread, 1 + spread))  # noqa: S311  no secret
+        watched.min_ttl = life * MIN_LEFT
+        self._stats.count_token(watched.entry, grant, minted=minted)
+        spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311  no secret
+        return max(0.0, left - life * RENEW_AT * spread)
 
     def _succeeded(self, watched: _Watched) -> None:
-        watched.pauses = full_jitter(*RETRY)
-        with self._changed:
-            if watched.entry.identity in self._failing:
-                self._failing.discard(watched.entry.identity)
+        watched.retry_delays = full_jitter(*RETRY_DELAY)
+        with self._lock:
+            if watched in self._failing:
+                self._failing.discard(watched)
                 if not self._failing:
                     _log.warning("all tokens can be renewed again")
 
-    def _failed(self, watched: _Watched, exc: KlearstackVaultError) -> float:
-        with self._changed:
-            self._stats.failures[exc.code] += 1
-            if not self._failing:  # an outage is told once, not for each token
-                _log.warning("line %d: %s Trying again", watched.entry.line, exc.line)
-            self._failing.add(watched.entry.identity)
-        _log.info("line %d: %s", watched.entry.line, exc)
-        return next(watched.pauses) + (MISMATCH_RETRY if isinstance(exc, UserMismatchError) else 0.0)
-
-    def _write(self, path: Path, token: Token) -> None:
-        text = token.value.reveal()
-        if holds(path, text, self._files):
-            return
-        with suppress(OSError):  # write_file tells what is wrong
-            make_folders(path.parent, self._files)
-        write_file(path, text, mode=self._files.mode, owner=self._files.owner)
-        if self._on_change is not None:
-            self._on_change.call()
+    def _failed(self, watched: _Watched, error: KlearstackVaultError) -> float:
+        """Count and log the failure; return the seconds until the next attempt."""
+        self._stats.count_failure(error.code)
+        with self._lock:
+            if not self._failing:  # an outage is logged once, and not for each token
+                _log.warning("line %d: %s Retrying.", watched.entry.line, error.line)
+            self._failing.add(watched)
+        _log.info("line %d: %s", watched.entry.line, error)
+        is_mismatch = isinstance(error, UserMismatchError)
+        return next(watched.retry_delays) + (MISMATCH_DELAY if is_mismatch else 0.0)
 
 
-class Hook:
-    """A command that runs after token files have changed: one run at a time, and one for all that changed meanwhile.
-
-    Raises UsageError if it is none.
-    """
-
-    def __init__(self, command: str) -> None:
-        try:
-            self._command = shlex.split(command)
-        except ValueError:  # a quote without an end
-            self._command = []
-        if not self._command:
-            raise UsageError("--on-change takes a command, quoted as for a shell.")
-        try:
-            children.program(self._command[0])
-        except OSError as exc:
-            raise UsageError(f"--on-change names no command that can be run ({exc.strerror}).") from None
-        self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
-        self._worker = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._worker.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._calls.put(False)
-        self._worker.join(GRACE)
-
-    def call(self) -> None:
-        """Have it run soon."""
-        self._calls.put(True)
-
-    def _work(self) -> None:
-        going_on = True
-        while going_on:
-            calls = [self._calls.get()]
-            while not self._calls.empty():
-                calls.append(self._calls.get())
-            going_on = all(calls)
-            if any(calls):
-                self._run()
-
-    def _run(self) -> None:
-        try:
-            code = children.run(self._command, without_credentials(os.environ), HOOK_WITHIN)
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            _log.warning("the command after a change did not run to its end (%s)", type(exc).__name__)
-        else:
-            if code:
-                _log.warning("the command after a change ended with exit code %d", code)
+def _as_ours(exc: Exception) -> KlearstackVaultError:
+    return exc if isinstance(exc, KlearstackVaultError) else internal_error(exc)

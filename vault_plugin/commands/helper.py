@@ -9,7 +9,9 @@ import click
 from vault_plugin.commands.options import leave_stdin, print_out, settings_options
 from vault_plugin.errors import UsageError
 from vault_plugin.output.streams import read_query, require_output
-from vault_plugin.protocols import protocols
+from vault_plugin.protocols import bazel, git, kubernetes
+from vault_plugin.protocols.hosts import check_hosts
+from vault_plugin.protocols.query import MAX_QUERY
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import known_deadline
 
@@ -42,15 +44,15 @@ def helper(
     """
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # callers may log what we say
     leave_stdin(flags)
-    protocols.check_hosts(hosts)
+    check_hosts(hosts)
     if any_cluster and protocol != "exec-credential":
         raise UsageError("--any-cluster is for exec-credential.")
     gather = partial(Settings.from_env, **flags)
-    query = partial(read_query, protocols.MAX_QUERY + 1, known_deadline(flags["deadline"]))
+    query = partial(read_query, MAX_QUERY + 1, known_deadline(flags["deadline"]))
     if protocol == "git" and operation != "get":  # we keep nothing, so there is nothing to store
         if operation == "erase":
-            protocols.git_erase(query(), gather, hosts)
-        print_out(protocols.GIT_CAPABILITY if operation == "capability" else "")
+            git.erase(query(), gather, hosts)
+        print_out(git.CAPABILITY if operation == "capability" else "")
         return
     if operation != ("" if protocol == "exec-credential" else "get"):
         raise UsageError("After bazel and git stands `get`, after exec-credential nothing.")
@@ -59,8 +61,8 @@ def helper(
     require_output()
     if protocol == "exec-credential":
         info = os.environ.get("KUBERNETES_EXEC_INFO", "")
-        answer = protocols.exec_credential(info, gather(), hosts, any_cluster=any_cluster)
+        answer = kubernetes.exec_credential(info, gather(), hosts, any_cluster=any_cluster)
     else:
-        respond = protocols.bazel if protocol == "bazel" else protocols.git
+        respond = bazel.get_headers if protocol == "bazel" else git.get
         answer = respond(asked, gather(), hosts)
     print_out(answer)

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from vault_plugin.errors import UsageError
-from vault_plugin.manifest.model import Manifest, format_of, rewindable
-from vault_plugin.manifest.rows import FORMATS
+from vault_plugin.manifest.formats import FORMATS, format_of, rewindable
+from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.shards import shard
 from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings.declarations import default_company

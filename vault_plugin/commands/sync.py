@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from vault_plugin.bulk.sync import Sync, SyncResult
+from vault_plugin.bulk.report import SyncResult
+from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
 from vault_plugin.commands.options import identities, log_to_stderr, print_out, settings_options

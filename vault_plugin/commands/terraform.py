@@ -6,7 +6,8 @@ import click
 
 from vault_plugin.commands.options import print_out
 from vault_plugin.output.streams import read_query, require_output
-from vault_plugin.protocols.terraform import MAX_QUERY, WORDS, respond
+from vault_plugin.protocols.query import MAX_QUERY
+from vault_plugin.protocols.terraform import WORDS, respond
 from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.wording import speak
 

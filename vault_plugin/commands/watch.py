@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 from vault_plugin.bulk import service
-from vault_plugin.bulk.watch import Hook, Stats, Watcher
+from vault_plugin.bulk.hook import Hook
+from vault_plugin.bulk.stats import Stats
+from vault_plugin.bulk.token_files import TokenFiles
+from vault_plugin.bulk.watch import Watcher
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import identities, log_to_stderr, settings_options
 from vault_plugin.errors import UsageError
@@ -73,8 +76,7 @@ def watch(
             stats=stats,
             concurrency=concurrency,
             rate=rate,
-            files=Rights(mode, _owner(owner)),
-            on_change=hook,
+            files=TokenFiles(Rights(mode, _owner(owner)), hook),
         )
         where = ""
         if metrics is not None:

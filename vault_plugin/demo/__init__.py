@@ -1,1 +1,1 @@
-"""The demo, with an OpenBao and an endpoint of its own."""
+"""The demo, with its own OpenBao and endpoint."""

@@ -1,10 +1,10 @@
-"""A stream that ends early rather than hand out much at once: for a parser that would collect it all in memory."""
+"""A stream with a budget, for a parser that would otherwise keep a text of any size in memory."""
 
 from typing import BinaryIO
 
 
 class BoundedStream:
-    """Bytes to read, at most `budget` of them until `renew` is called; then it ends, and `is_exhausted`."""
+    """Reads at most `budget` bytes until `renew` is called; after those it ends and sets `is_exhausted`."""
 
     def __init__(self, stream: BinaryIO, budget: int) -> None:
         self._stream = stream
@@ -12,7 +12,7 @@ class BoundedStream:
         self.is_exhausted = False
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; empty at the end."""
+        """Return up to `size` bytes; empty at the end."""
         part = self._stream.read(min(size, self._left) or 1)
         if not self._left and part:
             self.is_exhausted = True
@@ -21,5 +21,5 @@ class BoundedStream:
         return part
 
     def renew(self) -> None:
-        """Allow for the whole budget again."""
+        """Allow the whole budget again."""
         self._left = self._budget

@@ -1,4 +1,4 @@
-"""What a CSV's first line has wrong, in words that quote none of it: where a header is missing, it holds values."""
+"""What is invalid about a CSV's header line. Messages quote none of it: without a header, it contains values."""
 
 from collections.abc import Collection, Sequence
 
@@ -6,16 +6,16 @@ _SEPARATORS = {";": "`;`", "\t": "tabs", "|": "`|`"}
 
 
 def encoding_fault(line: str) -> str:
-    """The first line was not UTF-8 (read with `surrogateescape`): in what it seems to be written. Empty if it is."""
+    """Name the encoding of a line that is not UTF-8 (read with `surrogateescape`). Empty if it is UTF-8."""
     if line.startswith(("\udcff\udcfe", "\udcfe\udcff")) or "\0" in line[:2]:
         return "is UTF-16: save the file as UTF-8"
     if "\0" in line or any("\udc80" <= char <= "\udcff" for char in line):
-        return "is no UTF-8"
+        return "is not UTF-8"
     return ""
 
 
 def named(header: Sequence[str]) -> list[str]:
-    """The names without the blank ones at the end, which spreadsheets leave there."""
+    """Return the names without blank ones at the end, which spreadsheets add."""
     names = list(header)
     while names and not names[-1].strip():
         names.pop()
@@ -23,7 +23,7 @@ def named(header: Sequence[str]) -> list[str]:
 
 
 def header_fault(names: Sequence[str], keys: Collection[str]) -> str:
-    """Why these are not names of columns, each one of `keys` and there once; `user_id` among them. Empty if they are."""
+    """Say why these are not unique names of columns in `keys` with `user_id` among them. Empty if they are."""
     wanted = ", ".join(keys)
     if not names:
         return f"is blank: the first line names the columns ({wanted})"
@@ -38,17 +38,17 @@ def header_fault(names: Sequence[str], keys: Collection[str]) -> str:
 
 
 def _fault(names: Sequence[str], number: int, keys: Collection[str]) -> str:
-    """What is wrong with the name of one column."""
+    """Say what is invalid about the name of one column."""
     name = names[number - 1]
     if not name.strip():
         return f"has no name for column {number}"
     if name not in keys:
-        cause = "is not spelled like one of" if _plain(name) in keys else "is none of"
+        cause = "is not spelled like one of" if _plain(name) in keys else "is not one of"
         return f"names a column that {cause} {', '.join(keys)}: column {number}"
     first = names.index(name) + 1
     return f"has the same name for the columns {first} and {number}" if first < number else ""
 
 
 def _plain(name: str) -> str:
-    """As it may have been meant."""
+    """Return the name that was probably meant."""
     return name.strip(" \t\"'").lower().replace(" ", "_")

@@ -1,50 +1,33 @@
-"""A manifest: whose tokens are wanted and where they go, checked as a whole before anything is contacted.
+"""A manifest: the identities to get tokens for and the Vaults to store them in, validated before any request is sent.
 
-It is read twice, once to check it and once to work through it, so that any number of identities streams through. What
-is kept of each is a number of 64 bits, to find the ones that stand there twice.
+The file is read twice, once to validate it and once to process it, so that it may have any number of identities. Each
+leaves one number of 64 bits in memory, by which duplicates are found.
 """
 
 import logging
 import os
-import re
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache, partial
-from pathlib import Path, PurePath
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO
 
-from vault_plugin.errors import SettingsError, UsageError
+from vault_plugin.errors import SettingsError
+from vault_plugin.manifest.entries import Entry, name_problems, read_entry
+from vault_plugin.manifest.formats import FORMATS
 from vault_plugin.manifest.row import IDENTITY_KEYS, Problem, Row, shown
-from vault_plugin.manifest.rows import FORMATS
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
-from vault_plugin.tokens.identity import Identity, encode
-from vault_plugin.tokens.names import checked, is_composed
+from vault_plugin.tokens.names import is_composed
 
 DEFAULT_KEYS = ("company_name", "file")
-MAX_NAME = 64  # characters; it becomes a label of metrics
 MAX_SHOWN = 50  # problems; a wrong column makes one of each row
 _log = logging.getLogger(__name__)
-_SUFFIXES = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-
-
-class Entry(NamedTuple):
-    """An identity, the line on which it stands, the path of the file in which `watch` keeps its token, and the name
-    by which metrics call it.
-    """
-
-    line: int
-    identity: Identity
-    file: str | None
-    name: str | None = None
 
 
 class Manifest:
-    """A manifest without problems. `targets` gather the settings of each Vault it names, or of the one that command line
-    and environment name; `count` is the number of identities in this shard.
+    """A valid manifest.
+
+    `targets` gather the settings of each Vault that it names, or of the one that command line and environment name;
+    `count` is the number of identities in this shard. Raises SettingsError with all problems.
     """
 
     def __init__(
@@ -64,49 +47,34 @@ class Manifest:
         self._warned = False
         self.count = 0
         self.targets: list[Callable[[], Settings]] = []
-        problems = list(self._checked(settings_of))
+        problems = list(self._problems(settings_of))
         if problems:
             more = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
-            raise SettingsError(
-                "The manifest will not do, and nothing was contacted:"
-                + "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
-                + more,
-            )
+            lines = "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
+            raise SettingsError(f"Invalid manifest; no request was sent:{lines}{more}")
 
     def entries(self) -> Iterator[Entry]:
-        """This shard's identities, in their order. Raises SettingsError if the file was changed meanwhile."""
+        """Yield this shard's identities in their order. Raises SettingsError if the file has become invalid."""
         for item in self._items():
             if isinstance(item, Problem):
-                raise SettingsError("The manifest was changed while it was being worked through.")
+                raise SettingsError("The manifest was changed while it was read.", hint="Run again.")
             if isinstance(item, Entry) and self._shard.holds(item.identity):
                 yield item
 
-    def _checked(self, settings_of: Callable[..., Settings]) -> Iterator[Problem | str]:
-        identities: dict[int, int] = {}
-        files: dict[int, int] = {}
-        names: dict[int, int] = {}
-        places: dict[int, int] = {}
-        resolved = lru_cache(1024)(os.path.realpath)  # two spellings of a folder are one
+    def _problems(self, settings_of: Callable[..., Settings]) -> Iterator[Problem | str]:
+        """Validate the manifest; also count the identities and collect the targets."""
+        duplicates = _Duplicates()
         for item in self._items():
             if isinstance(item, Problem):
                 yield item
             elif isinstance(item, Row):
                 self.targets.append(partial(settings_of, item))
                 try:
-                    place = _place(settings_of(item))
+                    yield from duplicates.of_target(item.line, settings_of(item))
                 except SettingsError as exc:
                     yield Problem(item.line, "targets", str(exc))
-                else:
-                    yield from _again(places, place, item.line, "targets", "names the place in Vault of line")
             else:
-                yield from _again(
-                    identities, item.identity, item.line, "user_id", "and company are those of line"
-                )
-                if item.file:
-                    folder, file = os.path.split(item.file)
-                    yield from _again(files, (resolved(folder), file), item.line, "file", "is that of line")
-                if item.name:  # Prometheus drops one of two metrics with equal labels
-                    yield from _again(names, item.name, item.line, "name", "is that of line")
+                yield from duplicates.of_entry(item)
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:
@@ -117,7 +85,7 @@ class Manifest:
                 yield str(exc)
 
     def _warn_of_form(self, entry: Entry) -> None:
-        """Once for the whole manifest: they may be many."""
+        """Warn once for the whole manifest, as the other names may be of the same kind."""
         composed = is_composed(entry.identity.user_id) and is_composed(entry.identity.company_name)
         if not composed and not self._warned:
             self._warned = True
@@ -128,104 +96,57 @@ class Manifest:
             )
 
     def _items(self) -> Iterator[Entry | Row | Problem]:
+        """Read the file from its start: entries with the defaults filled in, targets, and problems."""
         self._stream.seek(0)
         defaults = {"company_name": self._company_name or ""}
-        told: set[str] = set()  # each key that nobody knows, once
-        refused: list[Problem] = []  # the default company, which is said once
+        reported: set[str] = set()  # unknown keys, each of which is reported once
+        refused: list[Problem] = []  # of the default company: reported once, and not for each identity
         for row in FORMATS[self._form](self._stream):
             if isinstance(row, Problem):
                 yield row
                 continue
-            for name in row.fields.keys() - self._keys[row.section] - told:
-                told.add(name)
-                yield Problem(row.line, shown(name), f"is no key of {row.section}")
+            for key in row.fields.keys() - self._keys[row.section] - reported:
+                reported.add(key)
+                yield Problem(row.line, shown(key), f"is not a key of {row.section}")
             if row.section == "defaults":
                 defaults |= row.fields
-                refused = list(_name_problems(row.line, row.fields, *{"company_name"} & row.fields.keys()))
+                refused = list(name_problems(row.line, row.fields, *{"company_name"} & row.fields.keys()))
                 yield from refused
             elif row.section == "targets":
                 yield row
             elif not refused or "company_name" in row.fields:
-                yield from _entries(row.line, defaults | row.fields)
+                yield from read_entry(row.line, defaults | row.fields)
 
 
-def _entries(line: int, fields: dict[str, str]) -> Iterator[Entry | Problem]:
-    """One of either; a problem for each field that is missing or refused."""
-    problems = list(_name_problems(line, fields, "user_id", "company_name", *{"name"} & fields.keys()))
-    if len(fields.get("name", "")) > MAX_NAME:
-        problems.append(Problem(line, "name", f"has more than {MAX_NAME} characters"))
-    if problems:
-        yield from problems
-        return
-    identity = Identity(fields["user_id"], fields["company_name"])
-    try:
-        yield Entry(line, identity, _file(fields.get("file"), identity), fields.get("name"))
-    except ValueError as exc:
-        yield Problem(line, "file", str(exc))
+class _Duplicates:
+    """Finds what appears in more than one line.
 
-
-def _name_problems(line: int, fields: dict[str, str], *names: str) -> Iterator[Problem]:
-    for name in names:
-        if not fields.get(name):
-            yield Problem(line, name, "is missing")
-            continue
-        try:
-            checked(fields[name])
-        except ValueError as exc:
-            yield Problem(line, name, str(exc))
-
-
-def _file(template: str | None, identity: Identity) -> str | None:
-    """The path, with the identity in it as it is in Vault's paths, so that no name leads elsewhere. Raises ValueError."""
-    if not template:
-        return None
-    names = {"{user_id}": identity.user_id, "{company_name}": identity.company_name}
-    path = re.sub(r"\{\w*\}", lambda found: encode(names.get(found[0]) or "") or found[0], template)
-    unfit = any(
-        char in "{}\0" or "\ud800" <= char <= "\udfff" for char in path
-    )  # half a surrogate: no file name
-    if unfit or not path.startswith("/") or ".." in PurePath(path).parts:
-        raise ValueError("must be an absolute path, in which {user_id} and {company_name} may stand")
-    return str(PurePath(path))  # one file is one text
-
-
-def _again(seen: dict[int, int], what: object, line: int, key: str, text: str) -> Iterator[Problem]:
-    # By hashes of 64 bits, salted for each process: that two of a million meet is one chance in 30 million.
-    number = hash(what)
-    if number in seen:
-        yield Problem(line, key, f"{text} {seen[number]}")
-    else:
-        seen[number] = line
-
-
-def _place(settings: Settings) -> tuple[object, ...]:
-    return tuple(sorted(settings.vault_addr)), settings.vault_namespace, settings.mount, settings.path_prefix
-
-
-def format_of(path: str, form: str | None) -> str:
-    """The format that was named, or that of the file's name; standard input is YAML. Raises UsageError."""
-    found = form or ("yaml" if path == "-" else _SUFFIXES.get(Path(path).suffix.lower()))
-    if found is None:
-        raise UsageError(
-            "The manifest's name does not tell its format.", hint=f"--format takes {', '.join(FORMATS)}."
-        )
-    return found
-
-
-@contextmanager
-def rewindable(path: str) -> Iterator[BinaryIO]:
-    """A manifest's file; `-` is standard input, which goes into an unnamed file first, as a pipe does.
-
-    Raises SettingsError if it cannot be read.
+    It keeps hashes of 64 bits, salted for each process: two of a million are equal with a chance of 1 in 30 million.
     """
-    try:
-        file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115  closed below
-        if path == "-" or not file.seekable():
-            copy = tempfile.TemporaryFile()  # noqa: SIM115  as above
-            with file:
-                shutil.copyfileobj(file, copy)
-            file = cast(BinaryIO, copy)
-    except (OSError, AttributeError) as exc:  # AttributeError: standard input is closed
-        raise SettingsError(f"The manifest cannot be read ({getattr(exc, 'strerror', 'closed')}).") from None
-    with file:
-        yield file
+
+    def __init__(self) -> None:
+        self._lines: dict[str, dict[int, int]] = {}  # by what is compared: the first line of each hash
+        self._resolved = lru_cache(1024)(os.path.realpath)  # a folder may have several spellings
+
+    def of_entry(self, entry: Entry) -> Iterator[Problem]:
+        """Yield a problem for each field that must be unique and is not."""
+        yield from self._find(entry.identity, entry.line, "user_id", "and company are the same as in line")
+        if entry.file:
+            folder, file = os.path.split(entry.file)
+            path = self._resolved(folder), file
+            yield from self._find(path, entry.line, "file", "is the same as in line")
+        if entry.name:  # Prometheus drops one of two metrics with equal labels
+            yield from self._find(entry.name, entry.line, "name", "is the same as in line")
+
+    def of_target(self, line: int, settings: Settings) -> Iterator[Problem]:
+        """Yield a problem if an earlier target stores tokens in the same place."""
+        addresses = tuple(sorted(settings.vault_addr))
+        place = addresses, settings.vault_namespace, settings.mount, settings.path_prefix
+        yield from self._find(place, line, "targets", "names the same place in Vault as line")
+
+    def _find(self, what: object, line: int, key: str, text: str) -> Iterator[Problem]:
+        lines, number = self._lines.setdefault(key, {}), hash(what)
+        if number in lines:
+            yield Problem(line, key, f"{text} {lines[number]}")
+        else:
+            lines[number] = line

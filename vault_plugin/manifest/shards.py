@@ -1,4 +1,4 @@
-"""Which part of a manifest is this process's: a stable hash, so that shards are disjoint and complete everywhere."""
+"""Which part of a manifest this process handles: a stable hash makes the shards of all processes disjoint and complete."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from vault_plugin.tokens.jwt import Kind
 
 
 class Shard(NamedTuple):
-    """One of `total`; `number` counts from 1, as GitLab's index does."""
+    """One of `total` shards; `number` counts from 1, as GitLab's index does."""
 
     number: int
     total: int
@@ -24,10 +24,10 @@ class Shard(NamedTuple):
 
 
 def shard(text: str | None, environ: Mapping[str, str] | None = None) -> Shard:
-    """The shard that `I/N` says; `N` alone takes the index from GitLab (CI_NODE_INDEX) or Kubernetes
-    (JOB_COMPLETION_INDEX), and without a text GitLab also tells the total (CI_NODE_TOTAL).
+    """Read `I/N`; for `N` alone the index is GitLab's (CI_NODE_INDEX) or Kubernetes' (JOB_COMPLETION_INDEX).
 
-    Raises UsageError if that makes no shard, or if only an index is known: to do all then would be a surprise.
+    Without a text, GitLab also sets the total (CI_NODE_TOTAL). Raises UsageError if the result is not a shard, or if
+    only an index is known: processing all identities would be a surprise.
     """
     environ = os.environ if environ is None else environ
     if text is None and environ.get("CI_NODE_INDEX") and environ.get("CI_NODE_TOTAL"):
@@ -36,7 +36,7 @@ def shard(text: str | None, environ: Mapping[str, str] | None = None) -> Shard:
         if environ.get("JOB_COMPLETION_INDEX"):
             raise UsageError(
                 "JOB_COMPLETION_INDEX says which shard this is, but not of how many.",
-                hint="Say it with --shard N, or --shard 1/1 for all.",
+                hint="Pass --shard N, or --shard 1/1 for all identities.",
             )
         return Shard(1, 1)
     index, slash, total = text.rpartition("/")
@@ -45,11 +45,11 @@ def shard(text: str | None, environ: Mapping[str, str] | None = None) -> Shard:
     numbers = [int(part) if re.fullmatch("[0-9]{1,6}", part, re.ASCII) else 0 for part in (index, total)]
     if not 1 <= numbers[0] <= numbers[1]:
         raise UsageError(
-            "--shard takes I/N, with I from 1 to N; or N, where CI_NODE_INDEX or JOB_COMPLETION_INDEX says which."
+            "--shard takes I/N, with I from 1 to N; or N, if CI_NODE_INDEX or JOB_COMPLETION_INDEX is set."
         )
     return Shard(*numbers)
 
 
 def _from_one(index: str) -> str:
-    """Kubernetes counts from 0."""
+    """Return the index counted from 1; Kubernetes counts from 0."""
     return str(int(index) + 1) if re.fullmatch("[0-9]{1,6}", index, re.ASCII) else ""

@@ -1,1 +1,1 @@
-"""What other programs ask for tokens by."""
+"""The protocols by which other programs ask for a token."""

@@ -1,8 +1,8 @@
-"""The program behind Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
+"""The program of Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
 
-Terraform writes query and result into its state in plain text, so neither may hold a secret: the result says where in
-Vault the tokens lie, and an ephemeral resource reads them there. Nothing in it changes while stored tokens are reused,
-or every plan would show a difference.
+Terraform writes query and result to its state in plain text, so neither may contain a secret: the result names the
+tokens' paths in Vault, where an ephemeral resource reads them. The result does not change while stored tokens are
+reused, or every plan would show a difference.
 """
 
 import json
@@ -14,23 +14,23 @@ from typing import cast
 from vault_plugin.app import connect
 from vault_plugin.broker import Grant
 from vault_plugin.errors import QueryError, SettingsError
+from vault_plugin.protocols.query import json_object
 from vault_plugin.settings import Settings, words
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.stored import VaultRef
 
-MAX_QUERY = 64 * 1024  # bytes
-MIN_TTL = "2m"  # what a token is to last beyond the plan, unless query or environment says otherwise
+MIN_TTL = "2m"  # the default: Terraform uses the token after the plan, in which it was read
 REQUIRED = ("user_id", "company_name")
 OPTIONAL = ("mount", "path_prefix", "min_ttl", "renew", "deadline")
-_CREDENTIAL = re.compile(
-    r"(hv[sbr]|[sbr])\.[\w-]{24,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"
-)  # a Vault token, a JWT
+KEYS = REQUIRED + OPTIONAL
+# A Vault token or a JWT.
+_CREDENTIAL = re.compile(r"(hv[sbr]|[sbr])\.[\w-]{24,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")
 _HINT = "Credentials come from the environment or a file: Terraform stores the query in its state."
 
 _KEYS = {name: f"`{name}` in the query" for name in (*REQUIRED, "renew")}
-# What messages call settings here; there are flags of no kind.
+# What messages call the settings: Terraform users have query keys and variables, and no flags.
 WORDS = words(
     lambda name: f"`{name}` in the query" if name in OPTIONAL else None,
     {**_KEYS, "help": "`klearstack-vault terraform --help`", "verbose": "`klearstack-vault get -v`"},
@@ -38,12 +38,12 @@ WORDS = words(
 
 
 def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_tokens: bool = False) -> str:
-    """Answer one query: a flat JSON object of strings, in ASCII.
+    """Return the result of one query: a flat JSON object of strings, in ASCII.
 
-    `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output is stored nowhere.
+    `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
 
-    Raises QueryError if the query is not a JSON object of strings with the agreed keys and values, or holds a credential; and what
-    Settings.from_env and Broker.get raise.
+    Raises QueryError if the query is not a JSON object of strings with valid keys and values, or contains a
+    credential; and what Settings.from_env and Broker.get raise.
     """
     query = _read(text)
     renew = query.pop("renew", "")
@@ -52,7 +52,7 @@ def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_token
     try:
         settings = Settings.from_env(
             {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
-            on_vault_error="fail",  # there is no reference to a token that is not in Vault
+            on_vault_error="fail",  # a token that is not in Vault has no reference
             **query,
         )
     except SettingsError as exc:
@@ -65,25 +65,13 @@ def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_token
 
 
 def _read(text: bytes) -> dict[str, str]:
-    try:
-        query = json.loads(text[: MAX_QUERY + 1])
-    except (ValueError, RecursionError):
-        raise QueryError("The query on standard input is not JSON.") from None
-    if not isinstance(query, dict):
-        raise QueryError("The query on standard input is no JSON object.")
+    """Parse and validate the query. Raises QueryError."""
+    query = json_object(text)
     for name, value in query.items():
-        if name not in REQUIRED + OPTIONAL:
-            shown = f"`{name}`" if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "that is no plain word"
-            from difflib import get_close_matches  # noqa: PLC0415  no good query needs it
-
-            near = get_close_matches(name, REQUIRED + OPTIONAL, 1)
-            nearest = f"; `{near[0]}` is near to it" if near else ""
-            raise QueryError(
-                f"The query has a key {shown}{nearest}; it may have {', '.join(REQUIRED + OPTIONAL)}.",
-                hint=_HINT,
-            )
+        if name not in KEYS:
+            raise _unknown_key(name)
         if not isinstance(value, str):
-            raise QueryError(f"The query's `{name}` is no string.")
+            raise QueryError(f"The query's `{name}` is not a string.")
         if _CREDENTIAL.fullmatch(value.strip()):
             raise QueryError(f"The query's `{name}` looks like a credential.", hint=_HINT)
     if missing := [f"`{name}`" for name in REQUIRED if not query.get(name)]:
@@ -96,10 +84,22 @@ def _read(text: bytes) -> dict[str, str]:
     return query
 
 
+def _unknown_key(name: str) -> QueryError:
+    """Make the error for a key that a query cannot have; it quotes a plain word only, as others may be secrets."""
+    from difflib import get_close_matches  # noqa: PLC0415  no valid query needs it
+
+    shown = f"key `{name}`" if re.fullmatch(r"\w{1,40}", name, re.ASCII) else "key that is not a plain word"
+    near = get_close_matches(name, KEYS, 1)
+    suggestion = f" Did you mean `{near[0]}`?" if near else ""
+    return QueryError(
+        f"The query has an unknown {shown}.{suggestion} Valid keys: {', '.join(KEYS)}.", hint=_HINT
+    )
+
+
 def _result(grant: Grant, *, with_tokens: bool) -> dict[str, str]:
     result: dict[str, str] = {}
     for kind, held in grant.tokens.items():
-        ref = cast(VaultRef, held.ref)  # on_vault_error="fail"
+        ref = cast(VaultRef, held.ref)  # not None with on_vault_error="fail"
         result |= {
             "mount": ref.mount,
             "kv_version": "1" if ref.version is None else "2",
