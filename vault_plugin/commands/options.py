@@ -20,12 +20,7 @@ from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Their warnings are about servers, or the same for all identities.
-ONCE = (
-    "vault_plugin.app",
-    "vault_plugin.broker",
-    "vault_plugin.endpoint.responses",
-    "vault_plugin.vault.store",
-)
+ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint", "vault_plugin.vault")
 MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
@@ -92,7 +87,7 @@ class _Once(logging.Filter):
         self._told: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno != logging.WARNING or record.name not in ONCE:
+        if record.levelno != logging.WARNING or not record.name.startswith(ONCE):
             return True
         new = str(record.msg) not in self._told
         self._told.add(str(record.msg))
