@@ -10,7 +10,7 @@ from support.fault_proxy import FaultProxy
 
 from vault_plugin.demo.simulator import Simulator
 
-HINT = f" `ansible-doc -t lookup {TOKEN}` explains each."
+HINT = f" See `ansible-doc -t lookup {TOKEN}`."
 SEALED = b'{"errors":["Vault is sealed"]}'
 NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."

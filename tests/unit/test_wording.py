@@ -83,7 +83,7 @@ def test_an_error_is_in_the_words_of_whoever_shows_it() -> None:
 
 def test_a_command_speaks_for_itself_and_for_nobody_after_it(run: Run) -> None:
     before = worded(named("help"))
-    assert "`klearstack-vault exec --help` describes each setting." in run("exec", "--", "true").err
+    assert "See `klearstack-vault exec --help`." in run("exec", "--", "true").err
     assert worded(named("help")) == before
 
 

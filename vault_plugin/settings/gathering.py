@@ -72,7 +72,7 @@ class Complaints:
         """Raise SettingsError if there is a complaint."""
         if not self._texts:
             return
-        error = SettingsError("; ".join(self._texts) + ".", hint=f"{named('help')} describes each setting.")
+        error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
         error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
         raise error
 
