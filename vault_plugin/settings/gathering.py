@@ -94,10 +94,8 @@ class _Gathering:
         try:
             # An empty identity or address is an error. It must not be replaced by that of the environment.
             if flag is None or (flag == "" and not origin.required):
-                text, place = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret) or (
-                    None,
-                    "",
-                )
+                found = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret)
+                text, place = found or (None, "")
             value = origin.value(text) if text and isinstance(text, str) else None
         except ValueError as exc:  # raised by this package, and without the value
             self.complaints.add(f"{place} {exc}", name)
