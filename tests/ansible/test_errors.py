@@ -10,7 +10,7 @@ from support.fault_proxy import FaultProxy
 
 from vault_plugin.demo.simulator import Simulator
 
-HINT = f" `ansible-doc -t lookup {TOKEN}` explains each."
+HINT = f" See `ansible-doc -t lookup {TOKEN}`."
 SEALED = b'{"errors":["Vault is sealed"]}'
 NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."
@@ -24,7 +24,7 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"url": None}, f"url (KLEARSTACK_URL) {EMPTY}"),
     ({"url": {"a": 1}}, "The option url has a value that it cannot take."),
     ({"url": "http://u:p@api.example.com"}, f"url (KLEARSTACK_URL) {NO_URL}"),
-    ({"url": "http://api.example.com"}, "or accept that with allow_plain_http."),
+    ({"url": "http://api.example.com"}, "or allow it with allow_plain_http."),
     ({"vault_addr": ""}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
     ({"vault_addr": None}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {EMPTY}"),
     ({"user_id": None}, f"user_id (KLEARSTACK_USER_ID) {EMPTY}"),
@@ -41,7 +41,7 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"user_id": True}, f"The option user_id {STRING}"),
     ({"company_name": 1.10}, f"The option company_name {STRING}"),
     ({"mount": False}, f"The option mount {STRING}"),
-    ({"mount": "a//b"}, "in segments joined by single slashes."),
+    ({"mount": "a//b"}, "in segments separated by single slashes."),
     ({"colour": "red"}, "There is no option colour."),
     ({"user": "26"}, "There is no option user. Did you mean user_id?"),
     ({"deadline": 0}, "deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds."),

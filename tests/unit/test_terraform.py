@@ -125,7 +125,7 @@ def test_a_value_that_will_not_do_is_the_querys_by_its_key(
     assert (done.code, done.out) == (76, "")
     assert f"`{name}` in the query" in done.err
     assert said in done.err
-    assert "`klearstack-vault terraform --help` describes each setting." in done.err
+    assert "See `klearstack-vault terraform --help`." in done.err
     assert value not in done.err.split() or value == "0"
     assert " --" not in done.err.replace("`klearstack-vault terraform --help`", "")
 

@@ -83,7 +83,7 @@ def test_an_error_is_in_the_words_of_the_active_interface() -> None:
 
 def test_the_words_of_a_command_end_with_it(run: Run) -> None:
     before = worded(named("help"))
-    assert "`klearstack-vault exec --help` describes each setting." in run("exec", "--", "true").err
+    assert "See `klearstack-vault exec --help`." in run("exec", "--", "true").err
     assert worded(named("help")) == before
 
 

@@ -104,7 +104,7 @@ class EndpointSource:
 
 
 def _failure_of(failure: ConnectionFailure) -> Failure:
-    """The same in the terms of `failures`, which another process may be told."""
+    """The same failure in the terms of failures.py, which processes share."""
     if failure.cause is Cause.SCHEME:
         return Failure("speaks_tls" if failure.details == SPEAKS_TLS else "speaks_plain")
     return Failure(failure.cause.name.lower(), failure.number)

@@ -64,7 +64,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 
     There is no requests.Session around it: that would send cookies from one identity's request with the next, and take a
     login from ~/.netrc and a CA from REQUESTS_CA_BUNDLE. An adapter does none of these, nor does it follow a redirect,
-    whose body, of any length, a session reads even if told not to follow it.
+    whose body, of any length, a session reads even with `allow_redirects=False`.
     """
 
     def __init__(self, peer: Peer) -> None:

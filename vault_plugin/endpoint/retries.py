@@ -42,5 +42,5 @@ class Retries:
     def _most(self, failure: Failure) -> float:
         if failure.cause == "name":
             return NAME_TRIES
-        told = failure.cause == "busy" and failure.retry_after
-        return TRIES if told or self._fallback else inf
+        is_timed = failure.cause == "busy" and failure.retry_after
+        return TRIES if is_timed or self._fallback else inf

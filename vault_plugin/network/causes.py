@@ -68,7 +68,7 @@ _CAUSES = {
 _CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # the connection was closed, which is no error of TLS
 
 
-def explained(exc: BaseException) -> ConnectionFailure:
+def failure_of(exc: BaseException) -> ConnectionFailure:
     """Why an exchange failed, by the exception that it ended with and those that led to it."""
     for one in _chain(exc):
         if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Self, cast
 from urllib.parse import urlsplit
 
-from vault_plugin.network.causes import Cause, ConnectionFailure, explained, has_closed
+from vault_plugin.network.causes import Cause, ConnectionFailure, failure_of, has_closed
 from vault_plugin.network.responses import SPEAKS_TLS, WrongSchemeError
 from vault_plugin.network.sockets import Socket, connected, remaining, within
 from vault_plugin.network.tls import Tls, TlsSocket
@@ -60,7 +60,7 @@ class Peer:
 
     def explain(self, exc: BaseException) -> ConnectionFailure:
         """Why an exchange with this server failed, by the exception that it ended with."""
-        failure = explained(exc)
+        failure = failure_of(exc)
         if self.tls is None and not self._responded and has_closed(exc):
             # Many TLS servers close the connection. The first time may have any cause; after the second, ask.
             self._closings += 1

@@ -28,7 +28,7 @@ NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that the parts need to know. Durations are seconds. Build it with `from_env`."""
+    """The values of all settings. Durations are seconds. Build it with `from_env`."""
 
     user_id: str = identity_setting(
         "KLEARSTACK_USER_ID", help="User ID; `-` reads a line from standard input."
@@ -173,7 +173,7 @@ class Settings:
         group=Group.LIMITS,
         help="Directory for lock files shared by all processes on this host.",
         flag=False,
-        default=None,  # see lock_folder.py: nothing is looked at before it is needed
+        default=None,  # the lock folder is only chosen when it is needed
     )
 
     @classmethod
@@ -192,12 +192,12 @@ class Settings:
 
     @classmethod
     def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
-        """The same for a caller with identities of its own: none is asked for here. Raises SettingsError."""
-        nobody = {name: "-" for name, origin in ORIGINS.items() if origin.identity}
-        return cls(**gather(ORIGINS, environ, {**flags, **nobody}, cls.deadline)[0])
+        """The same for a caller that has identities of its own: none is required here. Raises SettingsError."""
+        placeholders = {name: "-" for name, origin in ORIGINS.items() if origin.identity}
+        return cls(**gather(ORIGINS, environ, {**flags, **placeholders}, cls.deadline)[0])
 
     def identity(self) -> Identity:
-        """Whose token is asked for. Raises SettingsError if it cannot be one."""
+        """The identity whose token is requested. Raises SettingsError if it is not valid."""
         return Identity(self.user_id, self.company_name)
 
 

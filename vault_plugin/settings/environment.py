@@ -99,7 +99,7 @@ def text_of_file(
 
     `rewritten`: another program replaces the file from time to time. While it is empty or cannot be read, it is read again,
     for half of what is left of the deadline, at most for REWRITTEN seconds; not if it does not exist and was not `given`.
-    Raises SettingsError at the deadline: a FIFO that nobody writes to, or a network file system, may block until then.
+    Raises SettingsError at the deadline: a FIFO without a writer, or a network file system, may block until then.
     """
     patience = Deadline(min(REWRITTEN, deadline.left() / 2) if rewritten else 0.0)
     for pause in full_jitter(0.05, 0.5):

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def gather(
     origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
 ) -> tuple[dict[str, Any], Deadline]:
-    """The values that are given, and the deadline (`seconds` unless one is given) that reading them has begun.
+    """The values that are given, and the deadline that began with reading them (`seconds` unless one is given).
 
     A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
     and TypeError for a flag of no setting.
@@ -34,7 +34,7 @@ def gather(
         gathering.add(name, origins[name], flags.get(name))
     gathering.check_connections()
     gathering.add_credentials()
-    gathering.complaints.end()
+    gathering.complaints.raise_if_any()
     report_ignored(gathering.environ)
     return gathering.values, gathering.deadline
 
@@ -46,11 +46,11 @@ def gather_one(
     gathering = _Gathering(process_environment() if environ is None else environ, seconds)
     gathering.add(name, origin, flag)
     if not gathering.complaints.missing:
-        gathering.complaints.end()
+        gathering.complaints.raise_if_any()
     return gathering.values.get(name)
 
 
-class Complaints:
+class _Complaints:
     """All that is wrong with the settings, as one error."""
 
     def __init__(self) -> None:
@@ -59,20 +59,20 @@ class Complaints:
         self.missing: set[str] = set()
 
     def add(self, complaint: str, *about: str) -> None:
-        """A text that begins with the name of the first of these settings."""
+        """Add a text, after the name of the first of these settings."""
         self._texts.append(named(about[0]) + complaint)
         self._settings.update(about)
 
-    def miss(self, name: str, also: str = "") -> None:
-        """A required setting that no source has."""
+    def add_missing(self, name: str, also: str = "") -> None:
+        """Add that no source has a required setting."""
         self.add(f" is missing{also}", name)
         self.missing.add(name)
 
-    def end(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise SettingsError if there is a complaint."""
         if not self._texts:
             return
-        error = SettingsError("; ".join(self._texts) + ".", hint=f"{named('help')} describes each setting.")
+        error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
         error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
         raise error
 
@@ -84,25 +84,20 @@ class _Gathering:
         self.environ = environ
         self.deadline = Deadline(seconds)
         self.values: dict[str, Any] = {}
-        self.complaints = Complaints()
-        self._empty: dict[
-            str, str
-        ] = {}  # credentials whose files are empty: a complaint if the login requires one
+        self.complaints = _Complaints()
+        # Credentials whose files are empty, with a complaint for the login that requires one.
+        self._empty: dict[str, str] = {}
 
     def add(self, name: str, origin: Origin, flag: str | bool | None) -> None:
         """Take the setting from the flag, else from the environment or the file that it names."""
-        place = ""
+        text, place = flag, ""
         try:
             # An empty identity or address is an error. It must not be replaced by that of the environment.
-            if flag is not None and (flag != "" or origin.required):
-                text: str | bool | None = flag
-            else:
-                text, place = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret) or (
-                    None,
-                    "",
-                )
+            if flag is None or (flag == "" and not origin.required):
+                found = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret)
+                text, place = found or (None, "")
             value = origin.value(text) if text and isinstance(text, str) else None
-        except ValueError as exc:  # its text is one of ours: no value is ever quoted
+        except ValueError as exc:  # raised by this package, and without the value
             self.complaints.add(f"{place} {exc}", name)
             return
         if isinstance(text, bool):
@@ -110,7 +105,7 @@ class _Gathering:
         elif value is not None:
             self.values[name] = value
         elif origin.required and text is None:
-            self.complaints.miss(name)
+            self.complaints.add_missing(name)
         elif origin.required:
             self.complaints.add(f"{place} {_EMPTY}", name)
         elif place and origin.secret:
@@ -144,7 +139,7 @@ class _Gathering:
             if name in self._empty:
                 self.complaints.add(self._empty[name], name)
             elif name not in self.values:
-                self.complaints.miss(name, also)
+                self.complaints.add_missing(name, also)
 
 
 def warn_of_form(origins: Mapping[str, Origin], values: Mapping[str, Any]) -> None:

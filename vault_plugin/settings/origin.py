@@ -25,8 +25,8 @@ class Origin(NamedTuple):
     """The declaration of a setting.
 
     `env`: its environment variables, of which the first that is set counts. `flag`: whether it has a command-line option.
-    `read`: makes its value from text, or raises ValueError. `secret`: a credential. `identity`: a part of whose token is
-    asked for.
+    `read`: makes its value from text, or raises ValueError. `secret`: a credential. `identity`: a part of the
+    identity whose token is requested.
     """
 
     env: tuple[str, ...]
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
     identity: bool = False
 
     def value(self, text: str) -> Any:
-        """The value of that text; None if it is as good as none. Raises ValueError, which does not quote it."""
+        """The value of that text; None if it counts as empty. Raises ValueError, which does not quote it."""
         if self.choices and text not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         return self.read(text)

@@ -47,7 +47,7 @@ MISSING = (
 )
 _OMITTED = "__omit_place_holder__"  # what `omit` is before core 2.19, which has none in lookups
 _DOC = "`ansible-doc -t lookup klearstack.vault.token`"
-_HINT = f"{_DOC} explains each."
+_HINT = f"See {_DOC}."
 # Core hands it to what runs on the hosts, and to nothing that runs here.
 _ENVIRONMENT = "The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
 _display = Display()
