@@ -50,8 +50,8 @@ class Origin(NamedTuple):
     required: bool = False
 
 
-def _setting(*env: str, help: str, default: Any = MISSING, **how: Any) -> Any:  # noqa: A002  click's word too
-    metadata = {"origin": Origin(env, help, required=default is MISSING, **how)}
+def _setting(*env: str, group: str, help: str, default: Any = MISSING, **how: Any) -> Any:  # noqa: A002  click's word too
+    metadata = {"origin": Origin(env, help, required=default is MISSING, **how), "group": group}
     shown = env[:1] not in (
         ("KLEARSTACK_USER_ID",),
         ("KLEARSTACK_COMPANY_NAME",),
@@ -76,109 +76,178 @@ class Settings:
     """All that the parts need to know. Durations are seconds. Build it with `from_env`."""
 
     user_id: str = _setting(
-        "KLEARSTACK_USER_ID", help="The user's id; `-` reads a line of standard input.", read=checked
+        "KLEARSTACK_USER_ID",
+        group="Identity",
+        help="The user's id; `-` reads a line of standard input.",
+        read=checked,
     )
     company_name: str = _setting(
-        "KLEARSTACK_COMPANY_NAME", help="The user's company; `-` reads the next line.", read=checked
+        "KLEARSTACK_COMPANY_NAME",
+        group="Identity",
+        help="The user's company; `-` reads the next line.",
+        read=checked,
     )
     url: str = _setting(
-        "KLEARSTACK_URL", help="KlearStack's base URL, as you were given it.", read=endpoint_url
+        "KLEARSTACK_URL",
+        group="KlearStack endpoint",
+        help="KlearStack's base URL, as you were given it.",
+        read=endpoint_url,
     )
     ca_cert: str | None = _setting(
-        "KLEARSTACK_CACERT", help="PEM file of the endpoint's CA, if it is not a public one.", default=None
+        "KLEARSTACK_CACERT",
+        group="KlearStack endpoint",
+        help="PEM file of the endpoint's CA, if it is not a public one.",
+        default=None,
     )
     allow_plain_http: bool = _setting(
-        help="Mint over plain http to another host: whoever listens gets the token.", default=False
+        group="KlearStack endpoint",
+        help="Mint over plain http to another host: whoever listens gets the token.",
+        default=False,
     )
     vault_addr: tuple[str, ...] = _setting(
         "BAO_ADDR",
         "VAULT_ADDR",
+        group="Vault connection",
         help="Vault's address; several nodes of a cluster with commas, a socket as unix:///path.",
         read=vault_addresses,
     )
     vault_namespace: str | None = _setting(
-        "BAO_NAMESPACE", "VAULT_NAMESPACE", help="Vault's namespace.", default=None, read=vault_path
+        "BAO_NAMESPACE",
+        "VAULT_NAMESPACE",
+        group="Vault connection",
+        help="Vault's namespace.",
+        default=None,
+        read=vault_path,
     )
     vault_cacert: str | None = _setting(
-        "BAO_CACERT", "VAULT_CACERT", help="PEM file of Vault's CA, if it is not a public one.", default=None
+        "BAO_CACERT",
+        "VAULT_CACERT",
+        group="Vault connection",
+        help="PEM file of Vault's CA, if it is not a public one.",
+        default=None,
     )
     vault_client_cert: str | None = _setting(
-        "BAO_CLIENT_CERT", "VAULT_CLIENT_CERT", help="PEM file of a TLS client certificate.", default=None
+        "BAO_CLIENT_CERT",
+        "VAULT_CLIENT_CERT",
+        group="Vault connection",
+        help="PEM file of a TLS client certificate.",
+        default=None,
     )
     vault_client_key: str | None = _setting(
-        "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY", help="PEM file of its key.", default=None
+        "BAO_CLIENT_KEY",
+        "VAULT_CLIENT_KEY",
+        group="Vault connection",
+        help="PEM file of its key.",
+        default=None,
     )
     auth: str = _setting(
-        "KLEARSTACK_VAULT_AUTH", help="How to log in to Vault.", default="token", choices=tuple(_LOGINS)
+        "KLEARSTACK_VAULT_AUTH",
+        group="Vault login",
+        help="How to log in to Vault.",
+        default="token",
+        choices=tuple(_LOGINS),
     )
     auth_mount: str | None = _setting(
         "KLEARSTACK_VAULT_AUTH_MOUNT",
+        group="Vault login",
         help="Where that auth method is mounted; else at its own name.",
         default=None,
         read=vault_path,
     )
     auth_role: str | None = _setting(
         "KLEARSTACK_VAULT_AUTH_ROLE",
+        group="Vault login",
         help="The role to log in as: for kubernetes; for jwt, unless the mount has a default one.",
         default=None,
     )
     vault_token: Secret | None = _setting(
         "BAO_TOKEN",
         "VAULT_TOKEN",
+        group="Vault login",
         help="The Vault token; else ~/.vault-token.",
         default=None,
         flag=False,
         read=Secret,
     )
     role_id: Secret | None = _setting(
-        "BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole's role id.", default=None, flag=False, read=Secret
+        "BAO_ROLE_ID",
+        "VAULT_ROLE_ID",
+        group="Vault login",
+        help="AppRole's role id.",
+        default=None,
+        flag=False,
+        read=Secret,
     )
     secret_id: Secret | None = _setting(
-        "BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole's secret id.", default=None, flag=False, read=Secret
+        "BAO_SECRET_ID",
+        "VAULT_SECRET_ID",
+        group="Vault login",
+        help="AppRole's secret id.",
+        default=None,
+        flag=False,
+        read=Secret,
     )
     vault_jwt: Secret | None = _setting(
         "BAO_JWT",
         "VAULT_JWT",
+        group="Vault login",
         help="The JWT to log in with; for kubernetes else the pod's service account token.",
         default=None,
         flag=False,
         read=Secret,
     )
     mount: str = _setting(
-        "KLEARSTACK_VAULT_MOUNT", help="The KV mount (v1 or v2).", default="secret", read=vault_path
+        "KLEARSTACK_VAULT_MOUNT",
+        group="Vault storage",
+        help="The KV mount (v1 or v2).",
+        default="secret",
+        read=vault_path,
     )
     path_prefix: str = _setting(
-        "KLEARSTACK_VAULT_PATH_PREFIX", help="The folder below it.", default="klearstack", read=vault_path
+        "KLEARSTACK_VAULT_PATH_PREFIX",
+        group="Vault storage",
+        help="The folder below it.",
+        default="klearstack",
+        read=vault_path,
     )
     min_ttl: float = _setting(
         "KLEARSTACK_MIN_TTL",
+        group="Token",
         help="Mint if less is left; never more than half of a token's life.",
         default=60.0,
         read=duration,
     )
     timeout: float = _setting(
         "KLEARSTACK_TIMEOUT",
+        group="Limits",
         help="For each connection, and each wait for an answer.",
         default=10.0,
         read=positive_duration,
     )
     deadline: float = _setting(
-        "KLEARSTACK_DEADLINE", help="For everything together.", default=60.0, read=positive_duration
+        "KLEARSTACK_DEADLINE",
+        group="Limits",
+        help="For everything together.",
+        default=60.0,
+        read=positive_duration,
     )
     on_vault_error: str = _setting(
         "KLEARSTACK_ON_VAULT_ERROR",
+        group="Vault connection",
         help="With Vault down: fail, or bypass it: mint and store nothing.",
         default="fail",
         choices=("fail", "bypass"),
     )
     on_user_mismatch: str = _setting(
         "KLEARSTACK_ON_USER_MISMATCH",
+        group="Token",
         help="If a token names another user: fail, or warn and use it.",
         default="fail",
         choices=("fail", "warn"),
     )
     lock_dir: str | None = _setting(
         "KLEARSTACK_LOCK_DIR",
+        group="Limits",
         help="Where this host's processes meet, if /tmp is not shared by them.",
         flag=False,
         default=None,  # see lock_folder.py: nothing is looked at before it is needed
