@@ -1,0 +1,22 @@
+"""Signal handlers for the duration of a `with` block, as `sync`, `watch` and `demo` use them."""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # the signals that ask a process to end
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle these signals by `handler` inside the block, and restore the previous handlers after it.
+
+    For the main thread only, as Python requires: raises ValueError in another one.
+    """
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)
