@@ -44,7 +44,7 @@ def _stdout_is_a_file() -> bool:
         return False
 
 
-def hand_on(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
+def write_step_outputs(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
     """Make GitHub's step outputs `handle` and `refresh_handle`, `<mount>/<path>#<version>` (KV v1: no version).
 
     The grant is one that lies in Vault, not one that bypassed it. Raises OutputError if the file cannot be written.
