@@ -14,7 +14,7 @@ from vault_plugin.wording import speak
     cls=Command,
     short_help="Serve Terraform's external data source.",
     examples=(
-        """echo '{"user_id": "26", "company_name": "Acme"}' | klearstack-vault terraform""",
+        "klearstack-vault terraform <query.json",
         'program = ["klearstack-vault", "terraform"]',
     ),
 )
