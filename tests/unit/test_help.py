@@ -150,7 +150,7 @@ def test_a_man_page_shows_each_option_variable_and_example(page: Path) -> None:
         assert re.search(rf"^(\.SH )?{head}$", text, re.MULTILINE), head
     ctx = click.Context(command, info_name=name, parent=CONTEXT)
     for options in layout.groups(command, ctx).values():
-        assert [one.opts for one in options if ", ".join(one.opts) not in text] == []
+        assert [one.opts for one in options if not all(name in text for name in one.opts)] == []
     for variables, _ in layout.variables(command):
         assert variables in text
     assert layout.examples_of(command)[0] in text

@@ -54,9 +54,7 @@ from vault_plugin.settings import Settings
     "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path. The token is not renewed: it is valid until "
     "KLEARSTACK_TOKEN_EXPIRATION. For commands that run longer, use `watch`.",
 )
-@option(
-    "--pristine", group="Output", is_flag=True, help="Start the command with no other environment variables."
-)
+@option("--pristine", group="Output", is_flag=True, help="Pass only the token's variables to the command.")
 @verbose_option
 @settings_options()
 def exec_(
