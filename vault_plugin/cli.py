@@ -12,7 +12,7 @@ from vault_plugin.errors import KlearstackVaultError, UsageError, internal_error
 from vault_plugin.output import streams
 from vault_plugin.wording import speak, speaking
 
-# Each command's module and name. Only the one that is called is loaded: all of them take longer than a stored token does.
+# Each command's module and name. Only the called one is imported: importing all takes longer than reading a token.
 COMMANDS = {
     "get": "get:get",
     "exec": "exec:exec_",
@@ -38,7 +38,7 @@ class _Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Each version of click does this in a way of its own: on another stream, with another exit code.
+        # Versions of click differ here, in the stream and in the exit code.
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(UsageError.exit_code)
@@ -47,20 +47,25 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from vault_plugin.commands import usage  # noqa: PLC0415  no other command's business
+        from vault_plugin.commands import usage  # noqa: PLC0415  --version does without it
 
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise usage.no_command(args[0], COMMANDS)
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:  # as it is in a shell's completion
+        if command is not None:  # it is None during completion
             speak(usage.words_of(command))
         return name, command, rest
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  as above
+        from vault_plugin.commands import help as layout  # noqa: PLC0415  as above
+
+        layout.write_end(self, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.Abort from None  # click would print an empty line, all that Terraform shows of us
+            raise click.Abort from None  # click would print an empty line, which Terraform shows
 
 
 @click.group(
@@ -68,7 +73,10 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="klearstack-vault", message="%(prog)s %(version)s")
 def cli() -> None:
-    """KlearStack API tokens, kept in Vault until they expire and handed to the tool that asks."""
+    """Get KlearStack API tokens, stored in Vault until they expire.
+
+    `klearstack-vault COMMAND --help` shows the options of a command.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -85,39 +93,39 @@ def _main(argv: Sequence[str] | None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("klearstack-vault: Interrupted.", err=True)
         sys.exit(130)
-    except Exception as exc:  # noqa: BLE001  a traceback might show a secret, and a token's user can do nothing with it
+    except Exception as exc:  # noqa: BLE001  a traceback may show a secret
         _fail(_error(exc))
 
 
 def bazel_helper() -> NoReturn:
-    """For Bazel's --credential_helper, which is a path without arguments."""
+    """Run `helper bazel`: Bazel's --credential_helper is a path without arguments."""
     _start()
     main(["helper", "bazel", *sys.argv[1:]])
 
 
 def git_helper() -> NoReturn:
-    """For git's credential.helper, which is the end of a command's name."""
+    """Run `helper git`: git's credential.helper is the end of a command's name."""
     _start()
     main(["helper", "git", *sys.argv[1:]])
 
 
 def _start() -> None:
-    """What comes first in a process of our own."""
+    """Prepare the process: locale and standard streams."""
     _speak_utf8()
     streams.install()
 
 
 def _speak_utf8() -> None:
-    """Start again in Python's UTF-8 mode if the locale has another encoding, in which a name would become another one.
+    """Start again in Python's UTF-8 mode if the locale has another encoding, in which a name would change.
 
-    Afterwards arguments, environment, standard input and file names are all the bytes that they were.
+    Arguments, environment, standard input and file names then have the bytes that the caller gave.
     """
     if sys.getfilesystemencoding() != "utf-8" and "utf8" not in sys._xoptions:  # noqa: SLF001  CPython documents it
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  no shell is wanted
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  without a shell
 
 
 def _error(exc: Exception) -> KlearstackVaultError:
-    """What an exception is to the user. One that is raised here would show that exception, with what was typed."""
+    """Make the error to show for an exception. It raises nothing: a traceback would show what was typed."""
     try:
         if isinstance(exc, KlearstackVaultError):
             return exc
@@ -125,7 +133,7 @@ def _error(exc: Exception) -> KlearstackVaultError:
             from vault_plugin.commands.usage import usage_error  # noqa: PLC0415  as above
 
             return usage_error(exc)
-    except Exception as another:  # noqa: BLE001  as click's next version may cause
+    except Exception as another:  # noqa: BLE001  another version of click may cause one
         return internal_error(another)
     return internal_error(exc)
 

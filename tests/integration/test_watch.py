@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_written_does_not_keep_the_token_from_vault(kv2: W
         assert watch.metrics()['klearstack_vault_failures_total{code="output_not_created"}'] >= 1
         code, err = watch.end()
     assert code == 0
-    assert "line 2: No file can be made in" in err
+    assert "line 2: No file can be created in" in err
     assert kv2.vault.read(kv2.mount, "klearstack/Acme/1/access") is not None
     assert kv2.endpoint.mints == 2
 

@@ -12,7 +12,7 @@ from support.fakes import NOW, token
 
 from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
-from vault_plugin.output.ci import check, hand_on
+from vault_plugin.output.ci import check, write_step_outputs
 from vault_plugin.output.formats import FORMATS
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
@@ -33,9 +33,9 @@ def outputs(text: str) -> dict[str, str]:
 def test_handles_are_appended_and_hold_no_token(tmp_path: Path) -> None:
     file = tmp_path / "output"
     file.write_text("")
-    hand_on(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(file)})
+    write_step_outputs(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(file)})
     assert outputs(file.read_text()) == {"handle": "kv/p/Acme/26/access#7"}
-    hand_on(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(file)})
+    write_step_outputs(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(file)})
     assert outputs(file.read_text()) == {
         "handle": "kv/p/Acme/26/access#7",
         "refresh_handle": "kv/p/Acme/26/refresh#7",
@@ -45,19 +45,19 @@ def test_handles_are_appended_and_hold_no_token(tmp_path: Path) -> None:
 
 
 def test_kv_v1_has_no_version_to_tell(tmp_path: Path) -> None:
-    hand_on(grant((Kind.ACCESS,), None), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    write_step_outputs(grant((Kind.ACCESS,), None), {"GITHUB_OUTPUT": str(tmp_path / "output")})
     assert outputs((tmp_path / "output").read_text()) == {"handle": "kv/p/Acme/26/access"}
 
 
 def test_no_two_delimiters_are_the_same(tmp_path: Path) -> None:
-    hand_on(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    write_step_outputs(grant(tuple(Kind)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
     assert len(set(re.findall(r"<<(.*)", (tmp_path / "output").read_text()))) == 2
 
 
 def test_a_file_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path))
     with pytest.raises(OutputError, match="GITHUB_OUTPUT"):
-        hand_on(grant((Kind.ACCESS,)))
+        write_step_outputs(grant((Kind.ACCESS,)))
 
 
 @pytest.mark.parametrize("environ", [{}, {"GITHUB_OUTPUT": ""}])
@@ -147,6 +147,6 @@ def test_an_output_that_cannot_be_appended_to_is_refused_before_anything_is_aske
 
 def test_what_is_handed_on_stands_on_lines_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("a=1")
-    hand_on(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
+    write_step_outputs(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(tmp_path / "output")})
     first, _, rest = (tmp_path / "output").read_text().partition("\n")
     assert (first, outputs(rest)) == ("a=1", {"handle": "kv/p/Acme/26/access#7"})

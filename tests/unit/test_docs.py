@@ -1,4 +1,4 @@
-"""README and docs/ say what the code does. Run this file to write their generated tables again."""
+"""README and docs/ say what the code does. Run this file to write their generated tables and the man pages again."""
 
 import ast
 import re
@@ -14,6 +14,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where this file is run, and not collected
 
+from support.man_pages import man_pages
 from support.pages import COLLECTION, PAGES, ROOT, block, blocks, policy, read
 
 from vault_plugin import cli
@@ -25,6 +26,7 @@ from vault_plugin.settings import Settings
 from vault_plugin.settings.origin import Origin
 from vault_plugin.timing.deadline import Deadline
 
+MANUAL = ROOT / "docs" / "man"
 REPOSITORY = "https://github.com/klearstack/klearstack-vault"
 # Exit codes that are no error's.
 OTHER_CODES = {
@@ -78,6 +80,14 @@ def exit_codes_table() -> str:
     )
 
 
+def exit_codes() -> dict[int, list[str]]:
+    """What each exit code means, as the man pages say it."""
+    found = {code: [meaning] for code, meaning in OTHER_CODES.items()}
+    for kind in errors():
+        found.setdefault(kind.exit_code, []).append(kind.meaning)
+    return dict(sorted(found.items()))
+
+
 def commands() -> dict[str, click.Command]:
     """All commands that users may call, by their names."""
     context = click.Context(cli.cli)
@@ -125,6 +135,15 @@ def with_tables(page: str) -> str:
         assert end, f"{page} has no place for the {name}"
         text = f"{head}{start}{table()}\n{end}{tail}"
     return text
+
+
+def manual() -> dict[str, str]:
+    """The man pages by file name."""
+    return man_pages(commands(), exit_codes())
+
+
+def test_the_man_pages_are_those_of_the_code() -> None:
+    assert {path.name: path.read_text(encoding="utf-8") for path in MANUAL.iterdir()} == manual()
 
 
 @pytest.mark.parametrize("page", TABLES)
@@ -266,3 +285,6 @@ def test_each_block_of_yaml_is_yaml() -> None:
 if __name__ == "__main__":
     for page in TABLES:
         (ROOT / page).write_text(with_tables(page), encoding="utf-8")
+    MANUAL.mkdir(exist_ok=True)
+    for name, text in manual().items():
+        (MANUAL / name).write_text(text, encoding="utf-8")

@@ -171,7 +171,7 @@ def test_a_private_file_is_for_its_owner_alone_and_empty_at_first(tmp_path: Path
 @pytest.mark.parametrize("name", ["missing/report", ".", "file/report"])
 def test_a_private_file_that_cannot_be_made_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"be made|not a regular file"):
+    with pytest.raises(OutputError, match=r"be created|not a regular file"):
         open_private(tmp_path / name)
 
 

@@ -135,15 +135,15 @@ def manifest(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("argv", "what"),
     [
-        (("--rate", "0"), "--rate takes"),
-        (("--rate", "-1"), "--rate takes"),
-        (("--concurrency", "0"), "--concurrency takes"),
-        (("--concurrency", "257"), "--concurrency takes"),
-        (("--format", "xml"), "--format takes one of yaml, jsonl, csv."),
+        (("--rate", "0"), "--rate has an invalid value."),
+        (("--rate", "-1"), "--rate has an invalid value."),
+        (("--concurrency", "0"), "--concurrency has an invalid value."),
+        (("--concurrency", "257"), "--concurrency has an invalid value."),
+        (("--format", "xml"), "--format must be one of yaml, jsonl, csv."),
         (("--shard", "4/3"), "--shard takes I/N"),
-        (("--user-id", "26"), "There is no option"),
-        (("--on-vault-error", "bypass"), "There is no option"),
-        (("--company-name", "-"), "no company of a manifest"),
+        (("--user-id", "26"), "Unknown option."),
+        (("--on-vault-error", "bypass"), "Unknown option."),
+        (("--company-name", "-"), "default company of a manifest is not read from"),
     ],
 )
 def test_a_wrong_command_line_exits_64(
@@ -387,7 +387,7 @@ def test_what_a_deadline_leaves_undone_exits_5_although_nothing_failed(
 def test_a_deadline_is_a_duration(run: Run, targets: FakeTargets, manifest: str, deadline: str) -> None:
     done = run("sync", "--deadline", deadline, manifest)
     assert (done.code, targets.asked) == (64, [])
-    assert "--deadline takes another kind of value." in done.err
+    assert "--deadline has an invalid value." in done.err
     assert run("sync", "--deadline", "1h30m", manifest).code == 0
 
 
@@ -428,7 +428,7 @@ def test_a_line_of_standard_input_is_no_company_even_if_the_environment_says_so(
     monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "-")
     done = run(command, manifest)
     assert (done.code, targets.asked) == (64, [])
-    assert "no company of a manifest" in done.err
+    assert "default company of a manifest is not read from" in done.err
 
 
 def test_a_shard_is_a_part(run: Run, targets: FakeTargets, manifest: str) -> None:
@@ -473,7 +473,7 @@ def test_a_report_on_a_full_disk_exits_74(
 def test_a_report_of_which_the_disk_takes_half_a_line_is_told(tmp_path: Path) -> None:
     done = Told(Entry(1, Identity("26", "Acme"), None), "fresh")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with sync_command._telling(Output(str(tmp_path / "report")), Progress(1)) as tell:
+    with sync_command._reporting(Output(str(tmp_path / "report")), Progress(1)) as tell:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
         try:
             with pytest.raises(WriteError, match="cannot be written"):
@@ -520,12 +520,12 @@ def test_watch_ends_well_by_sigterm_and_by_its_number_otherwise(
     assert (done.code, done.err.splitlines()[1:]) == (130, ["klearstack-vault: Interrupted."])
 
 
-def test_watch_takes_no_standard_input_which_cannot_be_read_anew(
+def test_watch_takes_no_standard_input_which_cannot_be_reloaded(
     run: Run, targets: FakeTargets, fake_service: FakeService
 ) -> None:
     done = run("watch", "--format", "csv", "-")
     assert done.code == 64
-    assert "cannot be read anew. Name a file." in done.err
+    assert "cannot be reloaded. Name a file." in done.err
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_a_mode_that_lets_others_in_or_is_none_is_refused(
 ) -> None:
     done = run("watch", "--mode", text, manifest)
     assert (done.code, fake_service.plan) == (64, None)
-    assert "--mode takes another kind of value." in done.err
+    assert "--mode has an invalid value." in done.err
 
 
 def test_an_owner_is_told_by_names_or_numbers(
@@ -569,7 +569,7 @@ def test_an_owner_that_there_is_not_is_refused(
 ) -> None:
     done = run("watch", f"--owner={text}", manifest)
     assert (done.code, fake_service.plan) == (64, None)
-    assert "--owner takes USER or USER:GROUP" in done.err
+    assert "--owner must be USER or USER:GROUP" in done.err
 
 
 @pytest.mark.parametrize(
@@ -612,7 +612,7 @@ def test_an_address_without_a_port_is_refused(
 ) -> None:
     done = run("watch", f"--metrics={text}", manifest)
     assert (done.code, fake_service.plan) == (64, None)
-    assert "--metrics takes PORT or HOST:PORT." in done.err
+    assert "--metrics must be PORT or HOST:PORT." in done.err
 
 
 def test_the_hook_is_there_until_the_end(

@@ -74,8 +74,8 @@ def test_a_fifo_is_written_to_and_stays(tmp_path: Path) -> None:
 def test_a_fifo_that_nobody_reads_is_waited_for_until_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outputs, "LEAST", 0.01)
-    monkeypatch.setattr(outputs, "PATIENCE", 0.01)
+    monkeypatch.setattr(outputs, "MIN_WRITE_TIMEOUT", 0.01)
+    monkeypatch.setattr(outputs, "LINE_TIMEOUT", 0.01)
     for name in ("fifo", "other"):  # the next one must not be waited for, either
         os.mkfifo(tmp_path / name)
     with pytest.raises(WriteError, match="before the deadline") as caught:
@@ -89,7 +89,7 @@ def test_a_fifo_that_nobody_reads_is_waited_for_until_the_deadline(
 def test_a_fifo_that_is_full_is_waited_for_until_the_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outputs, "PATIENCE", 0.2)
+    monkeypatch.setattr(outputs, "LINE_TIMEOUT", 0.2)
     os.mkfifo(tmp_path / "fifo")
     descriptor = os.open(tmp_path / "fifo", os.O_RDWR)
     with (
@@ -114,7 +114,7 @@ def test_another_users_fifo_in_a_shared_folder_gets_no_token(tmp_path: Path) -> 
 
 def test_a_device_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OutputError, match="may not be written"):
+    with pytest.raises(OutputError, match="no permission to write"):
         Output(str(device(tmp_path, "null")))
 
 

@@ -47,7 +47,7 @@ def test_memory_comes_first_and_nothing_stays(places: dict[str, Path]) -> None:
             assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
         assert list(folder.iterdir()) == [], name
         folder.rmdir()
-    with pytest.raises(OutputError, match="No folder can be made"), TokenFiles({"TOKEN": "CANARY"}):
+    with pytest.raises(OutputError, match="No folder can be created"), TokenFiles({"TOKEN": "CANARY"}):
         pytest.fail("there is no folder")
 
 
@@ -153,7 +153,7 @@ def test_a_folder_that_vanishes_is_made_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match="No temporary folder can be made") as caught,
+        pytest.raises(OutputError, match="No temporary folder can be created") as caught,
         temporary_folder("x", str(tmp_path / "missing")),
     ):
         pass

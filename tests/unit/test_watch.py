@@ -554,7 +554,7 @@ def test_a_file_that_cannot_be_written_is_a_failure_that_is_tried_again(
     watched = _Watched(entry(0, tmp_path / "file" / "token"))
     assert one._renew(watched) <= 1
     assert (stats.failures, stats.mints, hook.calls) == ({"output_not_created": 1}, 1, 0)
-    assert "No file can be made in" in warnings(caplog)[0]
+    assert "No file can be created in" in warnings(caplog)[0]
     (tmp_path / "file").unlink()
     assert one._renew(watched) > 100
     assert ((tmp_path / "file" / "token").read_text(), hook.calls) == (jwt(), 1)

@@ -1,1 +1,1 @@
-"""The commands, a file each: parse, call, print. They know click; what they call does not."""
+"""The commands, one file each: parse, call, print. Only they and cli.py import click."""

@@ -5,27 +5,57 @@ from typing import NoReturn
 import click
 
 from vault_plugin import process as runner
-from vault_plugin.commands.options import KINDS, leave_stdin, log_to_stderr, settings_options
+from vault_plugin.commands.options import (
+    KINDS,
+    Command,
+    files,
+    leave_stdin,
+    log_to_stderr,
+    option,
+    settings_options,
+    token_option,
+    verbose_option,
+)
 from vault_plugin.settings import Settings
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})  # later ones are the command's
-@click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option(
-    "--token", "wanted", type=click.Choice(list(KINDS)), default="access", show_default=True, help="Which."
+@click.command(
+    "exec",
+    cls=Command,
+    # What follows the command's name are its own options.
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run a command with a token.",
+    examples=(
+        "klearstack-vault exec -- ./upload.sh",
+        "klearstack-vault exec --as-file -- ./upload.sh",
+    ),
 )
-@click.option(
-    "--env", "variable", metavar="NAME", help="The variable for it.  [default: KLEARSTACK_ACCESS_TOKEN]"
+@click.argument(
+    "command",
+    metavar="-- COMMAND...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=files,
 )
-@click.option(
+@token_option
+@option(
+    "--env",
+    "variable",
+    group="Output",
+    metavar="NAME",
+    help="Environment variable that holds the token.  [default: KLEARSTACK_ACCESS_TOKEN]",
+)
+@option(
     "--as-file",
+    group="Output",
     is_flag=True,
-    help="Write the token to a file (mode 0600) that lasts as long as the command; the variable "
-    "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path. The token is that of the start, and is not renewed: "
-    "KLEARSTACK_TOKEN_EXPIRATION says until when it is valid. For a longer time, use `watch`.",
+    help="Write the token to a file (mode 0600) that is deleted when the command ends; the variable "
+    "(KLEARSTACK_ACCESS_TOKEN_FILE) holds its path. The token is not renewed: it is valid until "
+    "KLEARSTACK_TOKEN_EXPIRATION. For commands that run longer, use `watch`.",
 )
-@click.option("--pristine", is_flag=True, help="Nothing else goes into the command's environment.")
-@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
+@option("--pristine", group="Output", is_flag=True, help="Pass only the token's variables to the command.")
+@verbose_option
 @settings_options()
 def exec_(
     command: tuple[str, ...],
@@ -38,10 +68,10 @@ def exec_(
 ) -> NoReturn:
     """Run a command with a token in its environment.
 
-    KLEARSTACK_ACCESS_TOKEN holds it, and KLEARSTACK_TOKEN_EXPIRATION (RFC 3339) when it expires. What we get tokens with
-    (Vault logins, user id, company name) is taken out.
+    KLEARSTACK_ACCESS_TOKEN holds the token, KLEARSTACK_TOKEN_EXPIRATION the time when it expires (RFC 3339). Vault
+    credentials, user id and company name are removed from the environment.
 
-    The exit code is the command's; 127 if there is none of that name, 126 if it cannot be run, 128 + n if signal n
+    The exit code is the command's; 127 if the command is not found, 126 if it cannot be run, 128 + n if signal n
     ended it.
     """
     log_to_stderr(verbose)
@@ -54,5 +84,5 @@ def exec_(
 @click.argument("descriptor", type=int)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def supervise(descriptor: int, command: tuple[str, ...]) -> int:
-    """The process that `exec --as-file` becomes while its command runs."""
+    """Run as the process that `exec --as-file` becomes while its command runs."""
     return runner.supervise(descriptor, command)

@@ -1,11 +1,22 @@
-"""`get`: hand over a token."""
+"""`get`: print a token."""
 
 from contextlib import suppress
 
 import click
 
 from vault_plugin.app import connect
-from vault_plugin.commands.options import KINDS, line_of_stdin, log_to_stderr, print_out, settings_options
+from vault_plugin.commands.options import (
+    KINDS,
+    Command,
+    files,
+    line_of_stdin,
+    log_to_stderr,
+    option,
+    print_out,
+    settings_options,
+    token_option,
+    verbose_option,
+)
 from vault_plugin.errors import KlearstackVaultError, WriteError, internal_error
 from vault_plugin.output import ci, formats
 from vault_plugin.output.destination import Output
@@ -15,42 +26,53 @@ from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.timing.deadline import Deadline
 
 
-@click.command()
-@click.option(
-    "--token", "wanted", type=click.Choice(list(KINDS)), default="access", show_default=True, help="Which."
+@click.command(
+    cls=Command,
+    short_help="Print a token, from Vault while it is valid.",
+    examples=(
+        "klearstack-vault get --user-id 26 --company-name Acme",
+        "klearstack-vault get --token both --format json --output tokens.json",
+    ),
 )
-@click.option("--renew", is_flag=True, help="Mint, even if the stored one is still good.")
-@click.option(
+@token_option
+@option("--renew", group="Token", is_flag=True, help="Request a new token even if the one in Vault is valid.")
+@option(
     "--format",
     "form",
+    group="Output",
     type=click.Choice(list(formats.FORMATS)),
     default="raw",
     show_default=True,
-    help="How to print.",
+    help="Output format.",
 )
-@click.option(
+@option(
     "--output",
+    group="Output",
     metavar="FILE",
+    shell_complete=files,
     help="Write to a file (mode 0600, replaced atomically), device or FIFO; `-` is standard output.",
 )
-@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
+@verbose_option
 @settings_options()
 def get(
     wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None
 ) -> None:
-    """Hand over a token: from Vault while it is good, else freshly minted and stored."""
+    """Print a token, reusing the one in Vault while it is valid.
+
+    Otherwise, a new token is requested from KlearStack's endpoint (minted) and stored in Vault until it expires.
+    """
     log_to_stderr(verbose)
     output = None if output == "-" else output
     try:
         if output is None:
             require_output()
         formats.check(form, KINDS[wanted])
-        for name in ("user_id", "company_name"):  # in this order, a line each
+        for name in ("user_id", "company_name"):  # a line each, in this order
             if flags[name] == "-":
                 flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
         ci.check(form, output)
         if form == "github":
-            flags["on_vault_error"] = "fail"  # there is no handing on of a token that is not in Vault
+            flags["on_vault_error"] = "fail"  # a step output refers to a token in Vault
         settings = Settings.from_env(**flags)
         destination = None if output is None else Output(output)
         deadline = Deadline(settings.deadline)
@@ -63,9 +85,9 @@ def get(
     except Exception as exc:
         if form == "json":
             error = exc if isinstance(exc, KlearstackVaultError) else internal_error(exc)
-            with suppress(WriteError):  # the first failure tells the exit code
+            with suppress(WriteError):  # the first failure decides the exit code
                 print_out(formats.render_error(error))
         raise
     print_out(text)
     if form == "github":
-        ci.hand_on(grant)  # after the masks
+        ci.write_step_outputs(grant)  # after the masks

@@ -1,4 +1,4 @@
-"""What the commands over a manifest share: its options, and how it is read."""
+"""What the commands over a manifest share: their options, and how the manifest is read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vault_plugin.commands.options import files, option
 from vault_plugin.errors import UsageError
 from vault_plugin.manifest.formats import FORMATS, format_of, rewindable
 from vault_plugin.manifest.model import Manifest
@@ -32,47 +33,61 @@ DURATION = _Duration()
 
 def manifest_options(command: F) -> F:
     """A decorator for commands over a manifest; `opened_manifest` reads it."""
-    for decorate in (
-        click.option(
-            "--rate", type=click.FloatRange(min=0, min_open=True), help="Mints per second, at most."
-        ),
-        click.option(
-            "--concurrency",
-            type=click.IntRange(1, 256),
-            default=16,
-            show_default=True,
-            help="Identities at a time.",
-        ),
-        click.option(
-            "--shard",
-            metavar="[I/]N",
-            help="Only the I-th of N parts. GitLab's parallel jobs know theirs; of N alone, those and Kubernetes' Indexed Jobs.",
-        ),
-        click.option(
-            "--company-name",
-            metavar="TEXT",
-            help="Of identities that name none.  [env: KLEARSTACK_COMPANY_NAME]",
-        ),
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(list(FORMATS)),
-            help="Of the manifest, if its name does not tell.",
-        ),
-        click.argument("manifest"),
-    ):
+    for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
 
 
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("manifest", shell_complete=files),
+    option(
+        "--format",
+        "form",
+        group="Manifest",
+        type=click.Choice(list(FORMATS)),
+        help="Manifest format.  [default: file extension]",
+    ),
+    option(
+        "--company-name",
+        group="Manifest",
+        metavar="TEXT",
+        help="Default company name.  [env: KLEARSTACK_COMPANY_NAME]",
+    ),
+    option(
+        "--shard",
+        group="Manifest",
+        metavar="[I/]N",
+        help="Process shard I of N. The index defaults to CI_NODE_INDEX or JOB_COMPLETION_INDEX.",
+    ),
+    option(
+        "--concurrency",
+        group="Limits",
+        metavar="N",
+        type=click.IntRange(1, 256),
+        default=16,
+        show_default=True,
+        help="Maximum number of identities processed in parallel.",
+    ),
+    option(
+        "--rate",
+        group="Limits",
+        metavar="N",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Maximum number of mints per second.  [default: none]",
+    ),
+)
+
+
 @contextmanager
 def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
-    """The manifest that these options name, checked. Raises SettingsError with all that is wrong, UsageError."""
+    """Open and check the manifest that these options name. Raises SettingsError with all that is wrong, UsageError."""
     flags = dict(options)
     path, form, part = flags.pop("manifest"), flags.pop("form"), flags.pop("shard")
     company = default_company(flags.pop("company_name"))
     if company == "-":
-        raise UsageError("`-` stands for a line of standard input, which is no company of a manifest.")
+        raise UsageError(
+            "The default company of a manifest is not read from standard input; `-` is not supported."
+        )
     with rewindable(path) as file:
         yield Manifest(
             file,

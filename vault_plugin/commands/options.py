@@ -1,4 +1,4 @@
-"""What several commands share: an option for each setting, the log on standard error, standard input and output."""
+"""What several commands share: their options, one for each setting, the log on standard error, standard input and output."""
 
 import logging
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from vault_plugin.commands.progress import Progress
-from vault_plugin.commands.usage import SettingOption
 from vault_plugin.errors import SettingsError, UsageError
 from vault_plugin.output.streams import read_line
 from vault_plugin.settings import Settings
@@ -19,14 +18,80 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
-# Their warnings are about servers, or the same for all identities.
+# Loggers, each of a module or a folder, whose warnings are about servers, or the same for all identities.
 ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint", "vault_plugin.vault")
 MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 
 
+class Option(click.Option):
+    """An option, with the group that it is listed in."""
+
+    def __init__(self, *names: Any, group: str = "", **how: Any) -> None:
+        super().__init__(*names, **how)
+        self.group = group
+
+
+class SettingOption(Option):
+    """The option of a setting."""
+
+
+class Command(click.Command):
+    """A command, with command lines that use it; its help is laid out by help.py."""
+
+    def __init__(self, *names: Any, examples: tuple[str, ...] = (), **how: Any) -> None:
+        super().__init__(*names, **how)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Command."""
+        from vault_plugin.commands import help as layout  # noqa: PLC0415  only help needs it
+
+        layout.write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's signature
+        """See click.Command."""
+        from vault_plugin.commands import help as layout  # noqa: PLC0415  as above
+
+        layout.write_end(self, formatter)
+
+
+def option(*names: str, group: str, **how: Any) -> Callable[[F], F]:
+    """A decorator that adds an option to a command, in that group of its help."""
+    return click.option(*names, cls=Option, group=group, **how)
+
+
+def files(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
+    """Have the shell complete the name of a file; for `shell_complete`."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  only completion needs it
+
+    return [CompletionItem(begun, type="file")]
+
+
+token_option = option(
+    "--token",
+    "wanted",
+    group="Token",
+    type=click.Choice(list(KINDS)),
+    default="access",
+    show_default=True,
+    help="Token type to return.",
+)
+verbose_option = option(
+    "-v", "--verbose", group="Output", count=True, help="Log to stderr; -vv for debug output."
+)
+
+
+# What the help calls the values of settings that are not just text.
+_METAVARS = {
+    **dict.fromkeys(("url", "vault_addr"), "URL"),
+    **dict.fromkeys(("min_ttl", "timeout", "deadline"), "DURATION"),
+    **dict.fromkeys(("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"), "FILE"),
+}
+
+
 def settings_options(*left_out: str) -> Callable[[F], F]:
-    """A decorator that adds one option for each setting that is no secret, but for those left out."""
+    """A decorator that adds an option for each setting that is no secret, except for those left out."""
 
     def decorate(command: F) -> F:
         for one in reversed(fields(Settings)):
@@ -39,7 +104,10 @@ def settings_options(*left_out: str) -> Callable[[F], F]:
 
 def _option(one: Field[Any]) -> Callable[[F], F]:
     origin: Origin = one.metadata["origin"]
-    how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": _metavar(one.name)}
+    metavar = _METAVARS.get(one.name, "TEXT")
+    how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": metavar}
+    if metavar == "FILE":
+        how["shell_complete"] = files
     if origin.choices:
         how = {"type": click.Choice(origin.choices)}
     default = f"{one.default:g}" if isinstance(one.default, float) else one.default
@@ -48,15 +116,14 @@ def _option(one: Field[Any]) -> Callable[[F], F]:
         f"[default: {default}]" if default not in (None, MISSING, False) else "",
     ]
     text = " ".join(filter(None, (origin.help, *notes)))
-    return click.option(flag(one.name), one.name, cls=SettingOption, default=None, help=text, **how)
-
-
-def _metavar(name: str) -> str:
-    return {"min_ttl": "DURATION", "timeout": "DURATION", "deadline": "DURATION"}.get(name, "TEXT")
+    group = one.metadata["group"]
+    return click.option(
+        flag(one.name), one.name, cls=SettingOption, group=group, default=None, help=text, **how
+    )
 
 
 class LogHandler(logging.StreamHandler[Any]):
-    """Writes to standard error, beside the line of `progress` if there is one."""
+    """Writes to standard error, above the line of `progress` if there is one."""
 
     progress: Progress | None = None
 
@@ -67,15 +134,15 @@ class LogHandler(logging.StreamHandler[Any]):
 
 
 def log_to_stderr(verbose: int, *, repeat: bool = True) -> LogHandler:
-    """Our warnings on standard error; with -v each step, with -vv each HTTP exchange, too.
+    """Log warnings to standard error; with -v each step as well, with -vv each HTTP exchange.
 
-    Without `repeat`, what the parts warn of is said once: among many identities it is the same for all.
+    Without `repeat`, a warning of ONCE's loggers is logged once: it is the same for all identities.
     """
     handler = LogHandler()
     if not repeat:
         handler.addFilter(_Once())
     handler.setFormatter(logging.Formatter("klearstack-vault: %(levelname)s: %(message)s"))
-    ours = logging.getLogger("vault_plugin")  # and nobody else's: other libraries log what they send
+    ours = logging.getLogger("vault_plugin")  # no other: libraries log what they send
     ours.addHandler(handler)
     ours.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     return handler
@@ -84,23 +151,23 @@ def log_to_stderr(verbose: int, *, repeat: bool = True) -> LogHandler:
 class _Once(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING or not record.name.startswith(ONCE):
             return True
-        new = str(record.msg) not in self._told
-        self._told.add(str(record.msg))
-        return new
+        is_new = str(record.msg) not in self._logged
+        self._logged.add(str(record.msg))
+        return is_new
 
 
 def identities(count: int) -> str:
-    """So many identities, for people."""
+    """The count with its noun: "1 identity"."""
     return f"{count:,} {'identity' if count == 1 else 'identities'}"
 
 
 def print_out(text: str) -> None:
-    """Print at once. Raises WriteError if standard output cannot take it."""
+    """Print without a buffer. Raises WriteError if standard output cannot be written."""
     click.echo(text, nl=False)
 
 
@@ -113,10 +180,12 @@ def line_of_stdin(seconds: float) -> str:
             "A line of standard input did not arrive before the deadline passed.", hint="`-` stands for it."
         ) from None
     except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
-        raise SettingsError("A line of standard input cannot be read.", hint="`-` stands for it.") from None
+        raise SettingsError(
+            "A line of standard input cannot be read as UTF-8.", hint="`-` reads a value from it."
+        ) from None
 
 
 def leave_stdin(flags: dict[str, Any]) -> None:
-    """For commands whose standard input is not ours. Raises UsageError if a flag wants a line of it."""
+    """For commands whose standard input belongs to another program. Raises UsageError if an option is `-`."""
     if "-" in (flags["user_id"], flags["company_name"]):
-        raise UsageError("Standard input is not ours here: `-` cannot stand for a line of it.")
+        raise UsageError("This command does not read identities from standard input; `-` is not supported.")

@@ -1,4 +1,4 @@
-"""How far a run is, in one line of a terminal that messages do not share."""
+"""A progress line on the terminal; messages are written above it."""
 
 import sys
 import threading
@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PERIOD = 0.1  # seconds between two drawings at least
+PERIOD = 0.1  # minimum seconds between two updates
 WIDTH = 36
 _CLEARED = "\r\x1b[K"
 
 
 class Progress:
-    """Draws the line, where standard error is a terminal. Safe among threads."""
+    """Draws the line if standard error is a terminal. Thread-safe."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -22,7 +22,7 @@ class Progress:
         self._lock = threading.RLock()
 
     def step(self) -> None:
-        """One more is done."""
+        """Count one more identity as processed."""
         with self._lock:
             self._done += 1
             if self._done == self._total or time.monotonic() - self._drawn >= PERIOD:
@@ -30,14 +30,14 @@ class Progress:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Without the line, for a message."""
+        """Hide the line inside the block, for a message."""
         with self._lock:
             self._write(_CLEARED)
             yield
             self._write(self._line())
 
     def end(self) -> None:
-        """Leave the last state in a line of its own."""
+        """Keep the last state as a line of the output, and draw no more."""
         with self._lock:
             if self._done:
                 self._write(f"{self._line()}\n")

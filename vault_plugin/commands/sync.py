@@ -1,4 +1,4 @@
-"""`sync`: make every token of a manifest good."""
+"""`sync`: ensure that every identity of a manifest has a valid token in Vault."""
 
 import json
 import logging
@@ -15,38 +15,63 @@ from vault_plugin.bulk.report import SyncResult
 from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
 from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
-from vault_plugin.commands.options import identities, log_to_stderr, print_out, settings_options
+from vault_plugin.commands.options import (
+    Command,
+    files,
+    identities,
+    log_to_stderr,
+    option,
+    print_out,
+    settings_options,
+    verbose_option,
+)
 from vault_plugin.commands.progress import Progress
 from vault_plugin.output.destination import STDOUT, Output
 from vault_plugin.output.streams import require_output
+from vault_plugin.signals import STOP, handled
 
-CHANGED = 2  # as Terraform's -detailed-exitcode says it
+CHANGED = 2  # as of Terraform's -detailed-exitcode
 PARTIAL = 5
 SHOWN = 10  # kinds of failures on standard error, and lines of each; --report has all of them
 _log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Ensure every identity has a valid token.",
+    examples=(
+        "klearstack-vault sync identities.yaml",
+        "klearstack-vault sync --check --detailed-exitcode identities.csv",
+    ),
+)
 @manifest_options
-@click.option(
+@option(
     "--stop-after",
+    group="Limits",
     metavar="N",
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Stop when that many in a row have failed; 0: never.",
+    help="Stop after N consecutive failures; 0 for no limit.",
 )
-@click.option("--deadline", type=DURATION, help="For the whole run.  [default: none]")
-@click.option("--check", is_flag=True, help="Only read, and say what would be minted.")
-@click.option(
-    "--detailed-exitcode", is_flag=True, help="Exit with 2 if a token was, or would be, minted or copied."
+@option("--deadline", group="Limits", type=DURATION, help="Overall timeout.  [default: none]")
+@option(
+    "--check", group="Output", is_flag=True, help="Report what would be minted, without changing anything."
 )
-@click.option(
+@option(
+    "--detailed-exitcode",
+    group="Output",
+    is_flag=True,
+    help="Exit with 2 if a token was, or would be, minted or copied.",
+)
+@option(
     "--report",
+    group="Output",
     metavar="FILE",
+    shell_complete=files,
     help="Write a line of JSON for each identity to a new file (mode 0600); `-` is standard output.",
 )
-@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
+@verbose_option
 @settings_options("user_id", "company_name", "deadline", "on_vault_error")
 def sync(
     *,
@@ -60,21 +85,23 @@ def sync(
     verbose: int,
     **options: Any,
 ) -> int:
-    """Make every token of a manifest good in Vault: one read for a good one, a mint for any other.
+    """Ensure that every identity has a valid token in Vault.
 
-    MANIFEST is YAML, JSON Lines or CSV; `-` is standard input. Run it again after a failure: it does what is left.
+    MANIFEST is YAML, JSON Lines or CSV; `-` is standard input. A token that is still valid costs one read. After a
+    failure, run it again: it processes the remaining identities.
     """
     handler = log_to_stderr(verbose, repeat=False)
     require_output()
-    with ExitStack() as stack:
-        manifest = stack.enter_context(opened_manifest(options))
+    with opened_manifest(options) as manifest:
         destination = None if report is None else Output(report)
         handler.progress = Progress(manifest.count)
-        tell = stack.enter_context(_telling(destination, handler.progress))
-        with connect_all(manifest.targets) as targets:
+        with (
+            _reporting(destination, handler.progress) as record,
+            connect_all(manifest.targets) as targets,
+        ):
             run = Sync(
                 targets,
-                tell,
+                record,
                 concurrency=concurrency,
                 rate=rate,
                 stop_after=stop_after,
@@ -83,25 +110,12 @@ def sync(
             )
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
-    if run.outage is not None and run.waited:
-        click.echo(f"klearstack-vault: {identities(run.waited)} failed: {run.outage.line}", err=True)
-    left = manifest.count - run.counts.total()
-    summary = _summary(run, manifest.count, left)
-    if destination is not None and destination.descriptor == STDOUT:
-        click.echo(summary, nl=False, err=True)
-    else:
-        print_out(summary)
-    if caught and left + run.counts["failed"]:
-        if caught[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        return 128 + caught[0]
-    if left or run.counts["failed"]:
-        return PARTIAL
-    return CHANGED if detailed_exitcode and run.counts.total() > run.counts["fresh"] else EX_OK
+    _print_result(run, manifest.count, to_stderr=destination is not None and destination.descriptor == STDOUT)
+    return _exit_code(run, manifest.count, caught, detailed=detailed_exitcode)
 
 
 class _Failures:
-    """What failed, by what is said of it: a line for each kind, however often it occurred."""
+    """Failures by message: one line for each kind, however often it occurred."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -109,7 +123,7 @@ class _Failures:
         self._others = 0
 
     def add(self, error: str, line: int) -> None:
-        """One more."""
+        """Count a failure of the identity on that line of the manifest."""
         if error not in self._lines and len(self._lines) == SHOWN:
             self._others += 1
             return
@@ -118,8 +132,8 @@ class _Failures:
         if len(lines) < SHOWN:
             lines.append(line)
 
-    def tell(self) -> None:
-        """Say so on standard error."""
+    def report(self) -> None:
+        """Write them to standard error."""
         for error, lines in self._lines.items():
             where, count = ", ".join(map(str, sorted(lines))), self._counts[error]
             if count == 1:
@@ -134,43 +148,65 @@ class _Failures:
 
 
 @contextmanager
-def _telling(report: Output | None, progress: Progress) -> Iterator[Callable[[SyncResult], None]]:
-    """What hears of each identity: the report, the line of progress, and at the end whoever reads of the failures."""
+def _reporting(report: Output | None, progress: Progress) -> Iterator[Callable[[SyncResult], None]]:
+    """Yield what records each result: in the report, in the progress line, and in the list of failures at the end."""
     failures = _Failures()
     with ExitStack() as stack:
-        stack.callback(failures.tell)
+        stack.callback(failures.report)
         write = None if report is None else stack.enter_context(report.lines())
         stack.callback(progress.end)
 
-        def tell(done: SyncResult) -> None:
+        def record(result: SyncResult) -> None:
             if write is not None:
-                write(json.dumps(done.describe()).encode() + b"\n")
-            if done.error is not None and not done.outage:
-                failures.add(done.error.line, done.entry.line)
-                _log.info("line %d: %s", done.entry.line, done.error.line)
+                write(json.dumps(result.describe()).encode() + b"\n")
+            if result.error is not None and not result.outage:
+                failures.add(result.error.line, result.entry.line)
+                _log.info("line %d: %s", result.entry.line, result.error.line)
             progress.step()
 
-        yield tell
+        yield record
 
 
 @contextmanager
 def _stopped_by_signals(run: Sync) -> Iterator[list[int]]:
-    """The first of these signals stops the run, the second this process; what came."""
+    """Have the first signal of STOP stop the run, and the second one end this process; yields those received."""
     caught: list[int] = []
-    watched = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
     def stop(number: int, _: object) -> None:
         caught.append(number)
         run.stop(signal.Signals(number).name)
-        for one in watched:
+        for one in STOP:
             signal.signal(one, signal.SIG_DFL)
 
-    before = [signal.signal(number, stop) for number in watched]
-    try:
+    with handled(STOP, stop):
         yield caught
-    finally:
-        for number, handler in zip(watched, before, strict=True):
-            signal.signal(number, handler)
+
+
+def _left(run: Sync, count: int) -> int:
+    """The number of identities that were not tried."""
+    return count - run.counts.total()
+
+
+def _print_result(run: Sync, count: int, *, to_stderr: bool) -> None:
+    if run.outage is not None and run.waited:
+        click.echo(f"klearstack-vault: {identities(run.waited)} failed: {run.outage.line}", err=True)
+    summary = _summary(run, count, _left(run, count))
+    if to_stderr:
+        click.echo(summary, nl=False, err=True)
+    else:
+        print_out(summary)
+
+
+def _exit_code(run: Sync, count: int, caught: list[int], *, detailed: bool) -> int:
+    """The exit code. Raises KeyboardInterrupt if SIGINT ended the run early."""
+    unfinished = _left(run, count) + run.counts["failed"]
+    if caught and unfinished:
+        if caught[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        return 128 + caught[0]
+    if unfinished:
+        return PARTIAL
+    return CHANGED if detailed and run.counts.total() > run.counts["fresh"] else EX_OK
 
 
 def _summary(run: Sync, count: int, left: int) -> str:

@@ -1,10 +1,10 @@
-"""`terraform`: the program of its `data "external"`."""
+"""`terraform`: the program of Terraform's `data "external"`."""
 
 import logging
 
 import click
 
-from vault_plugin.commands.options import print_out
+from vault_plugin.commands.options import Command, print_out
 from vault_plugin.output.streams import read_query, require_output
 from vault_plugin.protocols.query import MAX_QUERY
 from vault_plugin.protocols.terraform import WORDS, respond
@@ -12,17 +12,24 @@ from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.wording import speak
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Serve Terraform's external data source.",
+    examples=(
+        "klearstack-vault terraform <query.json",
+        'program = ["klearstack-vault", "terraform"]',
+    ),
+)
 @click.option(
-    "--with-tokens", is_flag=True, help='Answer the tokens, too: for `ephemeral "local_command"` only.'
+    "--with-tokens", is_flag=True, help='Also return the tokens; only for `ephemeral "local_command"`.'
 )
 def terraform(with_tokens: bool) -> None:
-    """The program of Terraform's `data "external"`: a query on standard input, references to tokens on standard output.
+    """Serve Terraform's `data "external"`: read a query from standard input, print where the token is in Vault.
 
     The query has user_id and company_name; it may have mount, path_prefix, min_ttl, renew and deadline, as strings. All
-    other settings come from the environment, as `klearstack-vault get --help` lists them.
+    other settings come from environment variables; `klearstack-vault get --help` lists them.
 
-    With --with-tokens, `data "external"` would write the tokens into Terraform's state in plain text.
+    Do not use --with-tokens with `data "external"`: Terraform writes the tokens to its state in plain text.
     """
     speak(WORDS)
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings

@@ -1,17 +1,14 @@
-"""A wrong command line in words, without what was typed: it may have been a token. And what a command calls settings."""
+"""Usage errors, which never quote what was typed, since it may be a token; and what a command calls settings."""
 
 from collections.abc import Iterable
 from dataclasses import fields
 
 import click
 
+from vault_plugin.commands.options import SettingOption
 from vault_plugin.errors import UsageError
 from vault_plugin.settings import Settings, words
 from vault_plugin.wording import Words, flag, named
-
-
-class SettingOption(click.Option):
-    """The option of a setting."""
 
 
 def words_of(command: click.Command) -> Words:
@@ -32,18 +29,16 @@ def words_of(command: click.Command) -> Words:
 
 
 def usage_error(exc: click.ClickException) -> UsageError:
-    """What is wrong with the command line, and where its help is."""
+    """Say what is wrong with the command line, and where its help is."""
     context = exc.ctx if isinstance(exc, click.UsageError) else None
     where = f"`{context.command_path} --help`" if context else named("help")
-    return UsageError(_complaint(exc, context), hint=f"{where} shows the way.")
+    return UsageError(_complaint(exc, context), hint=f"See {where}.")
 
 
 def no_command(typed: str, commands: Iterable[str]) -> UsageError:
-    """The error for a command that there is not."""
+    """Make the error for a command that does not exist."""
     suggestion = _did_you_mean(typed, {name: name for name in commands})
-    return UsageError(
-        f"There is no such command.{suggestion}", hint="`klearstack-vault --help` shows the way."
-    )
+    return UsageError(f"Unknown command.{suggestion}", hint="See `klearstack-vault --help`.")
 
 
 def _complaint(exc: click.ClickException, context: click.Context | None) -> str:
@@ -51,20 +46,20 @@ def _complaint(exc: click.ClickException, context: click.Context | None) -> str:
         names = {name: name for option in context.command.params for name in option.opts} if context else {}
         secrets = [one for one in fields(Settings) if not one.metadata["origin"].flag]
         variables = {flag(one.name): f"the variable {one.metadata['origin'].env[-1]}" for one in secrets}
-        return f"There is no option of that name.{_did_you_mean(exc.option_name, variables | names)}"
+        return f"Unknown option.{_did_you_mean(exc.option_name, variables | names)}"
     if isinstance(exc, click.BadOptionUsage):
-        return f"{exc.option_name} takes {'a' if 'requires' in exc.message else 'no'} value."
+        return f"{exc.option_name} {'requires a' if 'requires' in exc.message else 'takes no'} value."
     if isinstance(exc, click.MissingParameter) and exc.param is not None:
         return f"{str(exc.param.name).upper()} is missing."
     if isinstance(exc, click.BadParameter) and exc.param is not None:
         choices = getattr(exc.param.type, "choices", ())
-        return f"{exc.param.opts[0]} takes {'one of ' + ', '.join(choices) if choices else 'another kind of value'}."
-    return "It takes fewer arguments."
+        return f"{exc.param.opts[0]} {'must be one of ' + ', '.join(choices) if choices else 'has an invalid value'}."
+    return "Too many arguments."
 
 
 def _did_you_mean(typed: str, names: dict[str, str]) -> str:
-    """The nearest of our own names, with a space before it; empty if none is near."""
-    from difflib import get_close_matches  # noqa: PLC0415  a warm read does without it
+    """Suggest the closest of our own names, after a space; empty if none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415  only a wrong command line needs it
 
     begun = [name for name in names if len(typed) > 3 and name.startswith(typed)]
     near = begun if len(begun) == 1 else get_close_matches(typed, names, 1)

@@ -1,9 +1,10 @@
-"""`watch`: keep every token of a manifest good for as long as the process lives."""
+"""`watch`: keep every token of a manifest valid while the process runs."""
 
 import grp
 import pwd
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from os import EX_OK
 from typing import Any
@@ -16,7 +17,14 @@ from vault_plugin.bulk.stats import Stats
 from vault_plugin.bulk.token_files import TokenFiles
 from vault_plugin.bulk.watch import Watcher
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
-from vault_plugin.commands.options import identities, log_to_stderr, settings_options
+from vault_plugin.commands.options import (
+    Command,
+    identities,
+    log_to_stderr,
+    option,
+    settings_options,
+    verbose_option,
+)
 from vault_plugin.errors import UsageError
 from vault_plugin.output.private_files import Rights
 
@@ -30,25 +38,46 @@ class _Mode(click.ParamType):  # type: ignore[type-arg]  # as in manifests.py
         except ValueError:
             mode = -1
         if not 0 <= mode <= 0o777 or mode & 0o007:
-            self.fail("is no octal mode that keeps others out", param, ctx)
+            self.fail("is not an octal mode without permissions for others", param, ctx)
         return mode
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Keep every token of a manifest valid.",
+    examples=(
+        "klearstack-vault watch /etc/klearstack/identities.yaml",
+        "klearstack-vault watch --metrics 9100 --on-change 'pkill -HUP app' m.yaml",
+    ),
+)
 @manifest_options
-@click.option(
-    "--mode", type=_Mode(), default="0600", show_default=True, help="Of the token files; nothing for others."
+@option(
+    "--mode",
+    group="Output",
+    type=_Mode(),
+    default="0600",
+    show_default=True,
+    help="Mode of the token files; no permissions for others.",
 )
-@click.option("--owner", metavar="USER[:GROUP]", help="Of the token files.  [default: who runs this]")
-@click.option(
+@option(
+    "--owner",
+    group="Output",
+    metavar="USER[:GROUP]",
+    help="Owner of the token files.  [default: the user that runs it]",
+)
+@option(
     "--on-change",
+    group="Output",
     metavar="COMMAND",
-    help="Run it (no shell) when token files have changed; one run at a time.",
+    help="Command to run, without a shell, after token files have changed; one run at a time.",
 )
-@click.option(
-    "--metrics", metavar="[HOST:]PORT", help="Answer Prometheus there; HOST is 127.0.0.1 unless named."
+@option(
+    "--metrics",
+    group="Output",
+    metavar="[HOST:]PORT",
+    help="Expose Prometheus metrics on this address; HOST defaults to 127.0.0.1.",
 )
-@click.option("-v", "--verbose", count=True, help="Log each step to stderr; -vv each HTTP exchange, too.")
+@verbose_option
 @settings_options("user_id", "company_name", "on_vault_error")
 def watch(
     *,
@@ -61,41 +90,48 @@ def watch(
     verbose: int,
     **options: Any,
 ) -> int:
-    """Keep every token of a manifest good: renewed when two thirds of its life are over, in Vault and in its `file`.
+    """Keep every token of a manifest valid, in Vault and in its `file`.
 
-    SIGHUP reads the manifest anew, SIGTERM ends it. Under systemd it is a service of Type=notify.
+    Renews each token when two thirds of its lifetime have passed. SIGHUP reloads the manifest, SIGTERM ends the process.
+    Under systemd, it is a service of Type=notify.
     """
     log_to_stderr(verbose, repeat=False)
     if options["manifest"] == "-":
-        raise UsageError("A manifest on standard input cannot be read anew.", hint="Name a file.")
+        raise UsageError("A manifest on standard input cannot be reloaded.", hint="Name a file.")
     stats = Stats()
     with ExitStack() as stack:
         hook = None if on_change is None else stack.enter_context(Hook(on_change))
+        rights = Rights(mode, _owner(owner))
         watcher_of = partial(
             Watcher,
             stats=stats,
             concurrency=concurrency,
             rate=rate,
-            files=TokenFiles(Rights(mode, _owner(owner)), hook),
+            files=TokenFiles(rights, hook),
         )
-        where = ""
-        if metrics is not None:
-            from vault_plugin.bulk.metrics import served  # noqa: PLC0415  whoever wants none needs not load its server
-
-            host, port = _address(metrics)
-            port = stack.enter_context(served(stats, host, port))
-            where = f"; metrics are at http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
-
-        def load() -> service.Plan:
-            with opened_manifest(options) as manifest:
-                entries = list(manifest.entries())
-            click.echo(f"klearstack-vault: keeping the tokens of {identities(len(entries))}{where}", err=True)
-            return service.Plan(manifest.targets, entries)
-
-        ended = service.run(load, watcher_of)
+        served = "" if metrics is None else stack.enter_context(_served(stats, metrics))
+        ended = service.run(partial(_load, options, served), watcher_of)
     if ended == signal.SIGINT:
         raise KeyboardInterrupt
     return EX_OK if ended == signal.SIGTERM else 128 + ended
+
+
+def _load(options: Mapping[str, Any], served: str) -> service.Plan:
+    """Read the manifest; `served` is added to the message that says so."""
+    with opened_manifest(options) as manifest:
+        entries = list(manifest.entries())
+    click.echo(f"klearstack-vault: keeping the tokens of {identities(len(entries))}{served}", err=True)
+    return service.Plan(manifest.targets, entries)
+
+
+@contextmanager
+def _served(stats: Stats, address: str) -> Iterator[str]:
+    """Expose metrics on that address; yields the text that says where."""
+    from vault_plugin.bulk.metrics import served  # noqa: PLC0415  prometheus_client only where it is wanted
+
+    host, port = _address(address)
+    with served(stats, host, port) as listening:
+        yield f"; metrics are at http://{f'[{host}]' if ':' in host else host}:{listening}/metrics"
 
 
 def _owner(text: str | None) -> tuple[int, int] | None:
@@ -108,11 +144,11 @@ def _owner(text: str | None) -> tuple[int, int] | None:
             -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid,
         )
     except KeyError:
-        raise UsageError("--owner takes USER or USER:GROUP, by names or numbers that there are.") from None
+        raise UsageError("--owner must be USER or USER:GROUP, names or ids that exist.") from None
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not (port.isdecimal() and int(port) <= 65535):
-        raise UsageError("--metrics takes PORT or HOST:PORT.")
+        raise UsageError("--metrics must be PORT or HOST:PORT.")
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -1,6 +1,6 @@
-"""What CI systems do to outputs: GitHub passes none on that holds a masked value, GitLab keeps dotenv files as artifacts.
+"""The rules of CI systems: GitHub drops outputs that contain a masked value, GitLab keeps dotenv files as artifacts.
 
-So a job hands on where in Vault the token lies, and the next one reads it there.
+A job therefore passes on where the token is in Vault, and the next job reads it there.
 """
 
 import os
@@ -17,13 +17,14 @@ from vault_plugin.tokens.stored import VaultRef
 
 
 def check(form: str, output: str | None, environ: Mapping[str, str] | None = None) -> None:
-    """Before anything is contacted. Raises UsageError, SettingsError and OutputError where this form cannot or must not
-    be had.
+    """Check, before any request, that the CI system supports this format and that it exposes no token.
+
+    Raises UsageError, SettingsError, OutputError.
     """
     environ = os.environ if environ is None else environ
     if form == "github":
         if output is not None:
-            raise UsageError("A mask works on standard output only.", hint="Leave --output out.")
+            raise UsageError("A mask works on standard output only.", hint="Omit --output.")
         if not environ.get("GITHUB_OUTPUT"):
             raise SettingsError("GITHUB_OUTPUT is missing.", hint="--format github is for GitHub Actions.")
         try:
@@ -32,8 +33,8 @@ def check(form: str, output: str | None, environ: Mapping[str, str] | None = Non
             raise _unwritable(exc) from None
     if form == "env" and environ.get("GITLAB_CI") and (output is not None or _stdout_is_a_file()):
         raise UsageError(
-            "In GitLab CI, --format env goes into no file: as a dotenv artifact it would show the token.",
-            hint="Use `klearstack-vault exec`, or hand on where in Vault the token lies (--format json).",
+            "In GitLab CI, --format env writes to no file: a dotenv artifact would expose the token.",
+            hint="Use `klearstack-vault exec`, or pass on where the token is in Vault (--format json).",
         )
 
 
@@ -44,17 +45,17 @@ def _stdout_is_a_file() -> bool:
         return False
 
 
-def hand_on(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
-    """Make GitHub's step outputs `handle` and `refresh_handle`, `<mount>/<path>#<version>` (KV v1: no version).
+def write_step_outputs(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
+    """Write GitHub's step outputs `handle` and `refresh_handle`: `<mount>/<path>#<version>` (KV v1: no version).
 
-    The grant is one that lies in Vault, not one that bypassed it. Raises OutputError if the file cannot be written.
+    The grant's tokens are in Vault. Raises OutputError if the file cannot be written.
     """
     environ = os.environ if environ is None else environ
     lines = []
     for kind, held in grant.tokens.items():
         ref = cast(VaultRef, held.ref)
         version = "" if ref.version is None else f"#{ref.version}"
-        # Nobody can foresee the delimiter, so no name or path can hold it and go on with an output of its own.
+        # The delimiter is random, so that no name or path can contain it and add another output.
         delimiter = f"ghadelimiter_{os.urandom(16).hex()}"
         name = "refresh_handle" if kind is Kind.REFRESH else "handle"
         lines += [f"{name}<<{delimiter}", f"{ref.mount}/{ref.path}{version}", delimiter]

@@ -27,8 +27,8 @@ from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
 
 STDOUT = 1
-LEAST = 0.5  # seconds that writing gets in any case
-PATIENCE = 60.0  # seconds that a device or FIFO may take for one line
+MIN_WRITE_TIMEOUT = 0.5  # seconds, even if the deadline is closer
+LINE_TIMEOUT = 60.0  # seconds that a device or FIFO may take for one line
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": STDOUT, "/dev/stderr": 2}
 
 
@@ -54,20 +54,23 @@ class Output:
             )
 
     def write(self, text: str, deadline: Deadline) -> None:
-        """Write it all before the deadline. Raises OutputError, WriteError."""
-        limit = Deadline(max(LEAST, deadline.left()))
-        with removed_on_signals(), self._told():
+        """Write the whole text before the deadline. Raises OutputError, WriteError."""
+        limit = Deadline(max(MIN_WRITE_TIMEOUT, deadline.left()))
+        with removed_on_signals(), self._translated():
             self._bounded(lambda: self._write(text, limit), limit)
 
     @contextmanager
     def lines(self) -> Iterator[Callable[[bytes], None]]:
-        """What writes lines as they come; a file is replaced at the start. It raises WriteError, this OutputError."""
+        """Yield a function that writes a line; a file is replaced at the start.
+
+        Raises OutputError; the function raises WriteError.
+        """
         if self.descriptor is None and not self._is_stream:
             with open_private(self._path) as file:
                 yield self._writer(file.fileno(), append_whole)
         elif self.descriptor is None:
-            with self._told():
-                limit = Deadline(PATIENCE)
+            with self._translated():
+                limit = Deadline(LINE_TIMEOUT)
                 descriptor = blocking.call("output", self._opened, limit.left(), discard=os.close)
             with closing(FileIO(descriptor, "w")):
                 yield self._writer(descriptor)
@@ -78,8 +81,8 @@ class Output:
         self, descriptor: int, how: Callable[[int, bytes], None] = write_all
     ) -> Callable[[bytes], None]:
         def write(content: bytes) -> None:
-            with self._told():
-                self._bounded(lambda: how(descriptor, content), Deadline(PATIENCE))
+            with self._translated():
+                self._bounded(lambda: how(descriptor, content), Deadline(LINE_TIMEOUT))
 
         return write
 
@@ -88,15 +91,15 @@ class Output:
             write_all(self.descriptor, text.encode())
         elif self._is_stream:
             with FileIO(self._opened(), "w") as file:
-                if limit.left():  # else nobody waits for it any more
+                if limit.left():  # after the deadline, the caller no longer waits
                     write_all(file.fileno(), text.encode())
         else:
             write_file(self._path, text)
 
     def _opened(self) -> int:
-        """The device's or FIFO's descriptor, when somebody reads it. Raises OSError."""
+        """Open the device, or the FIFO once a process reads from it. Raises OSError."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
-        if S_IFMT(os.fstat(descriptor).st_mode) == S_IFREG:  # it was swapped meanwhile
+        if S_IFMT(os.fstat(descriptor).st_mode) == S_IFREG:  # it was replaced meanwhile
             os.close(descriptor)
             raise OSError(0, "it has become a regular file")
         return descriptor
@@ -106,13 +109,13 @@ class Output:
         blocking.call("output", task, limit.left())
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except TimeoutError:
             raise WriteError(
                 f"{self._shown} was not written before the deadline passed.",
-                hint="A FIFO needs somebody who reads from it.",
+                hint="A FIFO needs a process that reads from it.",
             ) from None
         except OSError as exc:
             raise WriteError(f"{self._shown} cannot be written ({exc.strerror}).") from None
@@ -125,14 +128,16 @@ class Output:
             mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
         except OSError as exc:
             raise OutputError(f"{self._shown} cannot be written ({exc.strerror}).") from None
-        if mode == os.O_RDONLY:  # as streams.install leaves a closed one
+        if mode == os.O_RDONLY:  # streams.install opens a closed one like this
             raise OutputError(f"{self._shown} cannot be written (it is not open for writing).")
 
     def _must_take(self, kind: int) -> None:
         if not os.access(self._path, os.W_OK):
-            raise OutputError(f"{self._shown} may not be written by this user.", hint="Name another file.")
-        # As the kernel's protected_fifos does it, which not every host has on: in a folder like /tmp another user could
-        # have made it to read the token.
+            raise OutputError(
+                f"This user has no permission to write {self._shown}.", hint="Name another file."
+            )
+        # Like the kernel's protected_fifos, which is off on some hosts: in a folder like /tmp, another user may have
+        # created the FIFO to read the token.
         folder = self._path.resolve().parent.stat()
         owner = self._path.stat().st_uid
         if S_ISFIFO(kind) and folder.st_mode & S_ISVTX and owner not in (os.geteuid(), folder.st_uid):
@@ -146,11 +151,11 @@ def must_be_appendable(path: Path) -> None:
     elif path.exists():
         os.close(_opened_for_appending(path, 0))
     elif not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PermissionError(0, "no file can be made there")
+        raise PermissionError(0, "no file can be created there")
 
 
 def append(path: Path, text: str) -> None:
-    """Append by one write, on a line of its own. Raises OSError."""
+    """Append the text by one write, on a new line. Raises OSError."""
     if (descriptor := _descriptor(path)) is not None:
         write_all(descriptor, text.encode())
         return
@@ -169,7 +174,7 @@ def _opened_for_appending(path: Path, flags: int) -> int:
 
 
 def _ends_line(path: Path) -> bool:
-    """Whether a new line begins after what is there; no if that cannot be read."""
+    """Whether appended text starts on a new line; False if the file cannot be read."""
     if file_type(path) != S_IFREG:
         return True
     try:
@@ -182,9 +187,9 @@ def _ends_line(path: Path) -> bool:
 
 
 def _descriptor(path: Path) -> int | None:
-    """The open descriptor that this path names (/dev/stdout, /dev/fd/N, what `>(command)` gives), if it does."""
+    """Return the open descriptor that this path names (/dev/stdout, /dev/fd/N, `>(command)`), if any."""
     folder = os.path.realpath(path.parent)
-    own = os.path.realpath("/proc/self")  # the process id, as this /proc counts
+    own = os.path.realpath("/proc/self")  # the process id in the namespace of this /proc
     if re.fullmatch(rf"/dev/fd|{own}(/task/\d+)?/fd", folder) and re.fullmatch(r"[0-9]{1,9}", path.name):
         return int(path.name)
     return _STANDARD.get(f"{folder}/{path.name}")

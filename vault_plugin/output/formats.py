@@ -1,4 +1,4 @@
-"""What a grant looks like outside: text for a pipe, a file or another program. Secrets are revealed here."""
+"""Output formats of a grant: text for a pipe, a file or another program. Secrets are revealed here."""
 
 import json
 from collections.abc import Collection
@@ -20,20 +20,20 @@ def _raw(grant: Grant) -> str:
 
 
 def describe(grant: Grant) -> dict[str, Any]:
-    """The grant as plain strings, numbers and booleans, under the names of README's JSON."""
-    answer: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
+    """Describe the grant by strings, numbers and booleans, under the keys that docs/commands.md documents."""
+    described: dict[str, Any] = {"token_type": "Bearer", "source": grant.source, "stale": grant.stale}
     for kind, held in grant.tokens.items():
         prefix = "refresh_" if kind is Kind.REFRESH else ""
-        answer |= {
+        described |= {
             f"{kind}_token": held.token.value.reveal(),
             f"{prefix}expires_at": format_rfc3339(held.token.expires_at),
             f"{prefix}expires_in": held.ttl(grant.now),
-            f"{prefix}vault": _place(held),
+            f"{prefix}vault": _reference(held),
         }
-    return {name: answer[name] for name in _JSON_KEYS if name in answer}
+    return {name: described[name] for name in _JSON_KEYS if name in described}
 
 
-def _place(held: GrantedToken) -> dict[str, Any] | None:
+def _reference(held: GrantedToken) -> dict[str, Any] | None:
     ref = held.ref
     if ref is None:
         return None
@@ -45,19 +45,19 @@ def _json(grant: Grant) -> str:
 
 
 def variables(grant: Grant) -> dict[str, str]:
-    """Names and texts of the environment variables that hold the tokens, and when they expire."""
-    answer: dict[str, str] = {}
+    """Return the environment variables for the tokens and their expiration, with their values."""
+    texts: dict[str, str] = {}
     for kind, held in grant.tokens.items():
         prefix = "KLEARSTACK_REFRESH" if kind is Kind.REFRESH else "KLEARSTACK"
-        answer |= {
+        texts |= {
             f"KLEARSTACK_{kind.upper()}_TOKEN": held.token.value.reveal(),
             f"{prefix}_TOKEN_EXPIRATION": format_rfc3339(held.token.expires_at),
         }
-    return answer
+    return texts
 
 
 def _env(grant: Grant) -> str:
-    # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], as Token.from_jwt has seen to.
+    # Nothing needs quoting: a JWT has only [A-Za-z0-9_.-], which Token.from_jwt validates.
     return "\n".join(f"export {name}={text}" for name, text in variables(grant).items())
 
 
@@ -70,7 +70,8 @@ def _curl(grant: Grant) -> str:
 
 
 def _github(grant: Grant) -> str:
-    # The parts too, for whoever prints a token without its signature, or that alone. Nothing needs escaping, see _env.
+    # The parts are masked as well: a program may print a token without its signature, or the signature alone. Nothing needs
+    # escaping, see _env.
     tokens = [held.token.value.reveal() for held in grant.tokens.values()]
     return "\n".join(f"::add-mask::{part}" for token in tokens for part in (token, *token.rsplit(".", 1)))
 
@@ -86,22 +87,22 @@ FORMATS = {
 
 
 def check(form: str, kinds: Collection[Kind]) -> None:
-    """Before anything is contacted. Raises UsageError if these tokens do not fit that form."""
+    """Check, before any request, that the format can hold these tokens. Raises UsageError."""
     if form in {"header", "curl"} and list(kinds) != [Kind.ACCESS]:
-        raise UsageError("Only the access token goes into a header.", hint="Leave --token out.")
+        raise UsageError("Only the access token goes into a header.", hint="Omit --token.")
 
 
 def render(grant: Grant, form: str) -> str:
-    """The grant in one of FORMATS, ending in a newline. Raises UsageError if it does not fit that form."""
+    """Render the grant in one of FORMATS, ending in a newline. Raises UsageError if the format cannot hold it."""
     check(form, grant.tokens)
     return FORMATS[form](grant) + "\n"
 
 
 def describe_error(exc: KlearstackVaultError) -> dict[str, Any]:
-    """The error as plain strings and booleans."""
+    """Describe the error by strings and booleans."""
     return {"code": exc.code, "message": str(exc), "hint": exc.hint, "retryable": exc.retryable}
 
 
 def render_error(exc: KlearstackVaultError) -> str:
-    """The JSON that stands for an answer that failed."""
+    """Render the JSON object of a failed call."""
     return json.dumps({"error": describe_error(exc)}) + "\n"

@@ -1,6 +1,6 @@
-"""Private files, replaced atomically: whoever reads one sees the old or the new content, whole.
+"""Private files, replaced atomically: a reader sees the old or the new content, never a part.
 
-Only regular files are ever replaced, and symbolic links that lead to one or nowhere.
+Only regular files are replaced, and symbolic links that lead to one or nowhere.
 """
 
 import errno
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Rights(NamedTuple):
-    """Mode of a file, and its owner's and group's numbers, of which -1 leaves one as it is."""
+    """Mode of a file, and the ids of its owner and group; -1 leaves one unchanged."""
 
     mode: int = 0o600
     owner: tuple[int, int] | None = None
@@ -31,22 +31,22 @@ PRIVATE = Rights()
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Put a secret into a file, atomically.
+    """Write a secret to a file, atomically.
 
     A single bind-mounted file, which cannot be replaced, is rewritten in place, with a warning.
 
-    Raises OutputError if no file can be made there, WriteError if it cannot be filled; an old file then stays.
+    Raises OutputError if no file can be created there, WriteError if it cannot be written; the old file then stays.
     """
     os.close(_replaced(path, text.encode(), Rights(mode, owner)))
 
 
 def open_private(path: Path) -> FileIO:
-    """A new, empty file of mode 0600 in place of the old one, unbuffered. Raises OutputError."""
+    """Open a new, empty file of mode 0600 in place of the old one, unbuffered. Raises OutputError."""
     return FileIO(_replaced(path, b"", PRIVATE), "w")
 
 
 def holds(path: Path, text: str, rights: Rights) -> bool:
-    """Whether the file has this content and these rights already. Raises OutputError if it is no regular file."""
+    """Whether the file already has this content and these rights. Raises OutputError if it is not a regular file."""
     must_be_replaceable(path)
     try:
         with FileIO(os.open(path, os.O_RDONLY | NO_WAIT), "r") as file:
@@ -59,36 +59,36 @@ def holds(path: Path, text: str, rights: Rights) -> bool:
 
 
 def file_type(path: Path) -> int:
-    """The type (S_IFMT) of what is there, symbolic links followed; 0 if nothing is. Raises OutputError."""
+    """Return the type (S_IFMT) of the file, following symbolic links; 0 if there is none. Raises OutputError."""
     try:
         return S_IFMT(path.stat().st_mode)
     except FileNotFoundError:
         return 0
     except OSError as exc:
-        raise _not_made(path, exc) from None
+        raise _not_created(path, exc) from None
 
 
 def must_be_replaceable(path: Path) -> None:
-    """Raise OutputError if something lies there that is not a regular file."""
+    """Raise OutputError if the path exists and is not a regular file."""
     if file_type(path) not in (0, S_IFREG):
         raise OutputError(f"{path} is not a regular file.", hint="Name another file.")
 
 
 def must_be_creatable(path: Path) -> None:
-    """Raise OutputError if no file can be made there; a temporary one is made and removed."""
+    """Raise OutputError if no file can be created there; tries it with a temporary file."""
     must_be_replaceable(path)
     with removed_on_signals():
         try:
             descriptor, name = temporary_file(path)
         except OSError as exc:
             if not (_is_mounted(path) and os.access(path, os.W_OK)):
-                raise _not_made(path, exc) from None
+                raise _not_created(path, exc) from None
         else:
             discard(descriptor, name)
 
 
 def make_folders(folder: Path, rights: Rights) -> None:
-    """Make a folder for a file of these rights, and those above it: no more rights, whatever the umask.
+    """Create a folder for a file of these rights, and its parents, with no further rights, whatever the umask.
 
     Raises OSError.
     """
@@ -97,7 +97,7 @@ def make_folders(folder: Path, rights: Rights) -> None:
     for one in reversed(missing):
         try:
             one.mkdir(0o700)
-        except FileExistsError:  # another thread was faster
+        except FileExistsError:  # another thread created it
             continue
         if rights.owner is not None:
             os.chown(one, *rights.owner)
@@ -105,7 +105,7 @@ def make_folders(folder: Path, rights: Rights) -> None:
 
 
 def _replaced(path: Path, content: bytes, rights: Rights) -> int:
-    """The descriptor of the new file."""
+    """Replace the file, and return the descriptor of the new one."""
     must_be_replaceable(path)
     with removed_on_signals():
         try:
@@ -113,7 +113,7 @@ def _replaced(path: Path, content: bytes, rights: Rights) -> int:
         except OSError as exc:
             if _is_mounted(path):
                 return _rewritten(path, content, rights)
-            raise _not_made(path, exc) from None
+            raise _not_created(path, exc) from None
         try:
             _fill(descriptor, content, rights)
             os.replace(name, path)  # noqa: PTH105
@@ -136,8 +136,8 @@ def _fill(descriptor: int, content: bytes, rights: Rights) -> None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write all of it, whatever a single write takes. Raises OSError."""
-    while content:  # a disk that is filling up takes a part, and says why at the next try
+    """Write the whole content, by as many writes as it takes. Raises OSError."""
+    while content:  # a disk that fills up takes a part, and fails at the next write
         content = content[os.write(descriptor, content) :]
 
 
@@ -153,7 +153,7 @@ def append_whole(descriptor: int, content: bytes) -> None:
 
 
 def _is_mounted(path: Path) -> bool:
-    """Whether a file system is mounted at this very path, as containers do it with a single file."""
+    """Whether this path is a mount point, such as a single file that is mounted into a container."""
     wanted = str(path.parent.resolve() / path.name)
     with (
         suppress(OSError),
@@ -169,7 +169,7 @@ def _is_mounted(path: Path) -> bool:
 
 
 def _rewritten(path: Path, content: bytes, rights: Rights) -> int:
-    """The descriptor of a file that was rewritten in place, where no other can take its place."""
+    """Rewrite a file that cannot be replaced, and return its descriptor."""
     try:
         descriptor = os.open(path, os.O_WRONLY | NO_WAIT)
     except OSError as exc:
@@ -199,8 +199,8 @@ def _overwrite(descriptor: int, content: bytes, rights: Rights) -> None:
     os.fsync(descriptor)
 
 
-def _not_made(path: Path, exc: OSError) -> OutputError:
-    return OutputError(f"No file can be made in {path.parent} ({exc.strerror}).")
+def _not_created(path: Path, exc: OSError) -> OutputError:
+    return OutputError(f"No file can be created in {path.parent} ({exc.strerror}).")
 
 
 def _not_written(path: Path, exc: OSError) -> WriteError:

@@ -1,7 +1,7 @@
-"""Standard input, output and error of the process: bytes to and from their descriptors, whatever the caller left us.
+"""Standard input, output and error of the process, in whatever state the caller left their descriptors.
 
-Python encodes what it prints as PYTHONIOENCODING says, prints nothing if a descriptor is closed, and changes the exit
-code to 120 if standard error cannot be written.
+By default, Python encodes its output as PYTHONIOENCODING says, prints nothing if a descriptor is closed, and changes the
+exit code to 120 if standard error cannot be written.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ _CLOSED = "it is closed"
 
 
 class _Descriptor(RawIOBase):
-    """A standard stream for writing, without a buffer: nothing can be left in it that fails when Python exits."""
+    """A standard stream for writing, without a buffer, so that nothing is left to fail when Python exits."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Descriptor(RawIOBase):
 
     def write(self, data: Any) -> int:
         rest = memoryview(data)
-        while rest:  # a pipe or a disk that is filling up takes a part
+        while rest:  # a pipe or a disk that fills up takes a part
             try:
                 rest = rest[os.write(self._number, rest) :]
             except BlockingIOError:  # the caller has made it non-blocking
@@ -55,7 +55,7 @@ class _Output(_Descriptor):
 
 class _Messages(_Descriptor):
     def write(self, data: Any) -> int:
-        """Write what can be written: a message that nobody can read is no reason for another exit code."""
+        """Write what can be written: a lost message does not change the exit code."""
         try:
             return super().write(data)
         except OSError:
@@ -63,10 +63,10 @@ class _Messages(_Descriptor):
 
 
 def install() -> None:
-    """Make Python's streams those of this module.
+    """Replace Python's streams by those of this module.
 
-    Closed descriptors are taken first: a file or a connection that got such a number would receive what we print. Other
-    programs that we start find them closed, as we did.
+    Closed descriptors are opened first: otherwise a file or connection would get such a number and receive the output.
+    Programs started from here still find them closed.
     """
     for number in range(3):
         try:
@@ -78,19 +78,19 @@ def install() -> None:
 
 
 def require_output() -> None:
-    """For commands whose result goes to standard output, before they request anything. Raises WriteError."""
+    """Raise WriteError if standard output cannot be written; called before any request."""
     try:
         mode = fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE
     except OSError as exc:
         raise _unwritable(exc) from None
-    if mode == os.O_RDONLY:  # as `install` leaves a closed one
+    if mode == os.O_RDONLY:  # `install` opens a closed one like this
         raise _unwritable(OSError(EBADF, _CLOSED))
 
 
 def read_query(limit: int, seconds: float) -> bytes:
-    """What another program sends on standard input, up to so many bytes.
+    """Read another program's query from standard input, at most `limit` bytes.
 
-    Raises QueryError if it cannot be read, or has not been sent and ended within so many seconds.
+    Raises QueryError if it cannot be read, or has not ended within `seconds`.
     """
     try:
         return _received(limit, Deadline(seconds))
@@ -140,7 +140,7 @@ def _received(limit: int, deadline: Deadline) -> bytes:
 
 
 def _text(stream: _Descriptor, errors: str) -> TextIOWrapper:
-    raw: Any = stream  # typeshed wants a name of it, which nothing asks for
+    raw: Any = stream  # typeshed requires a `name`, which nothing uses
     return TextIOWrapper(raw, encoding="utf-8", errors=errors, newline="", write_through=True)
 
 

@@ -1,7 +1,7 @@
-"""Temporary files that do not outlive their use.
+"""Temporary files that are removed after use, also after a signal.
 
-Each is locked (flock) by its writer. What a killed process left behind is not locked: the next writer for the same path
-removes it.
+Each is locked (flock) by its writer. The file of a killed process is not locked; the next writer for the same path removes
+it.
 """
 
 import atexit
@@ -20,20 +20,21 @@ from stat import S_ISREG
 from vault_plugin.errors import OutputError
 
 SUFFIX = ".klearstack-vault"
-SLOTS = 8  # names for one path, among which leftovers are looked for
-NO_WAIT = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a FIFO would make us wait
+SLOTS = 8  # names for one path, which are searched for leftovers
+NO_WAIT = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # does not block on a FIFO
 _in_use: dict[str, int] = {}  # names and descriptors
-_guard = threading.RLock()  # of _in_use; a signal handler may take it once more
+_guard = threading.RLock()  # protects _in_use; reentrant for the signal handler
 
 
 @contextmanager
 def temporary_folder(prefix: str, folder: str | None = None) -> Iterator[str]:
-    """A folder of mode 0700 until the block ends, by default among the temporary files. Raises OutputError."""
+    """Create a folder of mode 0700 that is removed after the block. Raises OutputError."""
     try:
         made = tempfile.TemporaryDirectory(prefix=prefix, dir=folder)
     except OSError as exc:
         raise OutputError(
-            f"No temporary folder can be made ({exc.strerror}).", hint="Name a writable folder with TMPDIR."
+            f"No temporary folder can be created ({exc.strerror}).",
+            hint="Name a writable folder with TMPDIR.",
         ) from None
     with made as name:
         yield name
@@ -41,7 +42,7 @@ def temporary_folder(prefix: str, folder: str | None = None) -> Iterator[str]:
 
 @contextmanager
 def removed_on_signals() -> Iterator[None]:
-    """Have a signal that ends the process remove temporary files first. For the main thread; nothing in others."""
+    """Remove temporary files when a signal ends the process. Does nothing outside of the main thread."""
     ours: list[int] = []
     if threading.current_thread() is threading.main_thread():
         ending = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -62,7 +63,7 @@ def _end(number: int, _: object) -> None:
 
 
 def _remove_temporary_files() -> None:
-    if _guard.acquire(timeout=0.5):  # a file system may hang
+    if _guard.acquire(timeout=0.5):  # another thread may hold it on a hanging file system
         try:
             while _in_use:
                 _unlink(*_in_use.popitem())
@@ -70,17 +71,16 @@ def _remove_temporary_files() -> None:
             _guard.release()
 
 
-atexit.register(_remove_temporary_files)  # of threads that are left behind
+atexit.register(_remove_temporary_files)  # for threads that are still running at exit
 
 
 def temporary_file(path: Path, owner: int = -1) -> tuple[int, str]:
-    """A new temporary file for that path, locked, and its name; leftovers are removed.
+    """Create a locked temporary file for that path; returns descriptor and name. Removes leftovers first.
 
-    `owner` is the number of a user whom it may be given later. Raises OSError.
+    `owner` is the id of the user that the file is given to later. Raises OSError.
     """
-    digest = sha256(os.fsencode(path.name)).hexdigest()[
-        :16
-    ]  # a name may be as long as the file system allows
+    # A digest, since the name itself may be as long as the file system allows.
+    digest = sha256(os.fsencode(path.name)).hexdigest()[:16]
     stem = f"{path.parent}/.{digest}"
     names = [f"{stem}.{slot}{SUFFIX}" for slot in range(SLOTS)]
     owners = {os.geteuid(), owner}
@@ -89,7 +89,7 @@ def temporary_file(path: Path, owner: int = -1) -> tuple[int, str]:
     for name in names:
         if (descriptor := _created(name)) is not None:
             return descriptor, name
-    # Many writers at once, or another user who took the names.
+    # There are many writers, or another user has taken the names.
     name = f"{stem}.{os.urandom(8).hex()}{SUFFIX}"
     if (descriptor := _created(name)) is None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -97,7 +97,7 @@ def temporary_file(path: Path, owner: int = -1) -> tuple[int, str]:
 
 
 def _created(name: str) -> int | None:
-    """Its descriptor; None if the name is taken, or another writer has just taken it for a leftover."""
+    """Create and lock the file; None if the name is taken, or another writer is removing it as a leftover."""
     try:
         with _guard:
             descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -109,7 +109,7 @@ def _created(name: str) -> int | None:
         taken = not os.fstat(descriptor).st_nlink
     except BlockingIOError:
         taken = True
-    except OSError:  # no locks here: then nobody takes it for a leftover, either
+    except OSError:  # without locks, no writer removes it as a leftover
         taken = False
     if not taken:
         return descriptor
@@ -118,12 +118,12 @@ def _created(name: str) -> int | None:
 
 
 def _remove_leftover(name: str, owners: set[int]) -> None:
-    """Remove it if it is ours, and nobody's who still runs."""
+    """Remove the file if one of the owners has it and no running process has locked it."""
     try:
         descriptor = os.open(name, os.O_RDONLY | NO_WAIT)
     except OSError:
         return
-    with suppress(OSError):  # locked, or no locks here
+    with suppress(OSError):  # it is locked, or the file system has no locks
         about = os.fstat(descriptor)
         if S_ISREG(about.st_mode) and about.st_uid in owners:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +132,7 @@ def _remove_leftover(name: str, owners: set[int]) -> None:
 
 
 def discard(descriptor: int, name: str) -> None:
-    """Close it, and remove it unless it was renamed."""
+    """Close the file, and remove it unless it was renamed."""
     with _guard:
         if _in_use.pop(name, None) is not None:
             _unlink(name, descriptor)
@@ -140,7 +140,7 @@ def discard(descriptor: int, name: str) -> None:
 
 
 def _unlink(name: str, descriptor: int) -> None:
-    """Remove the file unless the name is another one's by now."""
+    """Remove the file, unless the name now belongs to another file."""
     with suppress(OSError):  # it was renamed
         if os.path.samestat(os.lstat(name), os.fstat(descriptor)):
             os.unlink(name)  # noqa: PTH108

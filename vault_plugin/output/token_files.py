@@ -1,6 +1,6 @@
-"""Token files for a command: in memory where there is such a file system, and only for as long as we run.
+"""Token files for a command: in memory if there is such a file system, and removed when the process ends.
 
-The folder is locked (flock) while its process runs: what a killed one left behind is removed by the next one.
+The folder is locked (flock) while its process runs; the next process removes the folder of a killed one.
 """
 
 import fcntl
@@ -16,35 +16,35 @@ from typing import Self
 from vault_plugin.errors import KlearstackVaultError, OutputError
 from vault_plugin.output.private_files import write_file
 
-MEMORY = "/dev/shm"  # noqa: S108  a folder of our own is made in it
+MEMORY = "/dev/shm"  # noqa: S108  a private folder is created in it
 _PREFIX = "klearstack-vault-exec-"
-_TRIES = 10  # another process may take a new folder for a leftover before it is locked
+_TRIES = 10  # another process may remove a new folder as a leftover before it is locked
 _log = logging.getLogger(__name__)
 
 
 class TokenFiles:
-    """Each text in a file of mode 0600, from entering the `with` block until it is left. `paths` are by the texts' names.
+    """Files of mode 0600 with these texts, for the duration of a `with` block; `paths` has their paths by name.
 
-    Raises OutputError if there can be none.
+    Raises OutputError if they cannot be created.
     """
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
-        self._told = False
+        self._warned = False
         self.paths: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         failure: OutputError | None = None
         for parent in _parents():
             try:
-                self._folder, self._lock = _made(parent)
+                self._folder, self._lock = _created(parent)
             except OSError as exc:
-                failure = OutputError(f"No folder can be made for the token's file ({exc.strerror}).")
+                failure = OutputError(f"No folder can be created for the token file ({exc.strerror}).")
                 continue
             self.paths = {name: str(self._folder / name) for name in self._texts}
             try:
                 self.restore()
-            except OutputError as exc:  # no room, for example
+            except OutputError as exc:  # such as a full file system
                 self.__exit__()
                 failure = exc
             else:
@@ -59,18 +59,18 @@ class TokenFiles:
         """Write each file that is missing. Raises OutputError."""
         for name, path in self.paths.items():
             if not os.path.lexists(path):
-                with suppress(OSError):  # write_file tells what is wrong
+                with suppress(OSError):  # write_file raises the error
                     self._folder.mkdir(mode=0o700)
                 write_file(Path(path), self._texts[name])
 
     def keep(self) -> None:
-        """The same, for whoever removes what looks old; a failure is logged once."""
+        """Restore files that another program has removed; logs a failure once instead of raising it."""
         try:
             self.restore()
         except KlearstackVaultError as exc:
-            if not self._told:
-                _log.warning("the token's file has vanished, and cannot be written again: %s", exc)
-            self._told = True
+            if not self._warned:
+                _log.warning("the token file was removed and cannot be written again: %s", exc)
+            self._warned = True
 
 
 def _parents() -> Iterator[str]:
@@ -80,12 +80,12 @@ def _parents() -> Iterator[str]:
     yield MEMORY
     try:
         yield tempfile.gettempdir()
-    except FileNotFoundError:  # which names all folders it tried
-        yield "/tmp"  # noqa: S108  says why there is none
+    except FileNotFoundError:  # whose text lists all folders
+        yield "/tmp"  # noqa: S108  the error names its cause
 
 
-def _made(parent: str) -> tuple[Path, int]:
-    """A new folder and its locked descriptor. Raises OSError."""
+def _created(parent: str) -> tuple[Path, int]:
+    """Create a folder; returns it and its locked descriptor. Raises OSError."""
     _remove_leftovers(parent)
     for _ in range(_TRIES):
         name = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
@@ -98,11 +98,11 @@ def _made(parent: str) -> tuple[Path, int]:
             pass
         if descriptor >= 0:
             os.close(descriptor)
-    raise FileExistsError(0, "another process removes it")
+    raise FileExistsError(0, "another process keeps removing it")
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Lock it. False if another process has the lock; True also where there are no locks, and so nobody removes it."""
+    """Lock the folder; False if another process holds the lock. True without locks, since no process then removes it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

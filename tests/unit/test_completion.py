@@ -1,0 +1,113 @@
+"""Tab completion: in a real bash, and what zsh's and fish's functions are given."""
+
+import os
+import pty
+import select
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from support.fakes import Run
+
+COMPLETE = "_KLEARSTACK_VAULT_COMPLETE"
+
+
+class Terminal:
+    """An interactive bash in which completion is set up, as docs/commands.md says."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "klearstack-vault").write_text(
+            f'#!/bin/sh\nPYTHONPATH={Path(__file__).parents[2]} exec {sys.executable} -m vault_plugin "$@"\n'
+        )
+        (folder / "klearstack-vault").chmod(0o700)
+        (folder / "identities.yaml").touch()
+        pid, self._terminal = pty.fork()
+        if pid == 0:
+            os.chdir(folder)
+            known = {
+                "PATH": f"{folder}:{os.environ['PATH']}",
+                "PS1": "$ ",
+                "TERM": "dumb",
+                "HOME": str(folder),
+            }
+            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], known)
+        self.pid = pid
+        self.shown = ""
+        self.type(f'eval "$({COMPLETE}=bash_source klearstack-vault)"; echo re""ady\n', "ready")
+
+    def type(self, keys: str, expected: str) -> None:
+        """Type and wait until the terminal shows that. Raises AssertionError after 20 seconds."""
+        start, limit = len(self.shown), time.monotonic() + 20
+        os.write(self._terminal, keys.encode())
+        while expected not in self.shown[start:]:
+            assert select.select([self._terminal], [], [], max(0.0, limit - time.monotonic()))[0], self.shown
+            self.shown += os.read(self._terminal, 4096).decode()
+
+    def close(self) -> None:
+        os.close(self._terminal)  # which ends the shell by SIGHUP
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    if not shutil.which("bash"):
+        pytest.skip("there is no bash")
+    opened = Terminal(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_bash_completes_commands_options_values_and_files(terminal: Terminal) -> None:
+    terminal.type("klearstack-vault sy\t", "klearstack-vault sync ")
+    terminal.type("--det\t", "--detailed-exitcode ")
+    terminal.type("id\t", "identities.yaml ")
+
+
+def completed(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str, *words: str) -> Sequence[str]:
+    monkeypatch.setenv(COMPLETE, f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(("klearstack-vault", *words)))
+    monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words)))
+    done = run()
+    assert (done.code, done.err) == (0, "")
+    return done.out.strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("w",), ["plain", "watch", "Keep every token of a manifest valid."]),
+        (("get", "--token", "r"), ["plain", "refresh", "_"]),
+        (("get", "--auth", "j"), ["plain", "jwt", "_"]),
+        (("get", "--ren"), ["plain", "--renew", "Request a new token even if the one in Vault is valid."]),
+        (("helper", "ba"), ["plain", "bazel", "_"]),
+        (("sync", "x"), ["file", "x", "_"]),
+        (("get", "--output", "x"), ["file", "x", "_"]),
+        (("get", "--ca-cert", "x"), ["file", "x", "_"]),
+        (("exec", "--", "x"), ["file", "x", "_"]),
+        (("supe",), []),
+        (("nonsense", "x"), []),
+    ],
+    ids=" ".join,
+)
+def test_zsh_is_given_candidates_with_their_meaning(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], found: Sequence[str]
+) -> None:
+    assert completed(run, monkeypatch, "zsh", *words) == found
+
+
+def test_fish_is_given_candidates(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert completed(run, monkeypatch, "fish", "sync", "id") == ["file,id"]
+    (found,) = completed(run, monkeypatch, "fish", "si")
+    assert found.split("\t")[0] == "plain,simulate"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_its_function(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    monkeypatch.setenv(COMPLETE, f"{shell}_source")
+    done = run()
+    assert (done.code, done.err) == (0, "")
+    assert f"{COMPLETE}={shell}_complete" in done.out
+    assert f"{COMPLETE}={shell}_source" in Path(__file__).parents[2].joinpath("docs/commands.md").read_text()
