@@ -22,7 +22,7 @@ from vault_plugin.settings import Settings
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
 from vault_plugin.timing.clock import ServerClock, latest
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.throttle import Throttle
+from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.vault.index import handed_over
@@ -42,17 +42,17 @@ def connect(
     *,
     reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
-    throttle: Throttle | None = None,
+    limiter: AdaptiveRateLimiter | None = None,
     closing_deadline: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """Make a broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
     login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
-    one worker alone. `throttle` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
+    one worker alone. `limiter` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
     """
     with ExitStack() as closing:
-        parts = _Parts(settings, closing, bulk=bulk, throttle=throttle)
+        parts = _Parts(settings, closing, bulk=bulk, limiter=limiter)
         store = once(lambda: parts.make_store(reread or (lambda _: settings), closing_deadline))
         locks = _Locks(settings, parts, store)
         freshness = Freshness(
@@ -76,7 +76,7 @@ class _Parts:
     """The parts of one broker, each made when it is needed first; `closing` closes them."""
 
     def __init__(
-        self, settings: Settings, closing: ExitStack, *, bulk: bool, throttle: Throttle | None
+        self, settings: Settings, closing: ExitStack, *, bulk: bool, limiter: AdaptiveRateLimiter | None
     ) -> None:
         self.vault_clock, self.endpoint_clock = ServerClock(), ServerClock()
         self.transport = Transport(
@@ -86,7 +86,7 @@ class _Parts:
             ca_file=settings.vault_cacert,
             client_cert=settings.vault_client_cert,
             client_key=settings.vault_client_key,
-            throttle=throttle,
+            limiter=limiter,
         )
         closing.callback(self.transport.close)
         self._settings = settings

@@ -22,7 +22,7 @@ from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
 from vault_plugin.settings.origin import Group, Origin, setting
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.throttle import Throttle
+from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.jwt import Kind, TokenSet
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState
@@ -485,14 +485,14 @@ def test_a_check_of_a_vault_that_is_down_fails() -> None:
 
 
 def test_an_identity_waits_for_each_vault() -> None:
-    throttles = [Throttle(), Throttle()]
-    targets = Targets([], throttles)
+    limiters = [AdaptiveRateLimiter(), AdaptiveRateLimiter()]
+    targets = Targets([], limiters)
     stopping = threading.Event()
     with targets.slot(stopping) as admitted:
         assert admitted
-        assert [one._in_progress["identity"] for one in throttles] == [1, 1]
-    assert [one._in_progress["identity"] for one in throttles] == [0, 0]
-    throttles[1].refuse(0, 0.0)
+        assert [one._in_progress["identity"] for one in limiters] == [1, 1]
+    assert [one._in_progress["identity"] for one in limiters] == [0, 0]
+    limiters[1].refuse(0, 0.0)
     stopping.set()
     with targets.slot(stopping) as admitted:
         assert not admitted

@@ -21,7 +21,7 @@ class Scope(Enum):
 
 
 def scope_of(exc: KlearstackVaultError) -> Scope:
-    """Return whom an error concerns. A policy's 403 concerns one path; throttle.py handles Vault's quotas."""
+    """Return whom an error concerns. A policy's 403 concerns one path; rate_limiter.py handles Vault's quotas."""
     match exc:
         case SourceBusyError():
             return Scope.RATE_LIMIT

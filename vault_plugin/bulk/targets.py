@@ -11,7 +11,7 @@ from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import StoreError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.throttle import Throttle
+from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
 
 
@@ -25,9 +25,9 @@ class EnsureResult(NamedTuple):
 class Targets:
     """A broker for each Vault. Safe among threads."""
 
-    def __init__(self, brokers: Sequence[Broker], throttles: Sequence[Throttle] = ()) -> None:
+    def __init__(self, brokers: Sequence[Broker], limiters: Sequence[AdaptiveRateLimiter] = ()) -> None:
         self._brokers = brokers
-        self._throttles = throttles
+        self._limiters = limiters
 
     @property
     def deadline(self) -> float:
@@ -39,7 +39,7 @@ class Targets:
         """Wait until each Vault accepts enough requests for one more identity; False if `stopping` is set before."""
         with ExitStack() as stack:
             # All callers take them in the same order, or two could wait for each other without end.
-            yield all(stack.enter_context(throttle.identity(stopping)) for throttle in self._throttles)
+            yield all(stack.enter_context(limiter.identity(stopping)) for limiter in self._limiters)
 
     def check(
         self, identity: Identity, *, min_ttl: float | None = None, repair: bool = False
@@ -123,17 +123,17 @@ def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
     """
     farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # shared, as they are closed one after the other
     with ExitStack() as stack:
-        throttles = [Throttle() for _ in gather]
+        limiters = [AdaptiveRateLimiter() for _ in gather]
         brokers = [
             stack.enter_context(
                 connect(
                     one(),
                     reread=partial(_within, one),
                     bulk=True,
-                    throttle=throttle,
+                    limiter=limiter,
                     closing_deadline=farewell,
                 )
             )
-            for one, throttle in zip(gather, throttles, strict=True)
+            for one, limiter in zip(gather, limiters, strict=True)
         ]
-        yield Targets(brokers, throttles)
+        yield Targets(brokers, limiters)

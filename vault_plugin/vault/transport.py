@@ -17,7 +17,7 @@ from vault_plugin.network.tls import Tls
 from vault_plugin.timing.backoff import retry_after
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.throttle import Throttle
+from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import FAILURES, Connections, Response
 from vault_plugin.vault.retries import (
@@ -68,16 +68,16 @@ class Transport:
         ca_file: str | None = None,
         client_cert: str | None = None,
         client_key: str | None = None,
-        throttle: Throttle | None = None,
+        limiter: AdaptiveRateLimiter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`timeout` (seconds) limits each request; `throttle` learns how many of them this Vault accepts."""
+        """`timeout` (seconds) limits each request; `limiter` learns how many of them this Vault accepts."""
         self.index: str | None = None  # X-Vault-Index of the newest write, which later reads must have seen.
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
         self._connections = Connections(addresses, Tls(ca_file, client_cert, client_key))
-        self._throttle = throttle or Throttle()
+        self._limiter = limiter or AdaptiveRateLimiter()
         self._local = threading.local()
         self._sleep = sleep
         self._node = 0
@@ -139,7 +139,7 @@ class Transport:
 
         Raises StoreBusyError if that is not before the deadline.
         """
-        with self._throttle.mint(deadline.left) as admitted:
+        with self._limiter.mint(deadline.left) as admitted:
             if not admitted:
                 raise self._quota_error()
             yield
@@ -147,12 +147,12 @@ class Transport:
     @property
     def is_throttled(self) -> bool:
         """Whether Vault rejected the newest request because of a rate limit quota."""
-        return self._throttle.refusing
+        return self._limiter.refusing
 
     @property
     def gap(self) -> float:
         """Seconds that the rate limit quota leaves between two requests of a thread that belong together."""
-        return self._throttle.gap
+        return self._limiter.gap
 
     def reserve(self, requests: int, deadline: Deadline) -> None:
         """Wait now for the next requests of this thread, so that none of them waits for the quota later.
@@ -160,7 +160,7 @@ class Transport:
         Where Vault accepts too few for that, each of them waits. Raises StoreBusyError if the deadline is too early.
         """
         self._local.reserved = 0
-        if not self._throttle.gap:
+        if not self._limiter.gap:
             self._wait_for_quota(deadline, requests)
             self._local.reserved = requests
 
@@ -169,17 +169,17 @@ class Transport:
         reserved: int = getattr(self._local, "reserved", 0)
         if reserved:
             self._local.reserved = reserved - 1
-            if self._throttle.stands(time.monotonic()):
+            if self._limiter.stands(time.monotonic()):
                 return
         while True:
-            start = self._throttle.reserve(requests)
+            start = self._limiter.reserve(requests)
             wait = start - time.monotonic()
             if wait > 0:
                 if wait >= deadline.left():
                     raise self._quota_error()
                 _log.debug("Vault's rate limit quota: the next request is sent in %.2f s", wait)
                 self._sleep(wait)
-            if self._throttle.stands(start):
+            if self._limiter.stands(start):
                 return
 
     def _quota_error(self) -> StoreBusyError:
@@ -226,9 +226,9 @@ class Transport:
             return with_status(LAGGING, response.status)
         if limited:
             seconds = retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
-            self._throttle.refuse(seconds, response.sent)
+            self._limiter.refuse(seconds, response.sent)
         elif response.status < 500:
-            self._throttle.accept(response.sent)
+            self._limiter.accept(response.sent)
         return response
 
     def _choose_node(self, node: str, verdict: Verdict) -> None:

@@ -211,7 +211,7 @@ msg:
   description: What failed and what to do; in check mode, that a token would be minted.
   type: str
   returned: on failure, and in check mode if a token would be minted
-  sample: "The deadline passed before Vault at https://vault.example.com:8200 could be asked. Give more time with deadline (KLEARSTACK_DEADLINE)."
+  sample: "The deadline passed before a request to Vault at https://vault.example.com:8200 was sent. Increase deadline (KLEARSTACK_DEADLINE)."
 error:
   description: The failure, for programs. Holds no secret.
   type: dict
@@ -224,11 +224,11 @@ error:
     message:
       description: What failed.
       type: str
-      sample: "The deadline passed before Vault at https://vault.example.com:8200 could be asked."
+      sample: "The deadline passed before a request to Vault at https://vault.example.com:8200 was sent."
     hint:
       description: What to do.
       type: str
-      sample: Give more time with deadline (KLEARSTACK_DEADLINE).
+      sample: Increase deadline (KLEARSTACK_DEADLINE).
     retryable:
       description: Whether the same task may succeed later.
       type: bool

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakes import FakeClock
 
-from vault_plugin.timing.throttle import BACKOFF, FIRST, REQUESTS, UNLIMITED, Throttle
+from vault_plugin.timing.rate_limiter import BACKOFF, FIRST, REQUESTS, UNLIMITED, AdaptiveRateLimiter
 
 PATIENCE = 30  # seconds that a real wait may take before the test has failed
 
@@ -32,11 +32,11 @@ class Quota:
         return accepts
 
 
-def throttle(clock: FakeClock) -> Throttle:
-    return Throttle(clock.now, lambda low, high: (low + high) / 2)
+def limiter(clock: FakeClock) -> AdaptiveRateLimiter:
+    return AdaptiveRateLimiter(clock.now, lambda low, high: (low + high) / 2)
 
 
-def ask(one: Throttle, quota: Quota, seconds: float, retry_after: float = 0) -> None:
+def ask(one: AdaptiveRateLimiter, quota: Quota, seconds: float, retry_after: float = 0) -> None:
     """Send requests one after the other for so long, each of which takes a millisecond."""
     clock = quota.clock
     end = clock.time + seconds
@@ -52,7 +52,7 @@ def ask(one: Throttle, quota: Quota, seconds: float, retry_after: float = 0) -> 
 
 def test_without_a_refusal_nobody_waits() -> None:
     clock = FakeClock(100.0)
-    one = throttle(clock)
+    one = limiter(clock)
     for _ in range(1000):
         assert one.reserve() == 100.0
         one.accept(100.0)
@@ -63,7 +63,7 @@ def test_without_a_refusal_nobody_waits() -> None:
 def test_most_of_a_quota_is_used_and_few_requests_are_refused(rate: int) -> None:
     clock = FakeClock(0.0)
     quota = Quota(clock, rate)
-    ask(throttle(clock), quota, 300)
+    ask(limiter(clock), quota, 300)
     assert len(quota.accepted) >= 0.8 * rate * 300
     assert len(quota.refused) <= 0.2 * len(quota.accepted)
 
@@ -71,7 +71,7 @@ def test_most_of_a_quota_is_used_and_few_requests_are_refused(rate: int) -> None
 def test_requests_are_spaced_so_that_each_waits_about_as_long_as_the_one_before() -> None:
     clock = FakeClock(0.0)
     quota = Quota(clock, 10)
-    ask(throttle(clock), quota, 100)
+    ask(limiter(clock), quota, 100)
     gaps = sorted(later - earlier for earlier, later in pairwise(quota.accepted[50:]))
     assert gaps[len(gaps) // 2] == pytest.approx(0.12, abs=0.03)
     assert gaps[len(gaps) * 9 // 10] < 0.2
@@ -79,7 +79,7 @@ def test_requests_are_spaced_so_that_each_waits_about_as_long_as_the_one_before(
 
 def test_a_refusal_lowers_the_rate_once_whoever_else_was_refused_with_it() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     for _ in range(10):
         one.accept(0.0)
     clock.time = 0.01
@@ -99,7 +99,7 @@ def test_a_refusal_lowers_the_rate_once_whoever_else_was_refused_with_it() -> No
 
 def test_accepted_requests_raise_the_rate_slowly_to_the_last_limit_and_quickly_beyond() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     for _ in range(10):
         one.accept(0.0)
     one.refuse(0, 0.0)
@@ -117,7 +117,7 @@ def test_accepted_requests_raise_the_rate_slowly_to_the_last_limit_and_quickly_b
 
 def test_a_stray_refusal_is_soon_forgotten() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     one.refuse(0, 0.0)
     count = 0
     while one.rate < math.inf:
@@ -131,14 +131,14 @@ def test_a_stray_refusal_is_soon_forgotten() -> None:
 @pytest.mark.parametrize(("retry_after", "least", "most"), [(0, 0.1, 0.2), (1, 1.1, 1.2), (45, 45.1, 45.2)])
 def test_retry_after_is_the_least_that_is_waited(retry_after: float, least: float, most: float) -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     one.refuse(retry_after, 0.0)
     assert least <= one.reserve() <= most
 
 
 def test_vault_is_asked_less_and_less_while_it_refuses() -> None:
     clock = FakeClock(0.0)
-    one, quota = throttle(clock), Quota(clock, 10, window=60.0)  # ten a minute
+    one, quota = limiter(clock), Quota(clock, 10, window=60.0)  # ten a minute
     ask(one, quota, 59)
     assert len(quota.accepted) == 10
     assert len(quota.refused) <= 20
@@ -150,7 +150,7 @@ def test_vault_is_asked_less_and_less_while_it_refuses() -> None:
 
 def test_what_was_reserved_before_a_refusal_does_not_stand() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     turn = one.reserve()
     assert one.stands(turn)
     one.refuse(1, 0.0)
@@ -160,7 +160,7 @@ def test_what_was_reserved_before_a_refusal_does_not_stand() -> None:
 
 def test_how_long_requests_take_counts_the_wait() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     one.refuse(10, 0.0)  # 4 requests/s are assumed, of which 0.7 are left
     assert one.seconds_for(4) == pytest.approx(10.15 + 4 / 2.8)
 
@@ -168,7 +168,7 @@ def test_how_long_requests_take_counts_the_wait() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 100), st.floats(0, 10)), max_size=60))
 def test_turns_never_go_back_and_no_pause_is_endless(events: list[tuple[bool, float, float]]) -> None:
     clock = FakeClock(0.0)
-    one = Throttle(clock.now)
+    one = AdaptiveRateLimiter(clock.now)
     last = -math.inf
     for accepted, retry_after, passed in events:
         turn = one.reserve()
@@ -182,7 +182,7 @@ def test_turns_never_go_back_and_no_pause_is_endless(events: list[tuple[bool, fl
         clock.time += passed
 
 
-def in_progress(one: Throttle) -> int:
+def in_progress(one: AdaptiveRateLimiter) -> int:
     """How many identities can be in progress at once."""
     stopping = threading.Event()
     stopping.set()
@@ -195,7 +195,7 @@ def in_progress(one: Throttle) -> int:
 
 
 def test_the_first_identities_are_few_until_vault_has_accepted_requests() -> None:
-    one = throttle(FakeClock(0.0))
+    one = limiter(FakeClock(0.0))
     assert in_progress(one) == FIRST
     for _ in range(12):
         one.accept(0.0)
@@ -203,7 +203,7 @@ def test_the_first_identities_are_few_until_vault_has_accepted_requests() -> Non
 
 
 def test_identities_in_progress_follow_the_rate() -> None:
-    one = throttle(FakeClock(0.0))
+    one = limiter(FakeClock(0.0))
     one.refuse(0, 0.0)
     assert in_progress(one) == 1
     while one.rate < 30:
@@ -212,7 +212,7 @@ def test_identities_in_progress_follow_the_rate() -> None:
 
 
 def test_an_identity_waits_until_another_is_done() -> None:
-    one, never = throttle(FakeClock(0.0)), threading.Event()
+    one, never = limiter(FakeClock(0.0)), threading.Event()
     one.refuse(0, 0.0)
     inside: SimpleQueue[bool] = SimpleQueue()
 
@@ -231,7 +231,7 @@ def test_an_identity_waits_until_another_is_done() -> None:
 
 
 def test_whoever_waits_for_a_slot_is_told_of_the_end() -> None:
-    one, stopping = throttle(FakeClock(0.0)), threading.Event()
+    one, stopping = limiter(FakeClock(0.0)), threading.Event()
     one.refuse(0, 0.0)
     told: list[bool] = []
 
@@ -249,7 +249,7 @@ def test_whoever_waits_for_a_slot_is_told_of_the_end() -> None:
 
 
 def test_no_mint_begins_that_cannot_be_stored_in_time() -> None:
-    one = throttle(FakeClock(0.0))
+    one = limiter(FakeClock(0.0))
     with one.mint(lambda: 1.0) as admitted:
         assert admitted
     one.refuse(10, 0.0)
@@ -264,7 +264,7 @@ def test_no_mint_begins_that_cannot_be_stored_in_time() -> None:
 
 def test_requests_that_belong_together_are_sent_at_once_where_the_quota_has_room_for_them() -> None:
     clock = FakeClock(0.0)
-    one = throttle(clock)
+    one = limiter(clock)
     assert one.gap == 0
     one.refuse(0, 0.0)
     assert (one.rate > 2, one.gap) == (True, 0)

@@ -17,7 +17,7 @@ from vault_plugin.errors import StoreBusyError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.timing.throttle import Throttle
+from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.store import VaultStore
@@ -84,16 +84,16 @@ class Client:
     def __init__(self, closing: ExitStack) -> None:
         self._closing = closing
         self.slept: list[float] = []
-        self.throttle = Throttle()
+        self.limiter = AdaptiveRateLimiter()
 
     def to(self, *addresses: str) -> Transport:
-        made = Transport(addresses, ServerClock(), timeout=5, throttle=self.throttle, sleep=self.slept.append)
+        made = Transport(addresses, ServerClock(), timeout=5, limiter=self.limiter, sleep=self.slept.append)
         self._closing.callback(made.close)
         return made
 
     @property
     def is_limited(self) -> bool:
-        return self.throttle.rate < float("inf")
+        return self.limiter.rate < float("inf")
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_requests_that_belong_together_wait_once(client: Client, bao: Vault) -> 
         transport.once("GET", LOOK, {}, None, 5)
         transport.reserve(2, Deadline(60))
         assert len(client.slept) == 1
-        client.throttle._closed_until = 0.0  # the sleep took no time
+        client.limiter._closed_until = 0.0  # the sleep took no time
         for _ in range(2):
             transport.request("GET", LOOK, {}, None, Deadline(60))
         assert len(client.slept) == 1
@@ -164,7 +164,7 @@ def test_requests_that_belong_together_wait_again_if_vault_rejects_one(client: C
 
 
 def test_where_the_quota_has_room_for_one_request_each_waits(client: Client, bao: Vault) -> None:
-    client.throttle._rate = 0.5
+    client.limiter._rate = 0.5
     transport = client.to(bao.address)
     assert transport.gap == 2
     transport.reserve(2, Deadline(60))
@@ -175,12 +175,12 @@ def test_where_the_quota_has_room_for_one_request_each_waits(client: Client, bao
 
 def test_a_request_waits_again_if_another_is_rejected_meanwhile(client: Client, bao: Vault) -> None:
     transport = client.to(bao.address)
-    client.throttle.refuse(0, 0)
+    client.limiter.refuse(0, 0)
 
     def meanwhile(seconds: float) -> None:
         client.slept.append(seconds)
         if len(client.slept) == 1:
-            client.throttle.refuse(3, float("inf"))
+            client.limiter.refuse(3, float("inf"))
 
     transport._sleep = meanwhile
     transport.request("GET", LOOK, {}, None, Deadline(60))
@@ -211,7 +211,7 @@ def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, clie
 def test_a_mint_that_could_not_be_stored_before_the_deadline_raises_store_busy(
     kv2: World, client: Client
 ) -> None:
-    client.throttle.refuse(10, 0)
+    client.limiter.refuse(10, 0)
     one = store(kv2, client.to(kv2.vault.address))
     with pytest.raises(StoreBusyError, match="429") as caught, one.mint(ACME, Deadline(5)):
         raise AssertionError
