@@ -20,15 +20,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import FAILURES, Connections, Response
-from vault_plugin.vault.retries import (
-    LAGGING,
-    QUOTA,
-    Attempts,
-    Verdict,
-    on_failure,
-    on_response,
-    with_status,
-)
+from vault_plugin.vault.retries import LAGGING, QUOTA, Attempts, Verdict, on_failure, on_response, with_status
 from vault_plugin.wording import named
 
 _log = logging.getLogger(__name__)
