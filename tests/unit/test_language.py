@@ -36,7 +36,12 @@ WRONG = {
     r"whichever it is": "in both cases",
 }
 _KINDS = {".1", ".md", ".rst", ".yml", ".yaml", ".tf", ".sh", ".service", ".hcl", ".txt", ".py", ""}
-FOLDERS = ("vault_plugin", "examples", "docs/man", *(f"{COLLECTION}/{name}" for name in ("changelogs", "docs", "meta", "plugins")))
+FOLDERS = (
+    "vault_plugin",
+    "examples",
+    "docs/man",
+    *(f"{COLLECTION}/{name}" for name in ("changelogs", "docs", "meta", "plugins")),
+)
 
 
 def texts() -> list[str]:
