@@ -25,7 +25,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
-from vault_plugin.vault.index import handed_over
+from vault_plugin.vault.consistency_index import handed_over
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.transport import Transport
 

@@ -9,7 +9,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import REJECTED_EVERY, PathState, StoredToken, VaultRef
-from vault_plugin.vault.engine import Engine, Task
+from vault_plugin.vault.kv import Engine, Task
 from vault_plugin.vault.record import described, rejected_at
 
 _log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
-from vault_plugin.vault.engine import Engine, Task
 from vault_plugin.vault.hvac_errors import CasMismatchError
+from vault_plugin.vault.kv import Engine, Task
 from vault_plugin.vault.lifetime import Landing, fits, landing, plan
 from vault_plugin.vault.record import (
     ISSUED_BY,

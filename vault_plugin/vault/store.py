@@ -10,7 +10,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken
 from vault_plugin.vault.client import VaultClient
-from vault_plugin.vault.engine import Engine
+from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
 from vault_plugin.vault.record import to_data, without_token
