@@ -176,7 +176,7 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"vault_token": limited, "mount": "missing"},
                 "vault_refused",
-                "or check mount (KLEARSTACK_VAULT_MOUNT): `vault secrets list` shows what is mounted.",
+                "or check mount (KLEARSTACK_VAULT_MOUNT): `vault secrets list` shows the mounts.",
             ),
             (
                 {"vault_addr": sealed.address},

@@ -116,8 +116,8 @@ def what_community_hashi_vault_knows_from_variables_we_know_too(world: World) ->
     for one, said in zip(
         results[2:],
         [
-            "Check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT), too.",
-            "Check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT), too.",
+            "Also check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT).",
+            "Also check auth_mount (KLEARSTACK_VAULT_AUTH_MOUNT).",
             "vault_cacert (VAULT_CACERT or BAO_CACERT) names a file that cannot be read",
             "timeout (KLEARSTACK_TIMEOUT) must be more than 0",
             "The option auth has a value that it cannot take",

@@ -63,7 +63,7 @@ def test_watch_writes_a_token_file_as_soon_as_there_is_room(kv2: World) -> None:
     path.write_text(f"identities:\n  - user_id: '26'\n    file: {place}/token\n")
     script = f"""{mounted(place)} {fill(place)}
         {shlex.quote(sys.executable)} -m vault_plugin watch {path} 2>{said} & watch=$!
-        until grep -q 'Trying again' {said}; do sleep 0.05; done
+        until grep -q 'Retrying' {said}; do sleep 0.05; done
         ls -A {place}
         rm {place}/ballast
         until test -s {place}/token; do sleep 0.05; done
@@ -94,7 +94,7 @@ def test_the_file_of_exec_is_put_where_there_is_room_and_nowhere_is_an_error(kv2
     assert path.startswith(f"{memory}/klearstack-vault-exec-")
     assert (token, code) == (kv2.endpoint.issued[1], "73")
     assert left == [f"{memory}:", "ballast", f"{runtime}:", "ballast"]
-    assert done.stderr == f"klearstack-vault: No folder can be made for the token's file ({READ_ONLY}).\n"
+    assert done.stderr == f"klearstack-vault: No folder can be created for the token file ({READ_ONLY}).\n"
     assert (done.returncode, kv2.endpoint.mints) == (0, 1)
 
 
@@ -109,7 +109,7 @@ def test_a_lock_folder_without_room_for_a_file_costs_no_token(kv2: World, mode: 
     """
     done = in_namespace(kv2, script)
     assert done.stdout.split() == [kv2.endpoint.issued[1], "73"]
-    assert done.stderr.count(f"No lock file can be made in {locks} ({FULL}).") == 2
+    assert done.stderr.count(f"No lock file can be created in {locks} ({FULL}).") == 2
     assert done.stderr.count("WARNING") == 1
     assert (done.returncode, kv2.endpoint.mints) == (0, 1)
 
@@ -135,6 +135,6 @@ def test_what_is_read_only_is_refused_before_a_mint(kv2: World) -> None:
     """
     done = in_namespace(kv2, script)
     assert done.stdout.split() == ["73", "73", "73", "73", "old", "token"]
-    assert done.stderr.count(f"No file can be made in {place} ({READ_ONLY}).") == 3
-    assert done.stderr.count(f"No lock file can be made in {place} ({READ_ONLY}).") == 1
+    assert done.stderr.count(f"No file can be created in {place} ({READ_ONLY}).") == 3
+    assert done.stderr.count(f"No lock file can be created in {place} ({READ_ONLY}).") == 1
     assert (done.returncode, kv2.endpoint.requests) == (0, 0)

@@ -11,7 +11,7 @@ from support.cli import kept
 ROOT = Path(__file__).parents[2]
 Case = tuple[list[str], dict[str, str], str]
 DOCKER: Case = (
-    ["tests/contract/test_store.py", "-k", "container-v2 and nothing_is_there"],
+    ["tests/contract/test_store.py", "-k", "container-v2 and a_new_store_is_empty"],
     {"DOCKER_HOST": "unix:///nonexistent/docker.sock"},
     "Not tested: Vault in a container, since no Docker engine answers.",
 )
@@ -21,7 +21,7 @@ TERRAFORM: Case = (
     "Not tested: the Terraform module, the examples and the stand-ins, since there is no `terraform` on PATH.",
 )
 PORT: Case = (
-    ["tests/contract/test_store.py", "-k", "bao-v2 and nothing_is_there"],
+    ["tests/contract/test_store.py", "-k", "bao-v2 and a_new_store_is_empty"],
     {},
     "Not tested: what talks to a server, since no port of 127.0.0.1 can be reached (Network is unreachable).",
 )

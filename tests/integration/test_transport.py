@@ -210,7 +210,7 @@ def test_a_load_balancers_page_is_an_outage_and_is_reported_as_such(client: Clie
         with FaultProxy(bao.address) as proxy:
             proxy.answer(lambda _: True, status, body=HTML + b"sealed", when="before", times=10**6)
             with pytest.raises(StoreError, match=f"status {status} with an HTML page") as caught:
-                client.get(proxy.address, seconds=0.2)
+                client.get(proxy.address, seconds=1)
         assert caught.value.retryable
 
 

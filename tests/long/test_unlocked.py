@@ -26,6 +26,6 @@ def test_on_a_real_file_system_without_locks(kv2: World, locking: int) -> None:
     """
     done = in_namespace(kv2, script)
     assert done.stdout.split() == [kv2.endpoint.issued[1], "73"]
-    assert done.stderr.count(f"No lock file can be made in {locks} ({os.strerror(locking)}).") == 2
+    assert done.stderr.count(f"No lock file can be created in {locks} ({os.strerror(locking)}).") == 2
     assert done.stderr.count("WARNING") == 1
     assert (done.returncode, kv2.endpoint.mints) == (0, 1)
