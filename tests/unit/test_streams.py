@@ -13,7 +13,8 @@ import pytest
 from support.devices import device
 from support.series import series
 
-from vault_plugin.errors import QueryError, WriteError
+from vault_plugin.commands.options import line_of_stdin
+from vault_plugin.errors import QueryError, SettingsError, WriteError
 from vault_plugin.output import streams
 
 INSTALLED = "from vault_plugin.output import streams; streams.install(); import sys, os; "
@@ -234,6 +235,8 @@ def test_a_line_is_read_without_what_follows_it() -> None:
         assert [streams.read_line(2, 60) for _ in range(3)] == [b"xy", b"z", b""]
     with stdin_of(b"27"), pytest.raises(TimeoutError):
         streams.read_line(100, 0.05)
+    with stdin_of(b"no end"), pytest.raises(SettingsError, match="did not arrive before the deadline passed"):
+        line_of_stdin(0.05)
 
 
 ENDLESS = [

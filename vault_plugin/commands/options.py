@@ -177,7 +177,8 @@ def line_of_stdin(seconds: float) -> str:
         return without_line_end(read_line(MAX_LINE, seconds).decode())
     except TimeoutError:
         raise SettingsError(
-            "A line of standard input did not arrive before the deadline passed.", hint="`-` stands for it."
+            "A line of standard input did not arrive before the deadline passed.",
+            hint="`-` reads a value from it.",
         ) from None
     except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
         raise SettingsError(
