@@ -14,7 +14,7 @@ from vault_plugin.network.sockets import Socket, connected, remaining, within
 from vault_plugin.network.tls import Tls, TlsSocket
 from vault_plugin.timing.deadline import Deadline
 
-PROBE = 1.0  # seconds to find out what a server speaks if that is not what its URL says
+PROBE = 3.0  # seconds to find out what a server speaks if that is not what its URL says
 # How Go, nginx and Apache respond to plain HTTP on a TLS port, with status 400.
 _WANTS_TLS = re.compile(
     rb"HTTP request (to an HTTPS server|was sent to HTTPS port)|plain HTTP to an SSL-enabled"
