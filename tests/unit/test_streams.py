@@ -1,5 +1,6 @@
 """What is printed are bytes to the descriptor; whether it can be printed decides the exit code only where it must."""
 
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from support.devices import device
 from support.series import series
 
-from vault_plugin.commands.options import line_of_stdin
+from vault_plugin.commands.options import MAX_LINE, line_of_stdin
 from vault_plugin.errors import QueryError, SettingsError, WriteError
 from vault_plugin.output import streams
 
@@ -237,6 +238,17 @@ def test_a_line_is_read_without_what_follows_it() -> None:
         streams.read_line(100, 0.05)
     with stdin_of(b"no end"), pytest.raises(SettingsError, match="did not arrive before the deadline passed"):
         line_of_stdin(0.05)
+
+
+@pytest.mark.parametrize("length", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 5000])
+def test_a_line_is_read_whole_or_not_at_all(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a user id would be another identity."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"7" * length + b"\nAcme\n")))
+    if length < MAX_LINE:
+        assert line_of_stdin(60) == "7" * length
+    else:
+        with pytest.raises(SettingsError, match="is longer than 64 KiB"):
+            line_of_stdin(60)
 
 
 ENDLESS = [

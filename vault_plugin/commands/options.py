@@ -172,9 +172,18 @@ def print_out(text: str) -> None:
 
 
 def line_of_stdin(seconds: float) -> str:
-    """The next line, as UTF-8. Raises SettingsError if it cannot be read, or has no end within so many seconds."""
+    """The next line, as UTF-8.
+
+    Raises SettingsError if it cannot be read, is longer than MAX_LINE, or has no end within so many seconds.
+    """
     try:
-        return without_line_end(read_line(MAX_LINE, seconds).decode())
+        line = read_line(MAX_LINE + 1, seconds)
+        if len(line) > MAX_LINE:  # a part of it would be another identity
+            raise SettingsError(
+                f"A line of standard input is longer than {MAX_LINE // 1024} KiB.",
+                hint="`-` reads a value from it.",
+            )
+        return without_line_end(line.decode())
     except TimeoutError:
         raise SettingsError(
             "A line of standard input did not arrive before the deadline passed.",
