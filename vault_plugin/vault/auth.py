@@ -137,11 +137,12 @@ class Login:
 
         Raises StoreRefusedError, which says what cannot be read, at the deadline.
         """
+        reason = "not before the deadline"  # A reason that is known from an earlier try is reported instead.
         for delay in full_jitter(0.1, 1.0):
             try:
                 return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
             except (SettingsError, TimeoutError) as exc:
-                reason = f"{exc}".rstrip(".") if isinstance(exc, SettingsError) else "not before the deadline"
+                reason = f"{exc}".rstrip(".") if isinstance(exc, SettingsError) else reason
                 _log.info("the credentials for Vault cannot be read again: %s", reason)
                 if delay >= deadline.left():
                     error = StoreRefusedError(
