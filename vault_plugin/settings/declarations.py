@@ -10,25 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 from vault_plugin.errors import SettingsError
+from vault_plugin.settings.endpoint_settings import EndpointSettings
 from vault_plugin.settings.gathering import gather, gather_one, warn_of_form
-from vault_plugin.settings.logins import LOGINS
-from vault_plugin.settings.origin import Group, Origin, identity_setting, secret_setting, setting
-from vault_plugin.settings.values import (
-    duration,
-    endpoint_url,
-    positive_duration,
-    vault_addresses,
-    vault_path,
-)
+from vault_plugin.settings.origin import Group, Origin, identity_setting, setting
+from vault_plugin.settings.values import duration, positive_duration, vault_path
+from vault_plugin.settings.vault_settings import VaultConnectionSettings, VaultLoginSettings
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.secret import Secret
 
 NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The values of all settings. Durations are seconds. Build it with `from_env`."""
+class IdentitySettings:
+    """Whose token is requested."""
 
     user_id: str = identity_setting(
         "KLEARSTACK_USER_ID", help="User ID; `-` reads a line from standard input."
@@ -36,89 +30,12 @@ class Settings:
     company_name: str = identity_setting(
         "KLEARSTACK_COMPANY_NAME", help="Company name; `-` reads the next line from standard input."
     )
-    url: str = setting(
-        "KLEARSTACK_URL",
-        group=Group.ENDPOINT,
-        help="Base URL of the KlearStack API.",
-        read=endpoint_url,
-    )
-    ca_cert: str | None = setting(
-        "KLEARSTACK_CACERT",
-        group=Group.ENDPOINT,
-        help="PEM file of the endpoint's CA, if it is not a public one.",
-        default=None,
-    )
-    allow_plain_http: bool = setting(
-        group=Group.ENDPOINT,
-        help="Allow plain http to a remote endpoint, which exposes tokens to the network.",
-        default=False,
-    )
-    vault_addr: tuple[str, ...] = setting(
-        "BAO_ADDR",
-        "VAULT_ADDR",
-        group=Group.VAULT_CONNECTION,
-        help="Vault address; commas separate nodes of a cluster, unix:///path is a socket.",
-        read=vault_addresses,
-    )
-    vault_namespace: str | None = setting(
-        "BAO_NAMESPACE",
-        "VAULT_NAMESPACE",
-        group=Group.VAULT_CONNECTION,
-        help="Vault namespace.",
-        default=None,
-        read=vault_path,
-    )
-    vault_cacert: str | None = setting(
-        "BAO_CACERT",
-        "VAULT_CACERT",
-        group=Group.VAULT_CONNECTION,
-        help="PEM file of Vault's CA, if it is not a public one.",
-        default=None,
-    )
-    vault_client_cert: str | None = setting(
-        "BAO_CLIENT_CERT",
-        "VAULT_CLIENT_CERT",
-        group=Group.VAULT_CONNECTION,
-        help="PEM file of the TLS client certificate for Vault.",
-        default=None,
-    )
-    vault_client_key: str | None = setting(
-        "BAO_CLIENT_KEY",
-        "VAULT_CLIENT_KEY",
-        group=Group.VAULT_CONNECTION,
-        help="PEM file of the client certificate's key.",
-        default=None,
-    )
-    auth: str = setting(
-        "KLEARSTACK_VAULT_AUTH",
-        group=Group.VAULT_LOGIN,
-        help="Vault auth method.",
-        default="token",
-        choices=tuple(LOGINS),
-    )
-    auth_mount: str | None = setting(
-        "KLEARSTACK_VAULT_AUTH_MOUNT",
-        group=Group.VAULT_LOGIN,
-        help="Mount path of the auth method, if it is not the method's name.",
-        default=None,
-        read=vault_path,
-    )
-    auth_role: str | None = setting(
-        "KLEARSTACK_VAULT_AUTH_ROLE",
-        group=Group.VAULT_LOGIN,
-        help="Role to log in with; required for kubernetes, optional for jwt.",
-        default=None,
-    )
-    vault_token: Secret | None = secret_setting(
-        "BAO_TOKEN", "VAULT_TOKEN", help="Vault token; the default is read from ~/.vault-token."
-    )
-    role_id: Secret | None = secret_setting("BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole role ID.")
-    secret_id: Secret | None = secret_setting("BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole secret ID.")
-    vault_jwt: Secret | None = secret_setting(
-        "BAO_JWT",
-        "VAULT_JWT",
-        help="JWT to log in with; for kubernetes, the default is the pod's service account token.",
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, IdentitySettings):
+    """The values of all settings. Durations are seconds. Build it with `from_env`."""
+
     mount: str = setting(
         "KLEARSTACK_VAULT_MOUNT",
         group=Group.VAULT_STORAGE,
@@ -153,13 +70,6 @@ class Settings:
         help="Overall timeout.",
         default=60.0,
         read=positive_duration,
-    )
-    on_vault_error: str = setting(
-        "KLEARSTACK_ON_VAULT_ERROR",
-        group=Group.VAULT_CONNECTION,
-        help="If Vault is not available: fail, or bypass it (mint a token and do not store it).",
-        default="fail",
-        choices=("fail", "bypass"),
     )
     on_user_mismatch: str = setting(
         "KLEARSTACK_ON_USER_MISMATCH",
