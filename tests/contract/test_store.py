@@ -11,7 +11,7 @@ from support.vault import Vault
 from support.waiting import until
 
 from vault_plugin.broker.ports import TokenReader, TokenStore
-from vault_plugin.errors import ForeignSecretError
+from vault_plugin.errors import ForeignSecretError, TokenError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -119,6 +119,15 @@ def test_what_was_written_is_read_back(room: Room, kind: Kind) -> None:
     made = token(kind, at=now())
     assert room.put(made).token == made
     assert room.read(kind) == made
+
+
+def test_a_wrapping_token_is_valid_as_long_as_asked_and_not_longer_than_what_it_wraps(room: Room) -> None:
+    lives = [
+        room.store.wrap({"access_token": "x"}, ttl, lambda: 30.9, deadline()).ttl for ttl in (7.0, 1000.0)
+    ]
+    assert lives == [7, 30]
+    with pytest.raises(TokenError):
+        room.store.wrap({"access_token": "x"}, 60, lambda: 0.5, deadline())
 
 
 def test_the_two_kinds_and_two_identities_do_not_touch(room: Room) -> None:

@@ -2,23 +2,24 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from math import ceil, inf
+from math import ceil, floor, inf
 from threading import Event
 from typing import Any, NamedTuple
 
 from vault_plugin.bulk.circuit_breaker import CircuitBreaker
 from vault_plugin.bulk.scope import Scope
-from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError
+from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError, TokenError
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.names import checked
-from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef, WrappingToken
 from vault_plugin.vault.record import (
     REJECTED_AT,
     rejected_at,
@@ -110,6 +111,7 @@ class FakeStore:
         self.busy: StoreBusyError | None = None  # what keeps a new token from being minted
         self.read_only: StoreError | None = None  # what a write says
         self.tries = 0  # to write without a token
+        self.wrapped: list[dict[str, Any]] = []
 
     @contextmanager
     def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
@@ -184,6 +186,17 @@ class FakeStore:
         if version == state.version and not state.newly_rejected(self.now()):
             mark = {REJECTED_AT: format_rfc3339(ceil(self.now()))}
             self.data[path] = version + 1, without_token(data, Kind.ACCESS) | mark, deletion
+
+    def wrap(
+        self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
+    ) -> WrappingToken:
+        if self.error:
+            raise self.error
+        seconds = floor(min(ttl, left()))
+        if seconds < 1:
+            raise TokenError("too short")
+        self.wrapped.append(dict(fields))
+        return WrappingToken(Secret(f"hvs.wrapping-{len(self.wrapped)}"), seconds, self.now() + seconds)
 
     def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
         """Delay the deletion of what is stored to so many seconds after its token expires."""

@@ -15,7 +15,8 @@ from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError
 from vault_plugin.output.ci import check, write_step_outputs
 from vault_plugin.output.formats import FORMATS
 from vault_plugin.tokens.jwt import Kind
-from vault_plugin.tokens.stored import VaultRef
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import VaultRef, WrappingToken
 
 
 def grant(kinds: Collection[Kind], version: int | None = 7) -> Grant:
@@ -47,6 +48,16 @@ def test_handles_are_appended_and_hold_no_token(tmp_path: Path) -> None:
 def test_kv_v1_has_no_version_to_tell(tmp_path: Path) -> None:
     write_step_outputs(grant((Kind.ACCESS,), None), {"GITHUB_OUTPUT": str(tmp_path / "output")})
     assert outputs((tmp_path / "output").read_text()) == {"handle": "kv/p/Acme/26/access"}
+
+
+def test_a_wrapping_token_is_an_output_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "output"
+    wrapping = WrappingToken(Secret("hvs.wrapping"), 60, NOW + 60)
+    write_step_outputs(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(file)}, wrapping=wrapping)
+    assert outputs(file.read_text()) == {
+        "wrapping_token": "hvs.wrapping",
+        "handle": "kv/p/Acme/26/access#7",
+    }
 
 
 def test_no_two_delimiters_are_the_same(tmp_path: Path) -> None:

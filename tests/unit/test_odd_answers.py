@@ -115,8 +115,9 @@ V1 = {"data": SECRET}
 MOUNT = {"data": {"type": "kv", "path": "secret/", "options": {"version": "2"}}}
 LOGIN = {"auth": {"client_token": "hvs.x"}}
 WRITTEN = {"data": METADATA}
+WRAPPED = {"wrap_info": {"token": "hvs.x", "ttl": 5, "creation_time": "2026-11-26T00:00:00Z"}}
 REFUSED = {"errors": ["1 error occurred: permission denied"], "data": {"metadata": METADATA, "data": None}}
-VAULTS = st.one_of(*(mutated(one) for one in (V2, V1, MOUNT, LOGIN, WRITTEN, REFUSED)))
+VAULTS = st.one_of(*(mutated(one) for one in (V2, V1, MOUNT, LOGIN, WRITTEN, REFUSED, WRAPPED)))
 BODIES = (
     VAULTS.map(lambda answer: json.dumps(answer).encode())
     | st.binary(max_size=40)
@@ -207,6 +208,15 @@ def test_no_response_of_vault_to_a_write_is_an_internal_error(
 ) -> None:
     made = store(FOUND_MOUNT, (204, {}, b""), one, other)
     documented(lambda: made.write(ACME, TOKEN, "1", PathState(), Deadline(0.005)))
+
+
+@FUZZ
+@given(REPLY)
+@example((204, {}, b""))
+def test_no_response_of_vault_to_a_wrapping_is_an_internal_error(
+    reply: tuple[int, dict[str, str], bytes],
+) -> None:
+    documented(lambda: store(reply).wrap({}, 5, lambda: 900.0, Deadline(0.005)))
 
 
 @FUZZ

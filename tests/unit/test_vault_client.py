@@ -232,6 +232,7 @@ def test_a_token_that_cannot_be_revoked_is_logged(caplog: pytest.LogCaptureFixtu
         ("DELETE", "/v1/secret/metadata/x", "delete"),
         ("LIST", "/v1/secret/metadata/", "list"),
         ("GET", "/v1/sys/internal/ui/mounts/secret", "any capability below the mount"),
+        ("POST", "/v1/sys/wrapping/wrap", "update"),
     ],
 )
 def test_what_a_policy_has_to_give_is_named(method: str, path: str, needed: str) -> None:

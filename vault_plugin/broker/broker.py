@@ -1,7 +1,8 @@
 """The read-through: a stored token while it is fresh; otherwise one is minted once, stored, and returned."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from vault_plugin.broker.freshness import Freshness
 from vault_plugin.broker.grant import Grant
@@ -13,7 +14,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.secret import Secret
-from vault_plugin.tokens.stored import StoredToken
+from vault_plugin.tokens.stored import StoredToken, WrappingToken
 
 _USELESS = "none was found with enough lifetime left"
 _log = logging.getLogger(__name__)
@@ -189,6 +190,17 @@ class Broker:
             state = self._store().read(identity, Kind.ACCESS, deadline.half())
             if state.stored and state.stored.token.value == value:
                 self._store().reject(identity, state, deadline)
+
+    def wrap(
+        self, grant: Grant, fields: Mapping[str, Any], ttl: float, deadline: Deadline | None = None
+    ) -> WrappingToken:
+        """Have Vault return these fields of the grant once, within `ttl` seconds and before one of its tokens expires.
+
+        Raises StoreError and its subclasses; TokenError if too little time is left.
+        """
+        return self._store().wrap(
+            fields, ttl, lambda: grant.left(self._freshness.now()), deadline or Deadline(self.deadline)
+        )
 
     def _on_time(
         self,

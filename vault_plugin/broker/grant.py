@@ -44,6 +44,10 @@ class Grant(NamedTuple):
         """Whole seconds until the first of them expires."""
         return min(granted.ttl(self.now) for granted in self.tokens.values())
 
+    def left(self, now: float) -> float:
+        """Seconds until the first of them expires, at `now` (Unix seconds)."""
+        return min(granted.left(now) for granted in self.tokens.values())
+
     @property
     def overdue(self) -> float:
         """Seconds by which Vault keeps one of them beyond its `exp`; 0 if it deletes all of them in time."""

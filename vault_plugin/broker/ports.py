@@ -1,13 +1,14 @@
 """What the broker needs from its surroundings, as protocols: Vault, the endpoint, and a lock per identity."""
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from vault_plugin.errors import SourceError
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
-from vault_plugin.tokens.stored import PathState, StoredToken
+from vault_plugin.tokens.stored import PathState, StoredToken, WrappingToken
 
 
 class TokenReader(Protocol):
@@ -23,7 +24,8 @@ class TokenStore(Protocol):
 
     `mint` is the context in which new tokens are requested and written; it waits until Vault has capacity for that.
     `try_writing` finds out beforehand whether they can be stored. `repair` corrects the deletion time of a token that
-    Vault would keep beyond its `exp`. `reject` removes the access token of this state.
+    Vault would keep beyond its `exp`. `reject` removes the access token of this state. `wrap` puts fields behind a wrapping
+    token of `ttl` seconds, which expires before they do, in the seconds that `left` returns.
     """
 
     def mint(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[None]: ...
@@ -43,6 +45,9 @@ class TokenStore(Protocol):
     ) -> StoredToken: ...
     def repair(self, identity: Identity, state: PathState, deadline: Deadline) -> PathState: ...
     def reject(self, identity: Identity, state: PathState, deadline: Deadline) -> None: ...
+    def wrap(
+        self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
+    ) -> WrappingToken: ...
 
 
 class TokenSource(Protocol):

@@ -29,7 +29,8 @@ class Sync:
 
     `rate` bounds the mints begun per second, `stop_after` the consecutive failures and the failed probes of an outage
     (0: no bound), `deadline` (seconds) the whole run. After `stop()`, or when a bound is reached, identities in progress
-    have GRACE seconds to finish; a later run processes the remaining ones.
+    have GRACE seconds to finish; a later run processes the remaining ones. With `wrap_ttl` (seconds), each result has a
+    wrapping token of the access token.
 
     While the endpoint or Vault fails for all (see circuit_breaker.py), identities that need a mint wait.
     """
@@ -44,6 +45,7 @@ class Sync:
         stop_after: int = 0,
         deadline: float | None = None,
         check: bool = False,
+        wrap_ttl: float | None = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self.counts: Counter[Result] = Counter()
@@ -57,6 +59,7 @@ class Sync:
         self._stop_after = stop_after
         self._deadline = None if deadline is None else Deadline(deadline)
         self._check = check
+        self._wrap_ttl = wrap_ttl
         self._breaker = breaker or CircuitBreaker(stop_after, workers=concurrency)
         self._step = Step(targets, self._breaker, rate, self._stopping)
         self._lock = threading.RLock()
@@ -184,7 +187,11 @@ class Sync:
                 found = self._targets.check(entry.identity)
                 return SyncResult.of(entry, found) if found else SyncResult(entry, "would_mint")
             ensured = self._step.run(entry.identity, permit)
-            return SyncResult.of(entry, ensured) if ensured else None
+            if ensured is None:
+                return None
+            ttl = self._wrap_ttl
+            wrapping = None if ttl is None else self._targets.wrap(ensured.grant, ttl)
+            return SyncResult.of(entry, ensured, wrapping)
         except KlearstackVaultError as exc:
             # While Vault is down, whether an identity needs a mint cannot be found out.
             is_unknown = permit is Permit.READ and scope_of(exc) is Scope.VAULT

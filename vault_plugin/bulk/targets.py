@@ -9,10 +9,12 @@ from typing import Literal, NamedTuple
 from vault_plugin.app import REVOKE_TIMEOUT, connect, once
 from vault_plugin.broker import Broker, Grant
 from vault_plugin.errors import StoreError
+from vault_plugin.output.formats import describe
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.stored import WrappingToken
 
 
 class EnsureResult(NamedTuple):
@@ -56,6 +58,16 @@ class Targets:
         ]
         found = [grant for grant in grants if grant]
         return EnsureResult("fresh", _first_to_expire(found)) if len(found) == len(grants) else None
+
+    def wrap(self, grant: Grant, ttl: float) -> WrappingToken:
+        """Have the first Vault return, once and within `ttl` seconds, what `get` would print of the grant as JSON.
+
+        Raises what Broker.wrap raises.
+        """
+        fields = describe(grant)
+        if len(self._brokers) > 1:
+            del fields["vault"]  # another Vault than the first one may have found the token
+        return self._brokers[0].wrap(grant, fields, ttl)
 
     def ensure(
         self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False

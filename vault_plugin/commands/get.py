@@ -5,6 +5,7 @@ from contextlib import suppress
 import click
 
 from vault_plugin.app import connect
+from vault_plugin.broker import Grant
 from vault_plugin.commands.options import (
     KINDS,
     Command,
@@ -16,6 +17,7 @@ from vault_plugin.commands.options import (
     settings_options,
     token_option,
     verbose_option,
+    wrap_ttl_option,
 )
 from vault_plugin.errors import KlearstackVaultError, WriteError, internal_error
 from vault_plugin.output import ci, formats
@@ -24,6 +26,7 @@ from vault_plugin.output.streams import require_output
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import known_deadline
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.stored import WrappingToken
 
 
 @click.command(
@@ -52,10 +55,17 @@ from vault_plugin.timing.deadline import Deadline
     shell_complete=files,
     help="Write to a file (mode 0600, replaced atomically), device or FIFO; `-` is standard output.",
 )
+@wrap_ttl_option("Print a single-use wrapping token, valid this long, in place of the token.")
 @verbose_option
 @settings_options()
 def get(
-    wanted: str, renew: bool, form: str, output: str | None, verbose: int, **flags: str | bool | None
+    wanted: str,
+    renew: bool,
+    form: str,
+    output: str | None,
+    wrap_ttl: float | None,
+    verbose: int,
+    **flags: str | bool | None,
 ) -> None:
     """Print a token, reusing the one in Vault while it is valid.
 
@@ -66,19 +76,24 @@ def get(
     try:
         if output is None:
             require_output()
-        formats.check(form, KINDS[wanted])
+        formats.check(form, KINDS[wanted], wrapping=wrap_ttl is not None)
         for name in ("user_id", "company_name"):  # a line each, in this order
             if flags[name] == "-":
                 flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
         ci.check(form, output)
-        if form == "github":
-            flags["on_vault_error"] = "fail"  # a step output refers to a token in Vault
+        if form == "github" or wrap_ttl is not None:
+            flags["on_vault_error"] = (
+                "fail"  # a step output refers to a token in Vault; Vault makes wrapping tokens
+            )
         settings = Settings.from_env(**flags)
         destination = None if output is None else Output(output)
         deadline = Deadline(settings.deadline)
         with connect(settings) as broker:
             grant = broker.get(settings.identity(), KINDS[wanted], renew=renew)
-        text = formats.render(grant, form)
+            wrapping = (
+                None if wrap_ttl is None else broker.wrap(grant, formats.describe(grant), wrap_ttl, deadline)
+            )
+        text = _rendered(grant, wrapping, form)
         if destination is not None:
             destination.write(text, deadline)
             return
@@ -90,4 +105,12 @@ def get(
         raise
     print_out(text)
     if form == "github":
-        ci.write_step_outputs(grant)  # after the masks
+        ci.write_step_outputs(grant, wrapping=wrapping)  # after the masks
+
+
+def _rendered(grant: Grant, wrapping: WrappingToken | None, form: str) -> str:
+    if wrapping is None:
+        return formats.render(grant, form)
+    from vault_plugin.output import wrapped  # noqa: PLC0415  few calls need it
+
+    return wrapped.render(grant, wrapping, form)

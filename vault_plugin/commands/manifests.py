@@ -13,22 +13,8 @@ from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.shards import shard
 from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings.declarations import default_company
-from vault_plugin.settings.values import positive_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Duration(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
-    name = "DURATION"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return positive_duration(value)
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
-
-
-DURATION = _Duration()
 
 
 def manifest_options(command: F) -> F:

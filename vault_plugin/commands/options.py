@@ -14,6 +14,7 @@ from vault_plugin.output.streams import read_line
 from vault_plugin.settings import Settings
 from vault_plugin.settings.environment import without_line_end
 from vault_plugin.settings.origin import Origin
+from vault_plugin.settings.values import positive_duration
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
@@ -56,6 +57,19 @@ class Command(click.Command):
         layout.write_end(self, formatter)
 
 
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return positive_duration(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+DURATION = _Duration()
+
+
 def option(*names: str, group: str, **how: Any) -> Callable[[F], F]:
     """A decorator that adds an option to a command, in that group of its help."""
     return click.option(*names, cls=Option, group=group, **how)
@@ -77,6 +91,19 @@ token_option = option(
     show_default=True,
     help="Token type to return.",
 )
+
+
+def _at_least_a_second(_: click.Context, __: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and seconds < 1:
+        raise UsageError("--wrap-ttl must be at least 1 second.")
+    return seconds
+
+
+def wrap_ttl_option(help: str) -> Callable[[F], F]:  # noqa: A002  click's name for it
+    """A decorator that adds --wrap-ttl, with that help."""
+    return option("--wrap-ttl", group="Output", type=DURATION, callback=_at_least_a_second, help=help)
+
+
 verbose_option = option(
     "-v", "--verbose", group="Output", count=True, help="Log to stderr; -vv for debug output."
 )

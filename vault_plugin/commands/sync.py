@@ -14,8 +14,9 @@ import click
 from vault_plugin.bulk.report import SyncResult
 from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
-from vault_plugin.commands.manifests import DURATION, manifest_options, opened_manifest
+from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import (
+    DURATION,
     Command,
     files,
     identities,
@@ -24,8 +25,10 @@ from vault_plugin.commands.options import (
     print_out,
     settings_options,
     verbose_option,
+    wrap_ttl_option,
 )
 from vault_plugin.commands.progress import Progress
+from vault_plugin.errors import UsageError
 from vault_plugin.output.destination import STDOUT, Output
 from vault_plugin.output.streams import require_output
 from vault_plugin.signals import STOP, handled
@@ -71,6 +74,7 @@ _log = logging.getLogger(__name__)
     shell_complete=files,
     help="Write a line of JSON for each identity to a new file (mode 0600); `-` is standard output.",
 )
+@wrap_ttl_option("Have --report hold a single-use wrapping token of each access token, valid this long.")
 @verbose_option
 @settings_options("user_id", "company_name", "deadline", "on_vault_error")
 def sync(
@@ -82,6 +86,7 @@ def sync(
     check: bool,
     detailed_exitcode: bool,
     report: str | None,
+    wrap_ttl: float | None,
     verbose: int,
     **options: Any,
 ) -> int:
@@ -92,8 +97,9 @@ def sync(
     """
     handler = log_to_stderr(verbose, repeat=False)
     require_output()
+    _check_wrapping(wrap_ttl, report, check=check)
     with opened_manifest(options) as manifest:
-        destination = None if report is None else Output(report)
+        destination = None if report is None else Output(report, secret=wrap_ttl is not None)
         handler.progress = Progress(manifest.count)
         with (
             _reporting(destination, handler.progress) as record,
@@ -107,11 +113,20 @@ def sync(
                 stop_after=stop_after,
                 deadline=deadline,
                 check=check,
+                wrap_ttl=wrap_ttl,
             )
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
     _print_result(run, manifest.count, to_stderr=destination is not None and destination.descriptor == STDOUT)
     return _exit_code(run, manifest.count, caught, detailed=detailed_exitcode)
+
+
+def _check_wrapping(wrap_ttl: float | None, report: str | None, *, check: bool) -> None:
+    """Raise UsageError if there is no place for the wrapping tokens, or nothing is to be written to Vault."""
+    if wrap_ttl is not None and report is None:
+        raise UsageError("--wrap-ttl is for the tokens in a report.", hint="Name its file with --report.")
+    if wrap_ttl is not None and check:
+        raise UsageError("--check changes nothing, and makes no wrapping tokens.", hint="Omit --wrap-ttl.")
 
 
 class _Failures:

@@ -13,7 +13,7 @@ from vault_plugin.broker import Grant
 from vault_plugin.errors import OutputError, SettingsError, UsageError
 from vault_plugin.output.destination import append, must_be_appendable
 from vault_plugin.tokens.jwt import Kind
-from vault_plugin.tokens.stored import VaultRef
+from vault_plugin.tokens.stored import VaultRef, WrappingToken
 
 
 def check(form: str, output: str | None, environ: Mapping[str, str] | None = None) -> None:
@@ -45,20 +45,26 @@ def _stdout_is_a_file() -> bool:
         return False
 
 
-def write_step_outputs(grant: Grant, environ: Mapping[str, str] | None = None) -> None:
+def write_step_outputs(
+    grant: Grant, environ: Mapping[str, str] | None = None, *, wrapping: WrappingToken | None = None
+) -> None:
     """Write GitHub's step outputs `handle` and `refresh_handle`: `<mount>/<path>#<version>` (KV v1: no version).
 
-    The grant's tokens are in Vault. Raises OutputError if the file cannot be written.
+    The grant's tokens are in Vault. The output `wrapping_token` is for later steps of the same job: GitHub drops an output
+    of the job that contains a masked value. Raises OutputError if the file cannot be written.
     """
     environ = os.environ if environ is None else environ
-    lines = []
+    outputs = {} if wrapping is None else {"wrapping_token": wrapping.value.reveal()}
     for kind, held in grant.tokens.items():
         ref = cast(VaultRef, held.ref)
         version = "" if ref.version is None else f"#{ref.version}"
+        name = "refresh_handle" if kind is Kind.REFRESH else "handle"
+        outputs[name] = f"{ref.mount}/{ref.path}{version}"
+    lines = []
+    for name, text in outputs.items():
         # The delimiter is random, so that no name or path can contain it and add another output.
         delimiter = f"ghadelimiter_{os.urandom(16).hex()}"
-        name = "refresh_handle" if kind is Kind.REFRESH else "handle"
-        lines += [f"{name}<<{delimiter}", f"{ref.mount}/{ref.path}{version}", delimiter]
+        lines += [f"{name}<<{delimiter}", text, delimiter]
     try:
         append(Path(environ["GITHUB_OUTPUT"]), "".join(f"{line}\n" for line in lines))
     except OSError as exc:

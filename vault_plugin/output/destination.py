@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from io import FileIO
 from pathlib import Path
-from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_ISFIFO, S_ISVTX
+from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IMODE, S_ISCHR, S_ISFIFO, S_ISVTX
 
 from vault_plugin.errors import OutputError, WriteError
 from vault_plugin.output.private_files import (
@@ -33,9 +33,12 @@ _STANDARD = {"/dev/stdin": 0, "/dev/stdout": STDOUT, "/dev/stderr": 2}
 
 
 class Output:
-    """A destination by its name; `-` is standard output. Raises OutputError if nothing can be written there."""
+    """A destination by its name; `-` is standard output. Raises OutputError if nothing can be written there.
 
-    def __init__(self, name: str) -> None:
+    With `secret`, also if other users could read there what is written, or it would be shown on a terminal.
+    """
+
+    def __init__(self, name: str, *, secret: bool = False) -> None:
         self._path = Path(name)
         self.descriptor = STDOUT if name == "-" else _descriptor(self._path)
         self._shown = "Standard output" if name == "-" else name
@@ -52,6 +55,8 @@ class Output:
                 f"{name or 'An empty name'} is not a file that can be written.",
                 hint="Name a file, a device or a FIFO.",
             )
+        if secret and (self.descriptor is not None or self._is_stream):
+            self._must_be_private()
 
     def write(self, text: str, deadline: Deadline) -> None:
         """Write the whole text before the deadline. Raises OutputError, WriteError."""
@@ -131,6 +136,23 @@ class Output:
         if mode == os.O_RDONLY:  # streams.install opens a closed one like this
             raise OutputError(f"{self._shown} cannot be written (it is not open for writing).")
 
+    def _must_be_private(self) -> None:
+        """Raise OutputError if what is written to this descriptor, device or FIFO would be shown to others."""
+        try:
+            place = self._path if self.descriptor is None else self.descriptor
+            about = os.stat(place)  # noqa: PTH116  of a path or a descriptor
+            terminal = S_ISCHR(about.st_mode) and _is_terminal(place)
+        except OSError as exc:
+            raise OutputError(f"{self._shown} cannot be written ({exc.strerror}).") from None
+        mode = S_IMODE(about.st_mode)
+        # What is written to a device that is no terminal, or to a socket, is not kept for those who may open it.
+        kept = S_IFMT(about.st_mode) in (S_IFREG, S_IFIFO, S_IFBLK)
+        if terminal or (kept and mode & 0o077):
+            problem = "is a terminal" if terminal else f"can be read by other users (mode {mode:04o})"
+            raise OutputError(
+                f"{self._shown} {problem}, and what would be written there is secret.", hint="Name a file."
+            )
+
     def _must_take(self, kind: int) -> None:
         if not os.access(self._path, os.W_OK):
             raise OutputError(
@@ -184,6 +206,15 @@ def _ends_line(path: Path) -> bool:
             return file.read() in (b"", b"\n")
     except OSError:
         return False
+
+
+def _is_terminal(place: Path | int) -> bool:
+    """Whether this character device is one. Raises OSError."""
+    if isinstance(place, int):
+        return os.isatty(place)
+    descriptor = os.open(place, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with closing(FileIO(descriptor, "w")):
+        return os.isatty(descriptor)
 
 
 def _descriptor(path: Path) -> int | None:

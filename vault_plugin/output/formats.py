@@ -86,9 +86,12 @@ FORMATS = {
 }
 
 
-def check(form: str, kinds: Collection[Kind]) -> None:
-    """Check, before any request, that the format can hold these tokens. Raises UsageError."""
-    if form in {"header", "curl"} and list(kinds) != [Kind.ACCESS]:
+def check(form: str, kinds: Collection[Kind], *, wrapping: bool = False) -> None:
+    """Check, before any request, that the format can hold these tokens, or their wrapping token. Raises UsageError."""
+    in_header = form in {"header", "curl"}
+    if in_header and wrapping:
+        raise UsageError("The API's header takes no wrapping token.", hint="Choose another --format.")
+    if in_header and list(kinds) != [Kind.ACCESS]:
         raise UsageError("Only the access token goes into a header.", hint="Omit --token.")
 
 

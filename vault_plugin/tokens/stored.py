@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from vault_plugin.timing.clock import parse_rfc3339
 from vault_plugin.tokens.jwt import Token
+from vault_plugin.tokens.secret import Secret
 
 REJECTED_EVERY = 60.0  # seconds between two rejections that both count
 
@@ -58,6 +59,16 @@ class StoredToken(NamedTuple):
     def overdue(self) -> float:
         """Seconds by which Vault keeps the token beyond its `exp`."""
         return self.ref.overdue(self.token)
+
+
+class WrappingToken(NamedTuple):
+    """A token of Vault that returns, once, what was wrapped; `ttl` (seconds) counts from when Vault made it, and
+    `expires_at` is Unix seconds by Vault's clock.
+    """
+
+    value: Secret
+    ttl: int
+    expires_at: float
 
 
 class PathState(NamedTuple):

@@ -1,17 +1,20 @@
 """hvac's KV requests under our login, with Vault's errors as ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from hvac.adapters import JSONAdapter
 from hvac.api.secrets_engines import KvV1, KvV2
+from hvac.api.system_backend.wrapping import Wrapping
 from hvac.exceptions import InvalidPath
 
 from vault_plugin.errors import StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.secret import Secret
+from vault_plugin.tokens.stored import WrappingToken
 from vault_plugin.vault import schema
 from vault_plugin.vault.auth import Login
 from vault_plugin.vault.connections import Response
@@ -165,6 +168,20 @@ class VaultClient:
             return KvV1(vault).create_or_update_secret(path, data, method="POST", mount_point=mount)
 
         self._call("write", Limits(deadline), request)
+
+    def wrap(
+        self, fields: Mapping[str, Any], ttl: int, deadline: Deadline, in_time: Callable[[], bool]
+    ) -> WrappingToken:
+        """Have Vault wrap these fields for so many seconds.
+
+        Raises OutdatedError if the request has to be sent, or sent again, when `in_time` no longer holds.
+        """
+
+        def request(vault: JSONAdapter) -> WrappingToken:
+            token, valid, end = schema.wrap_info(Wrapping(vault).wrap(dict(fields), ttl), ttl)
+            return WrappingToken(Secret(token), valid, end)
+
+        return self._call("wrapping of the token", Limits(deadline, in_time=in_time), request)[0]
 
     def close(self, deadline: Deadline) -> None:
         """Revoke the token of our login."""

@@ -13,6 +13,7 @@ from vault_plugin.wording import named
 
 # The capability of a policy that a request needs, by its method.
 _CAPABILITIES = {"GET": "read", "LIST": "list", "DELETE": "delete", "PATCH": "patch"}
+_WRAP = "/v1/sys/wrapping/wrap"
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +66,11 @@ def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedE
         )
     method, path = str(exc.method).upper(), str(exc.url).removeprefix(BASE)
     _log.info("Vault denied %s %s: the policy must grant %s there", method, path, capability(method, path))
+    if path == _WRAP:
+        return StoreRefusedError(
+            message,
+            hint="The policy of the Vault token must grant update on sys/wrapping/wrap, as `default` does.",
+        )
     if (
         "preflight" in text
     ):  # A limited token gets the same response for a mount that it may not see and for none.
@@ -86,7 +92,7 @@ def capability(method: str, path: str) -> str:
     """The capability that a request needs. KV v2's data needs no `create`: the metadata is written before it."""
     if path.startswith("/v1/sys/internal/ui/mounts/"):
         return "any capability below the mount"
-    return _CAPABILITIES.get(method, "update" if "/data/" in path else "create and update")
+    return _CAPABILITIES.get(method, "update" if "/data/" in path or path == _WRAP else "create and update")
 
 
 def is_unrouted(exc: VaultError) -> bool:

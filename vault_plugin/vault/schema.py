@@ -93,6 +93,19 @@ def login_token(response: object) -> str:
     return token
 
 
+def wrap_info(response: object, asked: int) -> tuple[str, int, float]:
+    """A wrapping token, how long it is valid (whole seconds, at most as many as asked), and its end (Unix seconds).
+
+    Raises MalformedError.
+    """
+    about = _dict(_dict(response).get("wrap_info"))
+    token, ttl, created = about.get("token"), about.get("ttl"), parse_rfc3339(about.get("creation_time"))
+    sound = isinstance(token, str) and re.fullmatch(r"[A-Za-z0-9._-]+", token)
+    if not (sound and isinstance(ttl, int) and 0 < ttl <= asked and created is not None):
+        raise MalformedError
+    return str(token), ttl, created + ttl
+
+
 def index(headers: Message) -> str | None:
     """`X-Vault-Index`, if it can be sent in a later request; else None."""
     found = headers.get("X-Vault-Index") or ""

@@ -1,19 +1,21 @@
 """The store of tokens in Vault's KV secrets engine, of version 1 or 2."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil
+from typing import Any
 
 from vault_plugin.timing.clock import ServerClock, format_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
-from vault_plugin.tokens.stored import PathState, StoredToken
+from vault_plugin.tokens.stored import PathState, StoredToken, WrappingToken
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
 from vault_plugin.vault.record import to_data, without_token
+from vault_plugin.vault.wrapping import wrap
 
 
 class VaultStore:
@@ -107,6 +109,12 @@ class VaultStore:
         data = to_data(stored.token, identity, stored.release_version, rejected_at=at)
         data = without_token(data, stored.token.kind)
         self._engine(deadline).overwrite(identity, stored.token.kind, state, data, deadline)
+
+    def wrap(
+        self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
+    ) -> WrappingToken:
+        """Have Vault wrap these fields; see wrapping.py. Raises TokenError if they expire too soon for that."""
+        return wrap(self._client, fields, ttl, left, deadline)
 
     def checks_and_sets(self, deadline: Deadline) -> bool:
         """Whether one of several writers at the same time wins, and the others learn of it (KV v2)."""
