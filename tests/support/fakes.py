@@ -112,6 +112,7 @@ class FakeStore:
         self.read_only: StoreError | None = None  # what a write says
         self.tries = 0  # to write without a token
         self.wrapped: list[dict[str, Any]] = []
+        self.wrap_error: StoreError | None = None
 
     @contextmanager
     def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
@@ -190,8 +191,8 @@ class FakeStore:
     def wrap(
         self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
     ) -> WrappingToken:
-        if self.error:
-            raise self.error
+        if self.wrap_error:
+            raise self.wrap_error
         seconds = floor(min(ttl, left()))
         if seconds < 1:
             raise TokenError("too short")

@@ -185,6 +185,14 @@ def test_a_path_that_vault_does_not_have_is_a_rejected_write() -> None:
     assert caught.value.hint == "Check --mount (KLEARSTACK_VAULT_MOUNT)."
 
 
+def test_a_denied_wrapping_names_the_path_that_the_policy_lacks() -> None:
+    client = client_of(Vault(response(403, DENIED)), auth="token")
+    client._login._token = "s.given"
+    with pytest.raises(StoreRefusedError, match="denied the wrapping of the token") as caught:
+        client.wrap({}, 60, Deadline(10), lambda: True)
+    assert "update on sys/wrapping/wrap" in caught.value.hint
+
+
 def test_a_mount_that_vault_has_no_path_for_is_missing() -> None:
     with pytest.raises(MountMissingError, match="mounted at kv"):
         client_of(Vault(response(404, {"errors": []}))).kv_version("kv", Deadline(5))

@@ -5,15 +5,19 @@ import os
 import pty
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support import brokers
+from support.brokers import URL
 from support.devices import device
 from support.fakes import NOW, Run, token
 
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.errors import OutputError, StoreError, TokenError
+from vault_plugin.bulk.targets import Targets
+from vault_plugin.errors import OutputError, StoreError, StoreRefusedError, TokenError
 from vault_plugin.output import formats, wrapped
 from vault_plugin.output.destination import Output
 from vault_plugin.timing.deadline import Deadline
@@ -24,6 +28,13 @@ from vault_plugin.vault import schema
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.transport import OutdatedError
 from vault_plugin.vault.wrapping import wrap
+
+
+class World(brokers.World):
+    """The same broker for so many Vaults."""
+
+    vaults = 1
+
 
 WRAPPING = WrappingToken(Secret("hvs.CANARY-wrapping_1"), 120, NOW + 120.7)
 GRANT = Grant(
@@ -161,6 +172,76 @@ def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str], message:
     done = run(*arguments)
     assert (done.code, done.out) == (64, "")
     assert message in done.err
+
+
+# The commands
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    """A broker behind `get` and `sync`, with all settings there."""
+    world = World()
+    settings = {
+        "KLEARSTACK_URL": URL,
+        "KLEARSTACK_USER_ID": "26",
+        "KLEARSTACK_COMPANY_NAME": "Acme",
+        "VAULT_ADDR": "https://vault.example",
+        "VAULT_TOKEN": "hvs.CANARY",
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+    }
+    for name, text in settings.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr("vault_plugin.commands.get.connect", lambda _: nullcontext(world.broker))
+    monkeypatch.setattr(
+        "vault_plugin.commands.sync.connect_all",
+        lambda _: nullcontext(Targets([world.broker] * world.vaults)),
+    )
+    return world
+
+
+def test_get_prints_the_wrapping_token_of_what_its_json_would_be(world: World, run: Run) -> None:
+    done = run("get", "--wrap-ttl", "60", "--token", "both")
+    assert (done.code, done.out, done.err) == (0, "hvs.wrapping-1\n", "")
+    plain = run("get", "--token", "both", "--format", "json")
+    assert [one | {"source": "vault"} for one in world.store.wrapped] == [json.loads(plain.out)]
+
+
+def test_get_hands_it_to_later_steps_of_github_and_never_goes_without_vault(
+    world: World, run: Run, tmp_path: Path
+) -> None:
+    done = run("get", "--wrap-ttl", "60", "--format", "github", "--on-vault-error", "bypass")
+    assert (done.code, done.out.splitlines()[0]) == (0, "::add-mask::hvs.wrapping-1")
+    assert "\nhvs.wrapping-1\n" in (tmp_path / "output").read_text()
+    world.store.wrap_error = StoreError("Vault is down.")
+    done = run("get", "--wrap-ttl", "60", "--format", "json", "--on-vault-error", "bypass")
+    assert (done.code, json.loads(done.out)["error"]["code"]) == (69, "vault_unavailable")
+
+
+@pytest.mark.parametrize("vaults", [1, 2])
+def test_each_line_of_a_report_has_one(world: World, run: Run, tmp_path: Path, vaults: int) -> None:
+    world.vaults = vaults
+    (tmp_path / "m.csv").write_text("user_id\n26\n")
+    report = tmp_path / "report"
+    done = run("sync", str(tmp_path / "m.csv"), "--report", str(report), "--wrap-ttl", "60")
+    assert (done.code, done.err) == (0, "")
+    row = json.loads(report.read_text())
+    assert (row["result"], row["wrapping_token"], row["unwrap"]) == (
+        "minted",
+        "hvs.wrapping-1",
+        "vault unwrap",
+    )
+    (fields,) = world.store.wrapped
+    assert ("vault" in fields) == (vaults == 1)
+
+
+def test_an_identity_whose_token_cannot_be_wrapped_has_failed(world: World, run: Run, tmp_path: Path) -> None:
+    world.store.wrap_error = StoreRefusedError("No.")
+    (tmp_path / "m.csv").write_text("user_id\n26\n")
+    report = tmp_path / "report"
+    done = run("sync", str(tmp_path / "m.csv"), "--report", str(report), "--wrap-ttl", "60")
+    row = json.loads(report.read_text())
+    assert (done.code, row["result"], row["error"]["code"]) == (5, "failed", "vault_refused")
+    assert "wrapping_token" not in row
 
 
 # Where to
