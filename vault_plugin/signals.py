@@ -1,4 +1,4 @@
-"""Signal handlers for the duration of a `with` block, as `sync`, `watch` and `demo` use them."""
+"""Signal handlers for the duration of a `with` block, as commands and temporary files use them."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator

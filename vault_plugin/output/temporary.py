@@ -18,6 +18,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from vault_plugin.errors import OutputError
+from vault_plugin.signals import STOP, handled
 
 SUFFIX = ".klearstack-vault"
 SLOTS = 8  # names for one path, which are searched for leftovers
@@ -43,17 +44,9 @@ def temporary_folder(prefix: str, folder: str | None = None) -> Iterator[str]:
 @contextmanager
 def removed_on_signals() -> Iterator[None]:
     """Remove temporary files when a signal ends the process. Does nothing outside of the main thread."""
-    ours: list[int] = []
-    if threading.current_thread() is threading.main_thread():
-        ending = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-        ours = [number for number in ending if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _end)
-    try:
+    is_main = threading.current_thread() is threading.main_thread()
+    with handled([one for one in STOP if is_main and signal.getsignal(one) is signal.SIG_DFL], _end):
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _end(number: int, _: object) -> None:
