@@ -15,6 +15,7 @@ from vault_plugin.errors import Failure, SourceBusyError, SourceError
 from vault_plugin.failures import error_of
 from vault_plugin.network.causes import Cause, ConnectionFailure
 from vault_plugin.network.responses import SPEAKS_TLS
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -34,6 +35,7 @@ class EndpointSource:
         *,
         timeout: float,
         ca_file: str | None = None,
+        proxy: Proxy | None = None,
         sleep: Callable[[float], None] = time.sleep,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
@@ -48,7 +50,8 @@ class EndpointSource:
         self._waits_when_busy = waits_when_busy
         self._timeout = timeout
         self._sleep = sleep
-        self._connections = Connections(self._url, ca_file)
+        self._proxy = proxy
+        self._connections = Connections(self._url, ca_file, proxy)
         self._reader = ResponseReader(
             self._url, issuer(url), clock, latest or clock.now, accept_other_users=accept_other_users
         )
@@ -94,7 +97,7 @@ class EndpointSource:
             failure = _failure_of(exc.failure)
             if failure.cause == "timeout" and left < self._timeout:
                 failure = Failure("deadline", int(left * 1000))
-            error = error_of(failure, self._url)
+            error = error_of(failure, self._url, self._proxy)
             _log.debug("POST %s: no response: %s", self._url, error)
             raise error from None
         took = 1000 * (time.monotonic() - sent)
