@@ -65,6 +65,22 @@ def test_versions_are_those_of_kv_v2_and_empty_on_v1(world: World) -> None:
         assert (result["kv_version"], result["access_version"], result["refresh_version"]) == ("1", "", "")
 
 
+def test_the_query_says_how_to_log_in_and_the_environment_with_what(kv2: World) -> None:
+    policy = f"""
+        path "{kv2.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{kv2.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+    """
+    role_id, secret_id, _ = kv2.vault.approle(policy, mount="modules")
+    login = {"VAULT_TOKEN": None, "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
+    query = {"auth": "approle", "auth_mount": "modules"}
+    assert answer(kv2, query=query, **login)["access_version"] == "1"
+    done = ask(kv2, query=query | {"auth_mount": "elsewhere"}, **login)
+    assert done.returncode == 77
+    assert "`auth_mount` in the query (KLEARSTACK_VAULT_AUTH_MOUNT)" in done.stderr
+    done = ask(kv2, query=query | {"vault_addr": "http://127.0.0.1:9"}, **login)
+    assert (done.returncode, "unknown key `vault_addr`" in done.stderr) == (76, True)
+
+
 def test_nothing_changes_while_the_stored_tokens_are_reused(world: World) -> None:
     first = answer(world)
     assert [answer(world) for _ in range(2)] == [first] * 2

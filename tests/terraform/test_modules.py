@@ -101,7 +101,7 @@ def test_the_examples_are_formatted(examples: Root) -> None:
 def test_the_modules_own_tests_pass(examples: Root) -> None:
     module = in_folder(examples, "modules/klearstack-token")
     module.run("validate")
-    assert "8 passed, 0 failed" in module.run("test").stdout
+    assert "10 passed, 0 failed" in module.run("test").stdout
     assert examples.world.endpoint.requests == 0  # mocks
 
 

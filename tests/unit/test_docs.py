@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from textwrap import fill
 
 import click
 import pytest
@@ -22,6 +23,7 @@ from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
 from vault_plugin.protocols.kubernetes import VERSIONS
+from vault_plugin.protocols.terraform import OPTIONAL
 from vault_plugin.settings import Settings
 from vault_plugin.settings.origin import Origin
 from vault_plugin.timing.deadline import Deadline
@@ -110,6 +112,11 @@ def options_table(name: str) -> str:
     return "\n".join(rows)
 
 
+def query_keys() -> str:
+    """The keys that Terraform's query may have, in lines of at most 120 characters."""
+    return fill(", ".join(f"`{name}`" for name in OPTIONAL) + ".", 120, break_on_hyphens=False)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/settings.md": {"settings": settings_table},
     "docs/errors.md": {"exit codes": exit_codes_table},
@@ -117,6 +124,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         f"options of {name}": (lambda name=name: options_table(name))  # type: ignore[misc]
         for name in ("get", "exec", "simulate")
     },
+    "examples/terraform/README.md": {"keys of the query": query_keys},
     "docs/helpers.md": {"options of helper": lambda: options_table("helper")},
     "docs/manifests.md": {
         f"options of {name}": (lambda name=name: options_table(name))  # type: ignore[misc]

@@ -18,6 +18,8 @@ from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.protocols.query import MAX_QUERY
 from vault_plugin.protocols.terraform import OPTIONAL, REQUIRED, respond
 from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import ORIGINS
+from vault_plugin.settings.origin import Group
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
@@ -82,6 +84,14 @@ def test_an_unknown_key_is_named_with_those_that_there_are(name: str) -> None:
     assert "environment" in message
 
 
+def test_the_query_has_every_setting_with_a_flag_that_does_not_say_where_credentials_are_sent_to() -> None:
+    elsewhere = {Group.IDENTITY, Group.ENDPOINT, Group.VAULT_CONNECTION}
+    expected = {name for name, one in ORIGINS.items() if one.flag and one.group not in elsewhere}
+    assert set(OPTIONAL) == expected | {"renew"}
+    assert {"mount", "path_prefix", "min_ttl", "deadline", "auth", "auth_mount"} <= set(OPTIONAL)
+    assert not any(ORIGINS[name].secret for name in expected)
+
+
 @pytest.mark.parametrize("secret", ["hvs.CAESI" + "x" * 30, "s." + "A1b2" * 6, "hvb." + "x" * 90, jwt()])
 @pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
 def test_a_value_that_is_a_credential_is_refused_unquoted(name: str, secret: str) -> None:
@@ -114,6 +124,10 @@ WRONG = {
     "deadline": ("0", "must be more than 0 seconds"),
     "mount": ("a//b", "may contain only letters"),
     "path_prefix": ("../x", "may contain only letters"),
+    "auth": ("magic", "must be one of token, "),
+    "auth_mount": ("../x", "may contain only letters"),
+    "timeout": ("x", "is not a duration"),
+    "on_user_mismatch": ("ignore", "must be one of fail, warn"),
 }
 
 
@@ -144,7 +158,7 @@ def test_what_the_environment_holds_is_no_fault_of_the_query(
 
 def test_a_key_that_is_nearly_one_is_told_which() -> None:
     assert (
-        "unknown key `usr_id`. Did you mean `user_id`? Valid keys: user_id, company_name, mount"
+        "unknown key `usr_id`. Did you mean `user_id`? Valid keys: user_id, company_name, auth"
         in complaint(GOOD | {"usr_id": "26"})
     )
     assert "near" not in complaint(GOOD | {"password": "x"})

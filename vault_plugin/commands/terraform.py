@@ -26,8 +26,9 @@ from vault_plugin.wording import speak
 def terraform(with_tokens: bool) -> None:
     """Serve Terraform's `data "external"`: read a query from standard input, print where the token is in Vault.
 
-    The query has user_id and company_name; it may have mount, path_prefix, min_ttl, renew and deadline, as strings. All
-    other settings come from environment variables; `klearstack-vault get --help` lists them.
+    The query has user_id and company_name; it may have renew and the settings of the token, the Vault login, the Vault
+    storage and the limits, such as mount and min_ttl, all as strings. All other settings come from environment variables;
+    `klearstack-vault get --help` lists them in these groups.
 
     Do not use --with-tokens with `data "external"`: Terraform writes the tokens to its state in plain text.
     """

@@ -11,6 +11,7 @@ from vault_plugin.output.formats import describe
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.stored import WrappingToken
 
+_AS_LOGIN = "VAULT_TOKEN=$KLEARSTACK_WRAPPING_TOKEN"  # not an argument, which process lists show
 _OF_TOKENS = {"access_token", "refresh_token", "token_type"}
 
 
@@ -34,7 +35,7 @@ def _env(_: Grant, wrapping: WrappingToken) -> str:
     return (
         f"export KLEARSTACK_WRAPPING_TOKEN={wrapping.value.reveal()}\n"
         f"export KLEARSTACK_WRAPPING_TOKEN_EXPIRATION={format_rfc3339(int(wrapping.expires_at))}\n"
-        "# A wrapping token, not an API token: `VAULT_TOKEN=$KLEARSTACK_WRAPPING_TOKEN vault unwrap` returns the API token once."
+        f"# A wrapping token, not an API token: `{_AS_LOGIN} vault unwrap` returns the API token once."
     )
 
 

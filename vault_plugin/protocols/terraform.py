@@ -16,6 +16,8 @@ from vault_plugin.broker import Grant
 from vault_plugin.errors import QueryError, SettingsError
 from vault_plugin.protocols.query import json_object
 from vault_plugin.settings import Settings, words
+from vault_plugin.settings.declarations import ORIGINS
+from vault_plugin.settings.origin import Group
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked
@@ -23,7 +25,12 @@ from vault_plugin.tokens.stored import VaultRef
 
 MIN_TTL = "2m"  # the default: Terraform uses the token after the plan, in which it was read
 REQUIRED = ("user_id", "company_name")
-OPTIONAL = ("mount", "path_prefix", "min_ttl", "renew", "deadline")
+# Neither where a credential of the environment is sent to, nor how: a query decides about neither of them.
+_GROUPS = {Group.TOKEN, Group.VAULT_STORAGE, Group.VAULT_LOGIN, Group.LIMITS}
+OPTIONAL = (
+    *(name for name, origin in ORIGINS.items() if origin.flag and origin.group in _GROUPS),
+    "renew",
+)
 KEYS = REQUIRED + OPTIONAL
 # A Vault token or a JWT.
 _CREDENTIAL = re.compile(r"(hv[sbr]|[sbr])\.[\w-]{24,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")

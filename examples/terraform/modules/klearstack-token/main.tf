@@ -3,13 +3,13 @@
 data "external" "token" {
   program = var.command
 
-  query = {
+  query = merge({
     user_id      = var.user_id
     company_name = var.company_name
     mount        = var.mount
     path_prefix  = var.path_prefix
     min_ttl      = var.min_ttl
-  }
+  }, var.settings)
 
   lifecycle {
     postcondition {

@@ -44,6 +44,18 @@ variable "min_ttl" {
   }
 }
 
+variable "settings" {
+  description = "Further keys of the query, such as `auth` and `auth_mount`, in place of their environment variables. No secrets: Terraform writes them into its state."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = !contains(keys(var.settings), "user_id") && !contains(keys(var.settings), "company_name")
+    error_message = "The user and the company have variables of their own."
+  }
+}
+
 variable "command" {
   description = "The program and its arguments; the default finds it on the PATH."
   type        = list(string)

@@ -35,6 +35,28 @@ run "refers_to_both_tokens" {
   }
 }
 
+run "passes_further_settings_on" {
+  variables {
+    settings = { auth = "jwt", auth_mount = "ci", mount = "kv" }
+  }
+  assert {
+    condition     = data.external.token.query.auth == "jwt" && data.external.token.query.auth_mount == "ci"
+    error_message = "The query lacks a setting."
+  }
+  assert {
+    condition     = data.external.token.query.mount == "kv" && data.external.token.query.user_id == "26"
+    error_message = "The query lacks what the other variables say."
+  }
+}
+
+run "has_an_identity_by_its_variables_alone" {
+  command = plan
+  variables {
+    settings = { user_id = "27" }
+  }
+  expect_failures = [var.settings]
+}
+
 run "has_no_version_on_kv_v1" {
   override_data {
     target = data.external.token
