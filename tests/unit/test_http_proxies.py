@@ -97,7 +97,9 @@ def test_flags_rank_above_variables_and_no_proxy_holds_for_https_proxy_alone() -
 
 def test_a_flag_with_a_login_is_refused_and_a_wrong_variable_behind_a_flag_is_found() -> None:
     for name in ("proxy", "vault_proxy"):
-        with pytest.raises(SettingsError, match="contains a login, which process lists show") as caught:
+        with pytest.raises(
+            SettingsError, match="contains a login, which command lines and files show"
+        ) as caught:
             Settings.from_env(GIVEN, **{name: "http://u:CANARY@p"})
         assert "CANARY" not in str(caught.value)
     with pytest.raises(SettingsError, match=r"HTTPS_PROXY\) must look like"):
