@@ -27,7 +27,7 @@ from vault_plugin.tokens.stored import VaultRef, WrappingToken
 from vault_plugin.vault import schema
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.transport import OutdatedError
-from vault_plugin.vault.wrapping import wrap
+from vault_plugin.vault.token_wrapping import wrap
 
 
 class World(brokers.World):

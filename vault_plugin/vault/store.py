@@ -15,7 +15,7 @@ from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
 from vault_plugin.vault.record import to_data, without_token
-from vault_plugin.vault.wrapping import wrap
+from vault_plugin.vault.token_wrapping import wrap
 
 
 class VaultStore:
@@ -113,7 +113,7 @@ class VaultStore:
     def wrap(
         self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
     ) -> WrappingToken:
-        """Have Vault wrap these fields; see wrapping.py. Raises TokenError if they expire too soon for that."""
+        """Have Vault wrap these fields; see token_wrapping.py. Raises TokenError if they expire too soon for that."""
         return wrap(self._client, fields, ttl, left, deadline)
 
     def checks_and_sets(self, deadline: Deadline) -> bool:
