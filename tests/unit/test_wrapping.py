@@ -26,8 +26,8 @@ from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import VaultRef, WrappingToken
 from vault_plugin.vault import schema
 from vault_plugin.vault.client import VaultClient
-from vault_plugin.vault.transport import OutdatedError
 from vault_plugin.vault.token_wrapping import wrap
+from vault_plugin.vault.transport import OutdatedError
 
 
 class World(brokers.World):
