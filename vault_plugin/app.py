@@ -97,6 +97,7 @@ class _Parts:
         self._closing = closing
         self._bulk = bulk
         self._accept_other_users = settings.on_user_mismatch == "warn"
+        self._kv_version = int(settings.kv_version) if settings.kv_version else None
 
     def now(self) -> float:
         """Unix seconds by the latest of the servers' clocks."""
@@ -115,6 +116,7 @@ class _Parts:
             settings.mount,
             settings.path_prefix,
             accept_other_users=self._accept_other_users,
+            version=self._kv_version,
         )
 
     def make_client(
@@ -138,6 +140,7 @@ class _Parts:
             self._settings.path_prefix,
             latest=self.now,
             accept_other_users=self._accept_other_users,
+            version=self._kv_version,
         )
 
     def make_source(self) -> TokenSource:
