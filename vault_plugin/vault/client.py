@@ -9,7 +9,7 @@ from hvac.api.secrets_engines import KvV1, KvV2
 from hvac.api.system_backend.wrapping import Wrapping
 from hvac.exceptions import InvalidPath
 
-from vault_plugin.errors import StoreError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import StoreError, StoreRefusedError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
@@ -18,8 +18,15 @@ from vault_plugin.tokens.stored import WrappingToken
 from vault_plugin.vault import schema
 from vault_plugin.vault.auth import Login
 from vault_plugin.vault.connections import Response
+from vault_plugin.vault.denials import Denials
 from vault_plugin.vault.hvac_adapter import Limits, Session, adapter
-from vault_plugin.vault.hvac_errors import UnknownTokenError, is_unrouted, mount_missing, translated
+from vault_plugin.vault.hvac_errors import (
+    UnknownTokenError,
+    is_unrouted,
+    mount_missing,
+    translated,
+    wrong_version,
+)
 from vault_plugin.vault.retries import PermanentError
 from vault_plugin.vault.transport import Transport, TransportError, always
 
@@ -46,7 +53,8 @@ class VaultClient:
         """`reread` gives the settings with the credentials of the moment; see Login."""
         self.transport = transport
         self._settings = settings
-        self._login = Login(transport, settings, reread or (lambda _: settings))
+        self.login = Login(transport, settings, reread or (lambda _: settings))
+        self._denials = Denials(self.login, settings.auth)
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
@@ -73,6 +81,8 @@ class VaultClient:
             except InvalidPath as exc:
                 if is_unrouted(exc):
                     raise
+                if version == 1 and schema.is_versioned(exc.json):
+                    raise wrong_version(mount, 1) from None
                 found = exc.json or {}  # KV v2 returns the metadata of a deleted version with status 404.
             return schema.secret_v1(found) if version == 1 else schema.secret_v2(found)
 
@@ -88,7 +98,8 @@ class VaultClient:
     def _reads_others(self, version: int, mount: str, path: str, deadline: Deadline) -> bool:
         """Whether Vault can read another path of the mount, where no secret is."""
         where = f"{mount}/data/{path}" if version == 2 else f"{mount}/{path}"
-        headers = {"X-Vault-Token": self._login.token(deadline), "X-Vault-Request": "true"}
+        token = self.login.token(deadline)
+        headers = {"X-Vault-Request": "true"} | ({"X-Vault-Token": token} if token else {})
         if self._settings.vault_namespace:
             headers["X-Vault-Namespace"] = self._settings.vault_namespace
         try:
@@ -155,10 +166,10 @@ class VaultClient:
             return schema.version_metadata(response.get("data")) if isinstance(response, dict) else None
 
         metadata, session = self._call("write", Limits(deadline, in_time=in_time), request)
-        if metadata is None:
-            raise StoreSettingsError(
-                "Vault accepted the write without returning a version: the mount is no longer KV v2."
-            )
+        if metadata is None:  # as KV v1 does, which would not delete the token
+            with suppress(StoreError):
+                self.write_v1(mount, f"data/{path}", {"data": ""}, deadline)
+            raise wrong_version(mount, 2)
         return metadata, session.sent
 
     def write_v1(self, mount: str, path: str, data: dict[str, str], deadline: Deadline) -> None:
@@ -185,22 +196,25 @@ class VaultClient:
 
     def close(self, deadline: Deadline) -> None:
         """Revoke the token of our login."""
-        self._login.revoke(deadline)
+        self.login.revoke(deadline)
 
     def _call(self, what: str, limits: Limits, request: Callable[[JSONAdapter], T]) -> tuple[T, Session]:
         """Send a request under our login, and again after a new login if the token has expired or lacks a new policy."""
-        token = self._login.token(limits.deadline)
+        token = self.login.token(limits.deadline)
         try:
             return self._sent(token, what, limits, request)
-        except UnknownTokenError:
-            renewed = self._login.renewed(token, limits.deadline)
+        except UnknownTokenError as denial:
+            renewed = self.login.renewed(token, limits.deadline)
             if renewed is None:
-                raise
+                raise self._explained(denial, token, limits.deadline) from None
         except StoreRefusedError as denial:
-            renewed = self._login.with_new_policies(token, limits.deadline)
+            renewed = self.login.with_new_policies(token, limits.deadline)
             if renewed is None:
-                raise denial from None
+                raise self._explained(denial, token, limits.deadline) from None
         return self._sent(renewed, what, limits, request)
+
+    def _explained(self, denial: StoreRefusedError, token: str, deadline: Deadline) -> StoreRefusedError:
+        return self._denials.explained(denial, token, self.transport.only_denied, deadline)
 
     def _sent(
         self, token: str, what: str, limits: Limits, request: Callable[[JSONAdapter], T]

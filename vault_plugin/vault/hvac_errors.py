@@ -9,6 +9,7 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 from vault_plugin.errors import MountMissingError, StoreRefusedError, StoreSettingsError
 from vault_plugin.vault import schema
 from vault_plugin.vault.hvac_adapter import BASE
+from vault_plugin.vault.schema import BY_POLICY
 from vault_plugin.wording import named
 
 # The capability of a policy that a request needs, by its method.
@@ -19,6 +20,10 @@ _log = logging.getLogger(__name__)
 
 class CasMismatchError(Exception):
     """The newest version is not the expected one."""
+
+
+class DeniedError(StoreRefusedError):
+    """A policy does not grant the request to our token."""
 
 
 class UnknownTokenError(StoreRefusedError):
@@ -32,22 +37,8 @@ def translated(what: str, mount: str, prefix: str) -> Iterator[None]:
     """Raise hvac's exceptions as ours. They contain what Vault said, so none of them may be a cause."""
     try:
         yield
-    except InvalidRequest as exc:
-        if any("check-and-set" in str(error) for error in exc.errors or ()):
-            raise CasMismatchError from None
-        raise StoreRefusedError(f"Vault rejected the {what} (status 400).") from None
-    except Forbidden as exc:
-        raise _denied(what, mount, prefix, exc) from None
-    except InvalidPath as exc:
-        if is_unrouted(exc):
-            raise mount_missing(mount) from None
-        raise StoreRefusedError(
-            f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
-        ) from None
-    except VaultError as exc:  # The transport has tried again where that can help.
-        raise StoreRefusedError(
-            f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
-        ) from None
+    except VaultError as exc:
+        raise _error_of(exc, what, mount, prefix) from None
     except schema.MalformedError:
         raise StoreSettingsError(
             f"The response to the {what} is not in Vault's form.",
@@ -55,11 +46,35 @@ def translated(what: str, mount: str, prefix: str) -> Iterator[None]:
         ) from None
 
 
+def _error_of(exc: VaultError, what: str, mount: str, prefix: str) -> Exception:
+    said = " ".join(str(error) for error in exc.errors or ())
+    if "maximum allowed header size" in said:  # Vault 2.0: status 400, later 431
+        return StoreRefusedError(
+            f"Vault rejected the {what}: the Vault token is longer than the server accepts in a header.",
+            hint="Use a service token, or increase `max_token_header_size` of Vault's listener.",
+        )
+    if isinstance(exc, InvalidRequest):
+        if "check-and-set" in said:
+            return CasMismatchError()
+        return StoreRefusedError(f"Vault rejected the {what} (status 400).")
+    if isinstance(exc, Forbidden):
+        return _denied(what, mount, prefix, exc)
+    if isinstance(exc, InvalidPath):
+        no_path = StoreRefusedError(
+            f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
+        )
+        return mount_missing(mount) if is_unrouted(exc) else no_path
+    # The transport has tried again where that can help.
+    return StoreRefusedError(
+        f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
+    )
+
+
 def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedError:
     """The error for a status 403, by a policy or for an unknown token, for which Vault's error is shorter."""
     message = f"Vault denied the {what} (status 403)."
     text = " ".join(str(error) for error in exc.errors or ())
-    if "error occurred" not in text and "preflight" not in text:
+    if not is_policys(exc):
         return UnknownTokenError(
             message,
             hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
@@ -74,18 +89,23 @@ def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedE
     if (
         "preflight" in text
     ):  # A limited token gets the same response for a mount that it may not see and for none.
-        return StoreRefusedError(
+        return DeniedError(
             f"Vault denied permission to look at the mount {mount}, or no secrets engine is mounted at {mount}: "
             "the response is the same for both (status 403).",
             hint=f"Give the policy of the Vault token access to {mount}/{prefix} (docs/storage.md shows the policy; "
             f"{named('verbose')} names the request and the capability), or check {named('mount')}: "
             "`vault secrets list` shows the mounts.",
         )
-    return StoreRefusedError(
+    return DeniedError(
         message,
         hint="The policy of the Vault token lacks a capability, or the mount does not exist: "
         f"{named('verbose')} names the request and the capability; the documentation shows the policy.",
     )
+
+
+def is_policys(exc: Forbidden) -> bool:
+    """Whether a policy denied a request, and not that Vault does not know the token."""
+    return any(said in str(error) for error in exc.errors or () for said in BY_POLICY)
 
 
 def capability(method: str, path: str) -> str:
@@ -105,4 +125,12 @@ def mount_missing(mount: str) -> MountMissingError:
     return MountMissingError(
         f"No KV secrets engine is mounted at {mount}, which {named('mount')} names.",
         hint="`vault secrets list` shows the mounts.",
+    )
+
+
+def wrong_version(mount: str, version: int) -> StoreSettingsError:
+    """The error for a mount that is not the version of KV that it was taken for."""
+    return StoreSettingsError(
+        f"The KV secrets engine at {mount} is not version {version}, as it was before or as {named('kv_version')} says.",
+        hint=f"Check {named('mount')} and {named('kv_version')}; `vault secrets list -detailed` shows the version.",
     )

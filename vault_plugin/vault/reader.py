@@ -22,12 +22,13 @@ class WarmReader:
     def __init__(
         self,
         transport: Transport,
-        token: Secret,
+        token: Secret | None,
         namespace: str | None,
         mount: str,
         prefix: str,
         *,
         accept_other_users: bool = False,
+        version: int | None = None,
     ) -> None:
         self._transport = transport
         self._token = token
@@ -37,12 +38,14 @@ class WarmReader:
         self._accept_other_users = accept_other_users
         self.blind = False  # Whether Vault failed at the newest read.
         # The KV versions to try: a second GET, where the first finds nothing, saves a request for the mount's version.
-        self._versions: tuple[int, ...] = (2, 1)
+        self._versions: tuple[int, ...] = (version,) if version else (2, 1)
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         """The stored token, valid or not; None if it cannot be read. Raises none of our errors."""
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
-        headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
+        headers = {"X-Vault-Request": "true"}
+        if self._token:  # else Vault Agent or Proxy adds one
+            headers["X-Vault-Token"] = self._token.reveal()
         if self._namespace:
             headers["X-Vault-Namespace"] = self._namespace
         for version in self._versions:
