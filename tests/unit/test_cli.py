@@ -570,7 +570,7 @@ def process(*argv: str, stdin: str = "", **environ: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_the_command_is_a_real_one_whose_exit_code_and_streams_others_see() -> None:
     done = process(
         "-m",
