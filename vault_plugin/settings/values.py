@@ -8,14 +8,14 @@ from vault_plugin.tokens.secret import Secret
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
-_SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
+_DURATION = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?"
+_SOCKET = r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
 
 
 def duration(text: str) -> float:
     """Seconds of `90`, `1.5`, `90s`, `15m` or `1h30m`. Raises ValueError."""
-    match = _DURATION.fullmatch(text.strip()) if text.strip() else None
+    match = re.fullmatch(_DURATION, text.strip()) if text.strip() else None
     if match is None:
         raise ValueError("is not a duration such as 90, 90s, 15m or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
@@ -69,7 +69,7 @@ def endpoint_url(text: str) -> str:
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
-        part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
+        part if re.fullmatch(_SOCKET, part) else _url(part, ("http", "https"))
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):

@@ -8,7 +8,8 @@ from vault_plugin.settings.values import vault_addresses, vault_path
 from vault_plugin.tokens.secret import Secret
 
 
-@dataclass(frozen=True, kw_only=True)
+# Only Settings is instantiated, so that the methods of its bases need not be generated, which takes time at each start.
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class VaultConnectionSettings:
     """Where Vault is, and how it is reached."""
 
@@ -57,7 +58,7 @@ class VaultConnectionSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class VaultLoginSettings:
     """How to log in to Vault."""
 
