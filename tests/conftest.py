@@ -5,6 +5,7 @@ container, by testcontainers. KLEARSTACK_TEST_NO_SKIPS=1 makes a skipped test fa
 can run.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ _skipped: list[str] = []
 
 
 def pytest_configure() -> None:
+    # Thousands of collected tests are looked through at each turn of the garbage collector, which frees none of them.
+    gc.set_threshold(50_000, 50, 50)
     # Under nohup, or in the background of a shell, these are ignored, also in all that is started here: what waits for
     # their effect would wait for ever.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -65,21 +68,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if only_unit else cores * 5 // 2
 
 
-@pytest.fixture(autouse=True)
-def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for name in os.environ:
-        if name.startswith(_FOREIGN) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    home = tmp_path_factory.getbasetemp() / "home"
-    home.mkdir(exist_ok=True)
-    monkeypatch.setenv("HOME", str(home))
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _measuring() -> Iterator[dict[str, str]]:
-    """What has coverage measure a process that is started: only those of tests marked `measured` get it.
+    """What has coverage measure a process that is started: only the tests that use `measured` get it.
 
-    It would cost each of the more than 1,000 others 0.2 s of computing.
+    It would cost each of the more than 1,000 other processes 0.2 s of computing.
     """
     found = {name: os.environ[name] for name in _MEASURING if name in os.environ}
     with pytest.MonkeyPatch.context() as patch:
@@ -88,13 +85,21 @@ def _measuring() -> Iterator[dict[str, str]]:
         yield found
 
 
+@pytest.fixture
+def measured(_measuring: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage measures the processes that the test starts, too."""
+    for name, text in _measuring.items():
+        monkeypatch.setenv(name, text)
+
+
 @pytest.fixture(autouse=True)
-def _measured(
-    request: pytest.FixtureRequest, _measuring: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if request.node.get_closest_marker("measured"):
-        for name, text in _measuring.items():
-            monkeypatch.setenv(name, text)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in os.environ:
+        if name.startswith(_FOREIGN) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("HOME", str(home))
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,10 @@ _CERTIFICATES = {
     64: "it is for another address",
 }
 # The API's documentation shows no body of the 500, only: "One or Many Required parameters from company name must be missing".
-_PARAMETERS = {name: re.compile(name.replace("_", "[ _]?")) for name in ("company_name", "user_id")}
-_SENTENCE = re.compile(r"required\s+parameters?\b.{1,200}\bmissing", re.DOTALL)
-_COMPLAINT = re.compile(r"\b(missing|required?|must|provide)\b")
+# Compiled when they are needed, as all patterns that a warm read does without.
+_PARAMETERS = {"company_name": r"company[ _]?name", "user_id": r"user[ _]?id"}
+_SENTENCE = r"(?s)required\s+parameters?\b.{1,200}\bmissing"
+_COMPLAINT = r"\b(missing|required?|must|provide)\b"
 
 
 class _Kind(NamedTuple):
@@ -218,11 +219,11 @@ def missing_parameter(body: bytes) -> Failure | None:
     if len(body) > SHORT:
         return None
     text = body.decode(errors="replace").lower()
-    named = [name for name, pattern in _PARAMETERS.items() if pattern.search(text)]
+    named = [name for name, pattern in _PARAMETERS.items() if re.search(pattern, text)]
     if _is_json(body):
-        documented = bool(_COMPLAINT.search(text)) and (bool(named) or "param" in text)
+        documented = bool(re.search(_COMPLAINT, text)) and (bool(named) or "param" in text)
     else:
-        documented = bool(named) and not text.lstrip().startswith("<") and bool(_SENTENCE.search(text))
+        documented = bool(named) and not text.lstrip().startswith("<") and bool(re.search(_SENTENCE, text))
     return Failure("_".join(["parameter", *named]), 500) if documented else None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Words = Callable[[str], str]
-_MARK = re.compile("\x02([a-z_]+)\x03")  # control characters that no valid input contains
+_MARK = "\x02([a-z_]+)\x03"  # control characters that no valid input contains
 
 
 def flag(name: str) -> str:
@@ -29,7 +29,7 @@ def named(name: str) -> str:
 
 def worded(text: str) -> str:
     """Return the text with each marked setting as the active interface names it."""
-    return _MARK.sub(lambda mark: _interfaces[-1](mark[1]), text)
+    return re.sub(_MARK, lambda mark: _interfaces[-1](mark[1]), text)
 
 
 def by_default(words: Words) -> None:

@@ -43,7 +43,7 @@ def left_behind(folder: Path) -> list[str]:
     return left
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_the_demo_tells_the_whole_story_and_leaves_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run("demo", environ=environ(tmp_path))
@@ -124,7 +124,7 @@ def test_simulate_serves_the_endpoint_and_counts_the_mints() -> None:
             assert json.load(answer) == {"mints": 1, "requests": 1}
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_simulate_takes_lives_latency_and_faults() -> None:
     options = (
         "--access-ttl",

@@ -250,7 +250,7 @@ def test_approle_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World) -> 
     assert "rejected the approle login" in done.stderr
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_a_login_that_may_not_be_revoked_is_no_failure(kv2: World) -> None:
     role_id, secret_id, _ = kv2.vault.approle(
         f"""
@@ -264,7 +264,7 @@ def test_a_login_that_may_not_be_revoked_is_no_failure(kv2: World) -> None:
     assert "was not revoked" in kv2.run("get", "-v", **login).stderr
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_a_namespace_is_one_of_its_own(bao: Vault, tmp_path: Path) -> None:
     namespace = bao.namespace()
     with Simulator() as endpoint:

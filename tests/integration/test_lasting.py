@@ -141,7 +141,7 @@ def test_a_login_at_a_node_without_a_leader_is_retried(kv2: World, body: bytes) 
         assert len(proxy.requests) == 5
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_a_value_that_vault_cannot_read_is_overwritten_if_it_is_managed(kv2: World) -> None:
     kv2.store()
     with FaultProxy(kv2.vault.address) as proxy:

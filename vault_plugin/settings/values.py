@@ -9,18 +9,18 @@ from vault_plugin.tokens.secret import Secret
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
+_DURATION = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?"
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "": 1}
-_GO_DURATION = re.compile(r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|µs|ns))+")
-_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*")
-_SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
+_GO_DURATION = r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|µs|ns))+"
+_RATE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?"
+_HOST_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+_SOCKET = r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
 
 
 def duration(text: str) -> float:
     """Seconds of `90`, `1.5`, `90s`, `15m` or `1h30m`. Raises ValueError."""
-    match = _DURATION.fullmatch(text.strip()) if text.strip() else None
+    match = re.fullmatch(_DURATION, text.strip()) if text.strip() else None
     if match is None:
         raise ValueError("is not a duration such as 90, 90s, 15m or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
@@ -36,7 +36,7 @@ def positive_duration(text: str) -> float:
 
 def client_timeout(text: str) -> float | None:
     """Seconds of a duration as Vault's tools read them, such as `90`, `500ms` or `1m30s`; None for 0. Raises ValueError."""
-    if not _GO_DURATION.fullmatch(text):
+    if not re.fullmatch(_GO_DURATION, text):
         raise ValueError("is not a duration such as 90, 500ms or 1m30s")
     parts = re.findall(r"([0-9.]+)([a-zµ]*)", text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
@@ -58,7 +58,7 @@ class RateLimit(NamedTuple):
 
 def rate_limit(text: str) -> RateLimit | None:
     """The limit of `100`, `0.5` or `100:20`; None for 0, which limits nothing. Raises ValueError."""
-    if not (match := _RATE.fullmatch(text)):
+    if not (match := re.fullmatch(_RATE, text)):
         raise ValueError(
             "is not a rate such as 100, 0.5 or 100:20 (requests per second, and how many at once)"
         )
@@ -75,7 +75,7 @@ def certificates(text: str) -> str:
 
 def host_name(text: str) -> str:
     """A DNS name or an IP address. Raises ValueError."""
-    if not _HOST_NAME.fullmatch(text):
+    if not re.fullmatch(_HOST_NAME, text):
         raise ValueError("is not a host name")
     return text
 
@@ -144,7 +144,7 @@ def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
         # Vault 2.0 rejects two slashes in a row.
-        part if _SOCKET.fullmatch(part) else re.sub("(?<!:)//+", "/", _url(part, ("http", "https")))
+        part if re.fullmatch(_SOCKET, part) else re.sub("(?<!:)//+", "/", _url(part, ("http", "https")))
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):

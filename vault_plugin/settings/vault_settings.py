@@ -22,7 +22,8 @@ from vault_plugin.settings.values import (
 from vault_plugin.tokens.secret import Secret
 
 
-@dataclass(frozen=True, kw_only=True)
+# Only Settings is instantiated, so that the methods of its bases need not be generated, which takes time at each start.
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class VaultConnectionSettings:
     """Where Vault is, and how it is reached."""
 
@@ -132,7 +133,7 @@ class VaultConnectionSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class VaultLoginSettings:
     """How to log in to Vault."""
 
