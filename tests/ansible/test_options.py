@@ -12,8 +12,10 @@ from support.cli import World
 from vault_plugin.settings import Settings
 from vault_plugin.settings.origin import Origin
 
-SETTINGS = {one.name: one for one in fields(Settings) if one.name != "lock_dir"}
-SECRETS = {"vault_token", "role_id", "secret_id", "vault_jwt"}
+# What programs beside Ansible say by their environment, and the folder that all of them share.
+WITHOUT_OPTION = {"lock_dir", "vault_config_path", "actions_url", "actions_token"}
+SETTINGS = {one.name: one for one in fields(Settings) if one.name not in WITHOUT_OPTION}
+SECRETS = {name for name, one in SETTINGS.items() if one.metadata["origin"].secret}
 THEIRS = {  # of community.hashi_vault
     "vault_addr": "ADDR",
     "vault_namespace": "NAMESPACE",
@@ -25,6 +27,8 @@ THEIRS = {  # of community.hashi_vault
     "secret_id": "SECRET_ID",
     "timeout": "TIMEOUT",
     "vault_jwt": "JWT",
+    "auth_username": "USERNAME",
+    "vault_password": "PASSWORD",
 }
 PATH = lookup("field='vault'") + ".path"
 UNUSED = {"ansible_klearstack_path_prefix": "{{ nowhere }}"}
@@ -50,6 +54,7 @@ def test_where_options_come_from(ansible: Ansible, kv2: World, another: Callable
         what_community_hashi_vault_knows_from_variables_we_know_too(another()),
         a_namespace_is_one_of_its_own(another(), "ansible_hashi_vault_namespace"),
         a_namespace_is_one_of_its_own(another(), "ansible_klearstack_vault_namespace"),
+        what_is_a_setting_by_now_is_an_option_too(another()),
         secrets_that_ansible_vault_encrypts_are_decrypted(another()),
         flags=("--vault-password-file", str(password)),
         vars_files=["secrets.yml"],
@@ -108,7 +113,7 @@ def what_community_hashi_vault_knows_from_variables_we_know_too(world: World) ->
             shown(lookup("field='source'"), vars={**by_role, **ours}),  # ours are stronger
             shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_ca_cert": "/no/such"}),
             shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_timeout": 0}),
-            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "ldap"}),
+            shown(lookup("field='source'"), vars={**by_token, "ansible_hashi_vault_auth_method": "aws_iam"}),
         ],
     )
     assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
@@ -133,6 +138,38 @@ def a_namespace_is_one_of_its_own(world: World, variable: str) -> Scene:
     (found, outside), _ = yield with_vault(inside, [shown(source, vars=namespace), shown(lookup())])
     assert found["msg"] == "endpoint"
     assert outside["failed"]
+
+
+def what_is_a_setting_by_now_is_an_option_too(world: World) -> Scene:
+    admin, policy = world.vault.admin, f"userpass-{world.mount}"
+    admin.sys.enable_auth_method("userpass", path=policy)
+    admin.sys.create_or_update_policy(
+        policy,
+        f"""
+        path "{world.mount}/data/*"     {{ capabilities = ["update", "read"] }}
+        path "{world.mount}/metadata/*" {{ capabilities = ["create", "update"] }}
+        """,
+    )
+    user = {"password": "pass", "token_policies": policy}
+    admin.write_data(f"auth/{policy}/users/ci", data=user)
+    ours = {"auth": "userpass", "auth_mount": policy, "auth_username": "ci", "kv_version": "2"}
+    theirs = {
+        "ansible_hashi_vault_auth_method": "userpass",
+        "ansible_hashi_vault_mount_point": policy,
+        "ansible_hashi_vault_username": "ci",
+        "ansible_hashi_vault_password": "pass",
+    }
+    tasks = [
+        token(vault_password="pass", vault_proxy="none", vault_timeout="9", auth_namespace="root", **ours),
+        shown(lookup("field='source', kv_version='2'"), vars=theirs),
+        token(vault_password="wrong", **ours),
+        token(vault_password="pass", **ours | {"kv_version": "3"}),
+    ]
+    (task, by_lookup, wrong, odd), _ = yield at(world, tasks, vault_addr=world.vault.address)
+    assert (task["source"], by_lookup["msg"]) == ("endpoint", "vault")
+    assert "Vault rejected the userpass login" in wrong["msg"]
+    assert "The option kv_version has a value that it cannot take" in odd["msg"]
+    admin.sys.disable_auth_method(policy)
 
 
 def secrets_that_ansible_vault_encrypts_are_decrypted(world: World) -> Scene:

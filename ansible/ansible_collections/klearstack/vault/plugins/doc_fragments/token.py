@@ -38,7 +38,7 @@ options:
     description: Vault's address; several nodes of a cluster with commas, a socket as unix:///path. Required; else E(VAULT_ADDR).
     type: str
   vault_namespace:
-    description: Vault's namespace. Else E(VAULT_NAMESPACE).
+    description: Namespace of the KV mount; V(root) is the root namespace. Else E(VAULT_NAMESPACE).
     type: str
   vault_cacert:
     description: PEM file of Vault's CA, if it is not a public one. Else E(VAULT_CACERT).
@@ -73,19 +73,28 @@ options:
   auth:
     description: How to log in to Vault. The guide has the way for other methods.
     type: str
-    choices: [token, approle, jwt, kubernetes]
+    choices: [token, none, approle, jwt, kubernetes, cert, userpass, ldap]
     default: token
   auth_mount:
     description: Where that auth method is mounted; else at its own name.
     type: str
+  auth_namespace:
+    description: Namespace of the auth method, if it is not that of the KV mount; V(root) is the root namespace.
+    type: str
   auth_role:
-    description: The role to log in as, for V(jwt) and V(kubernetes).
+    description: The role to log in as, for V(jwt), V(kubernetes) and V(cert).
+    type: str
+  auth_audience:
+    description: Audience of the ID token that is requested from GitHub Actions for V(jwt).
+    type: str
+  auth_username:
+    description: User name for V(userpass) and V(ldap).
     type: str
   vault_token:
-    description: The Vault token; else ~/.vault-token. E(VAULT_TOKEN) comes before that file.
+    description: The Vault token; else that of Vault's token helper or ~/.vault-token. E(VAULT_TOKEN) comes before these.
     type: str
   vault_jwt:
-    description: The JWT to log in with, else E(VAULT_JWT); for V(kubernetes) else the pod's service account token.
+    description: The JWT to log in with, else E(VAULT_JWT); else the pod's service account token for V(kubernetes), or the ID token of the GitHub Actions job.
     type: str
   role_id:
     description: AppRole's role id. Else E(VAULT_ROLE_ID).
@@ -93,10 +102,20 @@ options:
   secret_id:
     description: AppRole's secret id. Else E(VAULT_SECRET_ID).
     type: str
+  wrapped_secret_id:
+    description: Wrapping token that contains AppRole's secret id. Else E(VAULT_WRAPPED_SECRET_ID).
+    type: str
+  vault_password:
+    description: Password for V(userpass) and V(ldap). Else E(VAULT_PASSWORD).
+    type: str
   mount:
     description: The KV mount (v1 or v2).
     type: str
     default: secret
+  kv_version:
+    description: The mount's version of KV. By default, Vault is asked, which a policy may forbid.
+    type: str
+    choices: ["1", "2"]
   path_prefix:
     description: The folder below it.
     type: str
@@ -136,6 +155,7 @@ notes:
   - An option that no keyword, variable, environment variable or ini key sets may still come from E(VAULT_ADDR) and the
     others that its description names. E(BAO_ADDR) and the like go before them. Each, also E(KLEARSTACK_URL) and the like,
     may name a file with C(_FILE) appended, such as E(VAULT_TOKEN_FILE).
+  - E(KLEARSTACK_LOCK_DIR), E(VAULT_CONFIG_PATH) and the variables of GitHub Actions for its ID token have no option.
   - O(user_id), O(company_name), O(url) and O(vault_addr) fail if they are given but null or empty, for example by a variable
     that is not set. In a task use C(default(omit)) to leave one out.
   - O(user_id) and O(company_name) are used exactly as given. Control characters, invisible characters, and white space at either end
@@ -301,6 +321,14 @@ options:
     ini:
       - section: klearstack
         key: auth_mount
+  auth_namespace:
+    vars:
+      - name: ansible_klearstack_auth_namespace
+    env:
+      - name: KLEARSTACK_VAULT_AUTH_NAMESPACE
+    ini:
+      - section: klearstack
+        key: auth_namespace
   auth_role:
     vars:
       - name: ansible_klearstack_auth_role
@@ -309,6 +337,24 @@ options:
     ini:
       - section: klearstack
         key: auth_role
+  auth_audience:
+    vars:
+      - name: ansible_klearstack_auth_audience
+    env:
+      - name: KLEARSTACK_VAULT_AUTH_AUDIENCE
+    ini:
+      - section: klearstack
+        key: auth_audience
+  auth_username:
+    vars:
+      - name: ansible_hashi_vault_username
+      - name: ansible_klearstack_auth_username
+    env:
+      - name: ANSIBLE_HASHI_VAULT_USERNAME
+      - name: KLEARSTACK_VAULT_AUTH_USERNAME
+    ini:
+      - section: klearstack
+        key: auth_username
   vault_jwt:
     vars:
       - name: ansible_hashi_vault_jwt
@@ -333,6 +379,15 @@ options:
       - name: ansible_klearstack_secret_id
     env:
       - name: ANSIBLE_HASHI_VAULT_SECRET_ID
+  wrapped_secret_id:
+    vars:
+      - name: ansible_klearstack_wrapped_secret_id
+  vault_password:
+    vars:
+      - name: ansible_hashi_vault_password
+      - name: ansible_klearstack_vault_password
+    env:
+      - name: ANSIBLE_HASHI_VAULT_PASSWORD
   mount:
     vars:
       - name: ansible_klearstack_mount
@@ -341,6 +396,14 @@ options:
     ini:
       - section: klearstack
         key: mount
+  kv_version:
+    vars:
+      - name: ansible_klearstack_kv_version
+    env:
+      - name: KLEARSTACK_VAULT_KV_VERSION
+    ini:
+      - section: klearstack
+        key: kv_version
   path_prefix:
     vars:
       - name: ansible_klearstack_path_prefix
