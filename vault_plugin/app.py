@@ -210,6 +210,13 @@ class _EndpointLock:
         self._handle.clear_failure()
 
 
+def policy_of(role: str, version: int, mount: str, prefix: str) -> str:
+    """The policy (HCL) that a role needs in a mount of that KV version; see vault/policy.py."""
+    from vault_plugin.vault.policy import hcl  # noqa: PLC0415  no other command needs it
+
+    return hcl(role, version, mount, prefix)
+
+
 def once(make: Callable[[], T]) -> Callable[[], T]:
     """Return a function that calls `make` the first time, and returns that result to all threads from then on."""
     lock = threading.Lock()

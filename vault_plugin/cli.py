@@ -19,6 +19,7 @@ COMMANDS = {
     "supervise": "exec:supervise",
     "sync": "sync:sync",
     "watch": "watch:watch",
+    "policy": "policy:policy",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

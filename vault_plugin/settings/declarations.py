@@ -8,6 +8,7 @@ the setting is required.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings.endpoint_settings import EndpointSettings
@@ -120,6 +121,12 @@ def default_company(given: str | None, environ: Mapping[str, str] | None = None)
         "company_name", ORIGINS["company_name"], given, environ, Settings.deadline
     )
     return company
+
+
+def value_of(name: str, given: str | None, environ: Mapping[str, str] | None = None) -> Any:
+    """The value of one setting alone; its default if it is not given. Raises SettingsError."""
+    found = gather_one(name, ORIGINS[name], given, environ, Settings.deadline)
+    return getattr(Settings, name) if found is None else found
 
 
 def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> float:
