@@ -72,6 +72,13 @@ def connect(
         )
 
 
+@contextmanager
+def parts_of(settings: Settings) -> Iterator["_Parts"]:
+    """The parts that `connect` makes a broker of, for `doctor`, which looks at each of them alone."""
+    with ExitStack() as closing:
+        yield _Parts(settings, closing, bulk=False, limiter=None)
+
+
 class _Parts:
     """The parts of one broker, each made when it is needed first; `closing` closes them."""
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "sync": "sync:sync",
     "watch": "watch:watch",
     "policy": "policy:policy",
+    "doctor": "doctor:doctor",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

@@ -28,12 +28,14 @@ COMMANDS: dict[str, list[tuple[tuple[str, ...], str]]] = {
         (("exec", "--", "true"), ""),
         (("helper", "bazel", "get"), '{"uri": "https://api.example/x"}'),
         (("terraform",), QUERY),
+        (("doctor",), ""),
     ],
     "syncer": [
         (("get",), ""),
         (("get", "--renew"), ""),
         (("sync", "--check", "manifest.csv"), ""),
         (("sync", "manifest.csv"), ""),
+        (("doctor", "--write-test"), ""),
         (("helper", "git", "get"), "protocol=https\nhost=api.example\n\n"),
     ],
     "operator": [

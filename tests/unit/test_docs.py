@@ -115,7 +115,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/errors.md": {"exit codes": exit_codes_table},
     "docs/commands.md": {
         f"options of {name}": (lambda name=name: options_table(name))  # type: ignore[misc]
-        for name in ("get", "exec", "simulate")
+        for name in ("get", "exec", "doctor", "simulate")
     },
     "docs/helpers.md": {"options of helper": lambda: options_table("helper")},
     "docs/manifests.md": {

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings.environment import is_readable, look_up, process_environment, report_ignored
@@ -11,11 +11,25 @@ from vault_plugin.settings.origin import Origin
 from vault_plugin.settings.values import is_plain_and_remote
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.names import is_composed
+from vault_plugin.wording import flag as _flag
 from vault_plugin.wording import named, worded
 
 Flags = Mapping[str, str | bool | None]
 _EMPTY = "is given but empty: give a value, or leave it out"
 _log = logging.getLogger(__name__)
+
+
+class Survey(NamedTuple):
+    """What was gathered: the values that are valid, the deadline that began with reading them, and what is wrong.
+
+    `sources` says where each value that is no default comes from: a flag, a variable, or one that names a file. What
+    another program leaves in a place of its own has no entry.
+    """
+
+    values: dict[str, Any]
+    deadline: Deadline
+    sources: dict[str, str]
+    error: SettingsError | None
 
 
 def gather(
@@ -26,6 +40,16 @@ def gather(
     A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
     and TypeError for a flag of no setting.
     """
+    found = survey(origins, environ, flags, seconds)
+    if found.error is not None:
+        raise found.error
+    return found.values, found.deadline
+
+
+def survey(
+    origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
+) -> Survey:
+    """The same with what is wrong. Raises TypeError for a flag of no setting."""
     if unknown := flags.keys() - origins.keys():
         raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
     gathering = _Gathering(process_environment() if environ is None else environ, seconds)
@@ -34,9 +58,10 @@ def gather(
         gathering.add(name, origins[name], flags.get(name))
     gathering.check_connections()
     gathering.add_credentials()
-    gathering.complaints.raise_if_any()
-    report_ignored(gathering.environ)
-    return gathering.values, gathering.deadline
+    error = gathering.complaints.error()
+    if error is None:
+        report_ignored(gathering.environ)
+    return Survey(gathering.values, gathering.deadline, gathering.sources, error)
 
 
 def gather_one(
@@ -45,8 +70,9 @@ def gather_one(
     """The value of one setting alone; None if it is not given. Raises SettingsError."""
     gathering = _Gathering(process_environment() if environ is None else environ, seconds)
     gathering.add(name, origin, flag)
-    if not gathering.complaints.missing:
-        gathering.complaints.raise_if_any()
+    error = gathering.complaints.error()
+    if error is not None and not gathering.complaints.missing:
+        raise error
     return gathering.values.get(name)
 
 
@@ -68,13 +94,13 @@ class _Complaints:
         self.add(f" is missing{also}", name)
         self.missing.add(name)
 
-    def raise_if_any(self) -> None:
-        """Raise SettingsError if there is a complaint."""
+    def error(self) -> SettingsError | None:
+        """The error; None if there is no complaint."""
         if not self._texts:
-            return
+            return None
         error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
         error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
-        raise error
+        return error
 
 
 class _Gathering:
@@ -84,22 +110,25 @@ class _Gathering:
         self.environ = environ
         self.deadline = Deadline(seconds)
         self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
         self.complaints = _Complaints()
         # Credentials whose files are empty, with a complaint for the login that requires one.
         self._empty: dict[str, str] = {}
 
     def add(self, name: str, origin: Origin, flag: str | bool | None) -> None:
         """Take the setting from the flag, else from the environment or the file that it names."""
-        text, place = flag, ""
+        text, place, source = flag, "", _flag(name)
         try:
             # An empty identity or address is an error. It must not be replaced by that of the environment.
             if flag is None or (flag == "" and not origin.required):
                 found = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret)
-                text, place = found or (None, "")
+                text, place, source = found or (None, "", "")
             value = origin.value(text) if text and isinstance(text, str) else None
         except ValueError as exc:  # raised by this package, and without the value
             self.complaints.add(f"{place} {exc}", name)
             return
+        if text:
+            self.sources[name] = source
         if isinstance(text, bool):
             self.values[name] = text
         elif value is not None:

@@ -40,6 +40,8 @@ def translated(what: str, mount: str, prefix: str) -> Iterator[None]:
     except InvalidPath as exc:
         if is_unrouted(exc):
             raise mount_missing(mount) from None
+        if is_in_no_namespace(exc):
+            raise _no_namespace() from None
         raise StoreRefusedError(
             f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
         ) from None
@@ -92,6 +94,18 @@ def capability(method: str, path: str) -> str:
 def is_unrouted(exc: VaultError) -> bool:
     """Whether a 404 says that nothing is mounted there; a path without a secret has an empty list of errors."""
     return any("no handler for route" in str(error) for error in exc.errors or ())
+
+
+def is_in_no_namespace(exc: VaultError) -> bool:
+    """Whether a 404 says that the namespace does not exist."""
+    return any("namespace not found" in str(error) for error in exc.errors or ())
+
+
+def _no_namespace() -> StoreSettingsError:
+    return StoreSettingsError(
+        "Vault has no namespace of the given name.",
+        hint=f"Check {named('vault_namespace')}: `vault namespace list` shows those below another.",
+    )
 
 
 def mount_missing(mount: str) -> MountMissingError:

@@ -54,6 +54,10 @@ class Verdict(NamedTuple):
     leader: str = ""
     is_quota: bool = False
 
+    def error_of(self, node: str) -> StoreError:
+        """The error for a request to that node."""
+        return self.error(f"The request to Vault at {node} failed: {self.reason}.", hint=self.hint)
+
 
 LAGGING = Verdict("it has not yet applied an earlier write (status {status})", "Try again.")
 QUOTA = Verdict(
@@ -63,6 +67,8 @@ QUOTA = Verdict(
     stays=True,
     is_quota=True,
 )
+SEALED = Verdict("it is sealed", "Unseal Vault.", weight=FINAL)
+UNINITIALIZED = Verdict("it is not initialized", "Initialize Vault.", weight=FINAL)
 _PERMANENT = Verdict("status {status}", _LOG, PermanentError, SECOND_IS_FINAL, ambiguous=True)
 
 
@@ -80,11 +86,11 @@ _RESPONSES: tuple[tuple[Callable[[Response], bool], Verdict], ...] = (
     ),
     (
         lambda response: response.status == 503 and not _is_page(response) and b"sealed" in response.body,
-        Verdict("it is sealed", "Unseal Vault.", weight=FINAL),
+        SEALED,
     ),
     (
         lambda response: response.status == 501 and not _is_page(response),
-        Verdict("it is not initialized", "Initialize Vault.", weight=FINAL),
+        UNINITIALIZED,
     ),
     (
         lambda response: response.status >= 500 and _is_page(response),
@@ -117,16 +123,19 @@ def on_response(
     for matches, verdict in _RESPONSES:
         if matches(response):
             return with_status(verdict, status)
-    if not not_vault.is_of_vault(status, response.body):
-        reason = not_vault.described(status, response.headers, response.body)
-        return Verdict(reason, not_vault.advice(status), StoreSettingsError, FINAL)
-    return None
+    return None if not_vault.is_of_vault(status, response.body) else on_other_server(response)
+
+
+def on_other_server(response: Response) -> Verdict:
+    """The verdict on a server that is not Vault."""
+    reason = not_vault.described(response.status, response.headers, response.body)
+    return Verdict(reason, not_vault.advice(response.status), StoreSettingsError, FINAL)
 
 
 def on_failure(failure: ConnectionFailure) -> Verdict:
     """The verdict on a failed connection."""
     dated = failure.cause is Cause.CERTIFICATE and failure.number in DATES
-    weight = NOBODY_LISTENS if failure.cause is Cause.REFUSED else TRANSIENT
+    weight = NOBODY_LISTENS if failure.cause in {Cause.REFUSED, Cause.NO_SOCKET} else TRANSIENT
     return Verdict(
         str(failure),
         CLOCK if dated else _HINTS.get(failure.cause, _REACH),
@@ -174,9 +183,7 @@ class Attempts:
         leader_failed = verdict.leader and self._weights[verdict.leader] >= FINAL
         self._weights[node] += FINAL if leader_failed else verdict.weight
         delay = max(next(self._delays), 0.05 if verdict.stays else 0.0)
-        self.last = verdict.error(
-            f"The request to Vault at {node} failed: {verdict.reason}.", hint=verdict.hint
-        )
+        self.last = verdict.error_of(node)
         self.last.unrepeatable = not self._repeatable
         hopeless = all(self._weights[address] >= FINAL for address in self._addresses)
         if hopeless or not deadline.permits(delay) or (verdict.ambiguous and not self._repeatable):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.network.library_logs import unlogged
+from vault_plugin.network.peer import Peer
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
 from vault_plugin.timing.backoff import retry_after
@@ -120,6 +121,10 @@ class Transport:
         if isinstance(result, Verdict):
             raise TransportError(result)
         return result
+
+    def peer(self, node: str) -> Peer:
+        """The server at that address, one of the cluster's nodes."""
+        return self._connections.peer(node)
 
     def close(self) -> None:
         """Close all connections that are not in use."""
