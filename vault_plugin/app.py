@@ -89,10 +89,16 @@ class _Parts:
         self.transport = Transport(
             settings.vault_addr,
             self.vault_clock,
-            timeout=settings.timeout,
+            timeout=settings.vault_timeout or settings.timeout,
             ca_file=settings.vault_cacert,
+            ca_text=settings.vault_cacert_bytes,
+            ca_folder=settings.vault_capath,
+            server_name=settings.vault_tls_server_name,
             client_cert=settings.vault_client_cert,
             client_key=settings.vault_client_key,
+            proxy=settings.vault_proxy,
+            max_retries=settings.vault_max_retries,
+            rate_limit=settings.vault_rate_limit,
             limiter=limiter,
         )
         closing.callback(self.transport.close)
@@ -146,6 +152,7 @@ class _Parts:
             self.endpoint_clock,
             timeout=self._settings.timeout,
             ca_file=self._settings.ca_cert,
+            proxy=self._settings.proxy,
             latest=self.now,
             accept_other_users=self._accept_other_users,
             waits_when_busy=not self._bulk,  # there all workers wait together
@@ -198,16 +205,19 @@ class _EndpointLock:
         self._handle = handle
         self._url = settings.url + ENDPOINT_PATH
         self._timeout = settings.timeout
-        # The settings on which the endpoint's response depends. No proxy is ever used.
+        self._proxy = settings.proxy
+        # The settings on which the endpoint's response depends.
         ca_file = settings.ca_cert and str(Path(settings.ca_cert).absolute())
-        self._terms = repr((settings.url, ca_file, settings.timeout))
+        self._terms = repr((settings.url, ca_file, settings.proxy, settings.timeout))
 
     def failure(self, deadline: Deadline) -> SourceError | None:
         found = self._handle.failure(self._terms, deadline.began)
         if found is None or not is_shared(found[0], min(self._timeout, deadline.left())):
             return None
         failure, age = found
-        return error_of(failure._replace(retry_after=max(0.0, failure.retry_after - age)), self._url)
+        return error_of(
+            failure._replace(retry_after=max(0.0, failure.retry_after - age)), self._url, self._proxy
+        )
 
     def share_failure(self, exc: SourceError) -> None:
         if exc.failure is not None and is_shared(exc.failure, 0.0):

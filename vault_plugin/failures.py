@@ -19,10 +19,12 @@ from vault_plugin.errors import (
 from vault_plugin.wording import named
 
 SHORT = 2048  # bytes of an error's body; the documented one, with two tokens after it, has about 900
-_URL = named("url")
+_URL, _PROXY = named("url"), named("proxy")
 _LATER = f"Check {_URL}, or try again later."
 _ACCOUNT = f"Check {named('user_id')} and {named('company_name')}: the endpoint may not know them."
 _CA = f"Name its CA's PEM file with {named('ca_cert')}; verification cannot be turned off."
+_BY_PROXY = f"Check {_PROXY}, or try again later."
+_NOT_THROUGH = f"Check {_PROXY}, or exclude the endpoint from it with {named('no_proxy')}."
 _CHECKS = {
     401: f"The endpoint requires no login; check {_URL}.",
     403: "Check that this host may call it (IP allow-list).",
@@ -72,6 +74,45 @@ _KINDS = {
     "reset": _Kind(SourceError, "{url} reset the connection.", _LATER),
     "tls": _Kind(SourceError, "{url} cannot be reached: TLS failed.", _LATER),
     "broken": _Kind(SourceError, "{url} broke off the connection.", _LATER),
+    "proxy_refused": _Kind(
+        SourceError, "{url} cannot be reached: the proxy {proxy} refused the connection.", _BY_PROXY
+    ),
+    "proxy_name": _Kind(
+        SourceError, "{url} cannot be reached: the name of the proxy {proxy} does not resolve.", _BY_PROXY
+    ),
+    "proxy_timeout": _Kind(
+        SourceError,
+        "{url} cannot be reached: the proxy {proxy} did not respond in time.",
+        _BY_PROXY,
+        shared=False,  # nothing says whether it was the timeout or the caller's deadline
+    ),
+    "proxy_unreachable": _Kind(
+        SourceError, "{url} cannot be reached: there is no route to the proxy {proxy}.", _BY_PROXY
+    ),
+    "proxy_broken": _Kind(
+        SourceError, "{url} cannot be reached: the proxy {proxy} closed the connection.", _BY_PROXY
+    ),
+    "proxy_fails": _Kind(
+        SourceError,
+        "{url} cannot be reached: the proxy {proxy} could not connect to it (status {status}).",
+        _LATER,
+    ),
+    "proxy_denies": _Kind(
+        SourceSettingsError,
+        "{url} cannot be reached: the proxy {proxy} does not allow connections to it (status {status}).",
+        f"Have it allow CONNECT to that host and port. {_NOT_THROUGH}",
+    ),
+    "proxy_login": _Kind(
+        SourceSettingsError,
+        "{url} cannot be reached: the proxy {proxy} requires a login, or rejects the one given (status {status}).",
+        f"Put user and password into its URL, in the variable of {_PROXY}: http://user:password@host:port.",
+        shared=False,  # the login is this caller's
+    ),
+    "proxy_foreign": _Kind(
+        SourceSettingsError,
+        "{url} cannot be reached: the server at {proxy} is not an HTTP proxy.",
+        _NOT_THROUGH,
+    ),
     "status": _Kind(SourceError, "{url} responded with status {status}.", _LATER),
     "busy": _Kind(
         SourceBusyError,
@@ -153,13 +194,15 @@ def is_shared(failure: Failure, limit: float) -> bool:
     return _KINDS[failure.cause].shared
 
 
-def error_of(failure: Failure, url: str) -> SourceError:
-    """Make the error that describes the failure of the endpoint at that URL."""
+def error_of(failure: Failure, url: str, proxy: object = None) -> SourceError:
+    """Make the error that describes the failure of the endpoint at that URL, reached through that proxy, if any."""
     kind, number = _KINDS[failure.cause], failure.number
     certificate = f" ({_CERTIFICATES[number]})" if number in _CERTIFICATES else ""
     hint = _CHECKS.get(number, kind.hint) if failure.cause == "refuses" else kind.hint
     hint = CLOCK if failure.cause == "certificate" and number in DATES else hint
-    error = kind.error(kind.message.format(url=url, status=number, certificate=certificate), hint=hint)
+    error = kind.error(
+        kind.message.format(url=url, proxy=proxy, status=number, certificate=certificate), hint=hint
+    )
     error.failure = failure
     if isinstance(error, SourceBusyError):
         error.retry_after = failure.retry_after

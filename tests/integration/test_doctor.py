@@ -2,9 +2,10 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,37 @@ def test_tls(doors: Doors, files: dict[str, str], kv2: World, tmp_path: Path) ->
         (warned,) = found.of(Level.WARNING)
         assert warned.check == "Vault TLS"
         assert f"to expire is that of 127.0.0.1, at {soon:%Y-%m-%d}" in warned.text
+
+
+class _Guarded(BaseHTTPRequestHandler):
+    """A proxy that requires a login."""
+
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_proxies(doors: Doors, files: dict[str, str], kv2: World) -> None:
+    """Dead proxy, and one that wants a login, which is never shown."""
+    tls = {"VAULT_ADDR": doors["tls"], "VAULT_CACERT": files["ca"], "VAULT_TOKEN": doors.root_token}
+    dead = f"127.0.0.1:{own_port()}"
+    found = Diagnosis(kv2, **tls, VAULT_PROXY_ADDR=f"http://{dead}")
+    found.names("Vault proxy", f"the proxy http://{dead} refused the connection", "Check --vault-proxy", 69)
+    assert "Vault name" in found.skips()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        proxy = f"127.0.0.1:{server.server_address[1]}"
+        found = Diagnosis(kv2, **tls, VAULT_PROXY_ADDR=f"http://me:hidden-word@{proxy}")
+        server.shutdown()
+    said = f"the proxy http://{proxy} requires a login, or rejects the one given (status 407)"
+    found.names("Vault proxy", said, "Put user and password into its URL", 78)
+    assert f"setting vault_proxy: http://{proxy} (VAULT_PROXY_ADDR)" in found.text
+    assert "hidden-word" not in found.text
+    through = Diagnosis(kv2, HTTPS_PROXY=f"http://{dead}", KLEARSTACK_URL="https://api.example")
+    through.names("endpoint proxy", f"the proxy http://{dead} refused the connection", "Check --proxy", 69)
+    assert f"setting vault_proxy: http://{dead} (HTTPS_PROXY)" in through.text
 
 
 def test_servers_that_cannot_be_reached(kv2: World) -> None:

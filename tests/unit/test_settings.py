@@ -5,7 +5,7 @@ import re
 import traceback
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import default_company, known_deadline
 from vault_plugin.settings.logins import SERVICE_ACCOUNT
 from vault_plugin.settings.origin import Group, Origin
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.wording import named, worded
@@ -35,10 +36,15 @@ PROMISED = {
     "company_name": ("KLEARSTACK_COMPANY_NAME",),
     "url": ("KLEARSTACK_URL",),
     "ca_cert": ("KLEARSTACK_CACERT",),
+    "proxy": ("HTTPS_PROXY", "https_proxy"),
+    "no_proxy": ("NO_PROXY", "no_proxy"),
     "allow_plain_http": (),
     "vault_addr": ("BAO_ADDR", "VAULT_ADDR"),
     "vault_namespace": ("BAO_NAMESPACE", "VAULT_NAMESPACE"),
     "vault_cacert": ("BAO_CACERT", "VAULT_CACERT"),
+    "vault_cacert_bytes": ("BAO_CACERT_BYTES", "VAULT_CACERT_BYTES"),
+    "vault_capath": ("BAO_CAPATH", "VAULT_CAPATH"),
+    "vault_tls_server_name": ("BAO_TLS_SERVER_NAME", "VAULT_TLS_SERVER_NAME"),
     "vault_client_cert": ("BAO_CLIENT_CERT", "VAULT_CLIENT_CERT"),
     "vault_client_key": ("BAO_CLIENT_KEY", "VAULT_CLIENT_KEY"),
     "auth": ("KLEARSTACK_VAULT_AUTH",),
@@ -53,6 +59,10 @@ PROMISED = {
     "min_ttl": ("KLEARSTACK_MIN_TTL",),
     "timeout": ("KLEARSTACK_TIMEOUT",),
     "deadline": ("KLEARSTACK_DEADLINE",),
+    "vault_proxy": ("BAO_PROXY_ADDR", "VAULT_PROXY_ADDR", "BAO_HTTP_PROXY", "VAULT_HTTP_PROXY"),
+    "vault_timeout": ("BAO_CLIENT_TIMEOUT", "VAULT_CLIENT_TIMEOUT"),
+    "vault_max_retries": ("BAO_MAX_RETRIES", "VAULT_MAX_RETRIES"),
+    "vault_rate_limit": ("BAO_RATE_LIMIT", "VAULT_RATE_LIMIT"),
     "on_vault_error": ("KLEARSTACK_ON_VAULT_ERROR",),
     "on_user_mismatch": ("KLEARSTACK_ON_USER_MISMATCH",),
     "lock_dir": ("KLEARSTACK_LOCK_DIR",),
@@ -62,15 +72,22 @@ FILES = ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
 VARIABLES = [(name, variable) for name, origin in ORIGINS.items() for variable in origin.env]
 
 
+# Texts that settings take, of which a number makes another one; `value1` for those that are not here.
+SAMPLES = {
+    **dict.fromkeys(("min_ttl", "timeout", "deadline"), "{}1s"),
+    **dict.fromkeys(("vault_timeout", "vault_max_retries", "vault_rate_limit"), "{}"),
+    **dict.fromkeys(("url", "vault_addr"), "https://host{}.example"),
+    **dict.fromkeys(("proxy", "vault_proxy"), "http://proxy{}.example:3128"),
+    **dict.fromkeys(FILES, os.devnull),
+    "vault_cacert_bytes": "-----BEGIN CERTIFICATE-----{}",
+}
+
+
 def sample(name: str, number: int) -> str:
     """A text that this setting takes; another one for each number."""
-    if name in {"min_ttl", "timeout", "deadline"}:
-        return f"{number}1s"
-    if name in {"url", "vault_addr"}:
-        return f"https://host{number}.example"
     if ORIGINS[name].choices:
         return ORIGINS[name].choices[number % 2]
-    return os.devnull if name in FILES else f"value{number}"
+    return SAMPLES.get(name, "value{}").format(number) if name != "vault_capath" else "/" * number
 
 
 def value(name: str, number: int) -> object:
@@ -87,7 +104,9 @@ def gathered(name: str, environ: dict[str, str], **flags: str | bool | None) -> 
         "BAO_SECRET_ID": "secret",
     }
     others = {key: text for key, text in others.items() if key not in ORIGINS[name].env}
-    return getattr(Settings.from_env(others | environ, **flags), name)
+    found = getattr(Settings.from_env(others | environ, **flags), name)
+    # Which servers are excluded is the subject of test_proxies.py.
+    return replace(found, exceptions=None) if isinstance(found, Proxy) else found
 
 
 def complaint(environ: Mapping[str, str], **flags: str | bool | None) -> str:
@@ -114,11 +133,20 @@ def test_what_is_required_and_what_the_rest_defaults_to() -> None:
     }  # fmt: skip
     assert {name: getattr(settings, name) for name, origin in ORIGINS.items() if not origin.required} == {
         "ca_cert": None,
+        "proxy": None,
+        "no_proxy": None,
         "allow_plain_http": False,
         "vault_namespace": None,
         "vault_cacert": None,
+        "vault_cacert_bytes": None,
+        "vault_capath": None,
+        "vault_tls_server_name": None,
         "vault_client_cert": None,
         "vault_client_key": None,
+        "vault_proxy": None,
+        "vault_timeout": None,
+        "vault_max_retries": None,
+        "vault_rate_limit": None,
         "auth": "token",
         "auth_mount": None,
         "auth_role": None,
@@ -157,6 +185,9 @@ def test_a_flag_ranks_above_the_environment(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if len(origin.env) == 2])
 def test_bao_ranks_above_vault(name: str) -> None:
     bao, vault = ORIGINS[name].env
+    if name in {"proxy", "no_proxy"}:  # not Vault's: upper case ranks above lower case
+        assert bao == vault.upper()
+        return
     assert (bao.partition("_")[0], vault.partition("_")[0]) == ("BAO", "VAULT")
     assert gathered(name, {bao: sample(name, 1), vault: sample(name, 2)}) == value(name, 1)
     assert gathered(name, {bao: "", vault: sample(name, 2)}) == value(name, 2)
@@ -496,7 +527,11 @@ def test_for_many_no_identity_is_missing_or_taken_and_all_else_is_as_ever() -> N
 
 def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
     assert {name for name, origin in ORIGINS.items() if origin.secret} == set(SECRETS)
-    assert {name for name, origin in ORIGINS.items() if not origin.flag} == {*SECRETS, "lock_dir"}
+    assert {name for name, origin in ORIGINS.items() if not origin.flag} == {
+        *SECRETS,
+        *("lock_dir", "no_proxy"),
+        *("vault_cacert_bytes", "vault_timeout", "vault_max_retries", "vault_rate_limit"),
+    }
 
 
 def test_each_setting_has_a_group_and_each_secret_is_a_login() -> None:

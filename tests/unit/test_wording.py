@@ -149,9 +149,9 @@ def test_unsupported_variables_of_other_tools_are_logged_once_at_v(
         "VAULT_TOKEN": "hvs.CANARY",
     }
     ignored = {
-        "VAULT_SKIP_VERIFY": "CANARY",
-        "HTTPS_PROXY": "http://u:CANARY@p",
-        "BAO_CAPATH": "/x",
+        "VAULT_SRV_LOOKUP": "CANARY",
+        "ALL_PROXY": "http://u:CANARY@p",
+        "BAO_AGENT_ADDR": "https://x.example",
         "VAULT_MFA": "",
     }
     with caplog.at_level(logging.INFO, "vault_plugin"):
@@ -160,7 +160,7 @@ def test_unsupported_variables_of_other_tools_are_logged_once_at_v(
         for _ in range(2):
             Settings.from_env(given | ignored)
     assert caplog.messages == [
-        "these environment variables are set but not supported, and have no effect: BAO_CAPATH, HTTPS_PROXY, VAULT_SKIP_VERIFY"
+        "these environment variables are set but not supported, and have no effect: ALL_PROXY, BAO_AGENT_ADDR, VAULT_SRV_LOOKUP"
     ]
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert not environment.IGNORED & VARIABLES

@@ -84,9 +84,11 @@ verbose_option = option(
 
 # What the help calls the values of settings that are not just text.
 _METAVARS = {
-    **dict.fromkeys(("url", "vault_addr"), "URL"),
+    **dict.fromkeys(("url", "vault_addr", "proxy", "vault_proxy"), "URL"),
     **dict.fromkeys(("min_ttl", "timeout", "deadline"), "DURATION"),
     **dict.fromkeys(("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"), "FILE"),
+    "vault_capath": "FOLDER",
+    "vault_tls_server_name": "NAME",
 }
 
 
@@ -106,7 +108,7 @@ def _option(one: Field[Any]) -> Callable[[F], F]:
     origin: Origin = one.metadata["origin"]
     metavar = _METAVARS.get(one.name, "TEXT")
     how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": metavar}
-    if metavar == "FILE":
+    if metavar in {"FILE", "FOLDER"}:
         how["shell_complete"] = files
     if origin.choices:
         how = {"type": click.Choice(origin.choices)}

@@ -1,4 +1,4 @@
-"""The way to a server, by the connection that a command would make: name, proxy, connection, TLS."""
+"""The way to a server, by the connection that a command would make: proxy, name, connection, TLS."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ _STEPS = {
     Cause.CLIENT_CERTIFICATE: "TLS",
     Cause.FILES: "TLS",
     Cause.TLS: "TLS",
+    **{cause: "proxy" for cause in Cause if cause.name.startswith("PROXY_")},
 }
 
 
@@ -30,7 +31,10 @@ def way_to(
     """What each step of a connection to that server led to. The last verdict is a failure if there is no connection."""
     deadline = Deadline(seconds)
     with within(deadline):
-        if not isinstance(peer, LocalPeer):
+        if peer.proxy is not None:
+            yield skipped(f"{where} name", f"the proxy {peer.proxy} resolves it")
+        elif not isinstance(peer, LocalPeer):
+            yield ok(f"{where} proxy", "none is used.")
             yield from _on_name(f"{where} name", peer)
         try:
             with peer.connect() as connection:
@@ -41,7 +45,8 @@ def way_to(
                 yield ok(f"{where} connection", "established.")
             yield failed(f"{where} {step}", explain(exc))
             return
-    yield ok(f"{where} connection", "established.")
+    through = f" through the proxy {peer.proxy}" if peer.proxy else ""
+    yield ok(f"{where} connection", f"established{through}.")
     yield _on_chain(f"{where} TLS", chain, time.time())
 
 

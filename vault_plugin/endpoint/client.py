@@ -16,6 +16,7 @@ from vault_plugin.failures import error_of
 from vault_plugin.network.causes import Cause, ConnectionFailure
 from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import SPEAKS_TLS
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -40,6 +41,7 @@ class EndpointSource:
         *,
         timeout: float,
         ca_file: str | None = None,
+        proxy: Proxy | None = None,
         sleep: Callable[[float], None] = time.sleep,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
@@ -54,7 +56,8 @@ class EndpointSource:
         self._waits_when_busy = waits_when_busy
         self._timeout = timeout
         self._sleep = sleep
-        self._connections = Connections(self._url, ca_file)
+        self._proxy = proxy
+        self._connections = Connections(self._url, ca_file, proxy)
         self._reader = ResponseReader(
             self._url, issuer(url), clock, latest or clock.now, accept_other_users=accept_other_users
         )
@@ -90,7 +93,7 @@ class EndpointSource:
 
     def explain(self, exc: BaseException) -> SourceError:
         """The error for an exception that a connection to the endpoint's server has raised."""
-        return error_of(_failure_of(self.peer.explain(exc)), self._url)
+        return error_of(_failure_of(self.peer.explain(exc)), self._url, self._proxy)
 
     def probe(self, deadline: Deadline) -> Failure | None:
         """Send one request that cannot mint, since it names no identity; the failure that the endpoint reports.
@@ -126,7 +129,7 @@ class EndpointSource:
             failure = _failure_of(exc.failure)
             if failure.cause == "timeout" and left < self._timeout:
                 failure = Failure("deadline", int(left * 1000))
-            error = error_of(failure, self._url)
+            error = error_of(failure, self._url, self._proxy)
             _log.debug("POST %s: no response: %s", self._url, error)
             raise error from None
         took = 1000 * (time.monotonic() - sent)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import requests
 import urllib3
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from vault_plugin.network.causes import ConnectionFailure
 from vault_plugin.network.library_logs import unlogged
@@ -14,6 +13,7 @@ from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import CompleteResponse, cut_short
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.timing.deadline import Deadline
 
 MAX_BODY = 64 * 1024  # bytes; two tokens have about 500
@@ -86,9 +86,9 @@ class Adapter(requests.adapters.HTTPAdapter):
 class Connections:
     """The connections to the endpoint at one URL, as many as there are requests at a time. Safe among threads."""
 
-    def __init__(self, url: str, ca_file: str | None) -> None:
+    def __init__(self, url: str, ca_file: str | None, proxy: Proxy | None = None) -> None:
         self._url = url
-        self.peer = Peer.at(url, Tls(ca_file or DEFAULT_CA_BUNDLE_PATH))
+        self.peer = Peer.at(url, Tls(ca_file), proxy)
         self._idle: list[Adapter] = []
 
     def post(self, form: Mapping[str, str], deadline: Deadline) -> Response:

@@ -33,14 +33,14 @@ class Retries:
         if failure is None or not exc.retryable or self._tries >= self._most(failure):
             return None
         pause, limit = max(next(self._pauses), failure.retry_after), self._limit
-        if failure.cause == "refused":
+        if failure.cause in {"refused", "proxy_refused"}:
             pause, limit = min(pause, REFUSED_BACKOFF), self._refused_limit
         elif failure.cause == "busy" and failure.retry_after and not self._fallback:
             limit = self._deadline  # the endpoint has said when to try again
         return pause if limit.permits(pause) else None
 
     def _most(self, failure: Failure) -> float:
-        if failure.cause == "name":
+        if failure.cause in {"name", "proxy_name"}:
             return NAME_TRIES
         is_timed = failure.cause == "busy" and failure.retry_after
         return TRIES if is_timed or self._fallback else inf

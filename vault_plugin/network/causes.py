@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vault_plugin.network.responses import WrongSchemeError
 from vault_plugin.network.tls import CertificateFileError
+from vault_plugin.network.tunnels import NoProxyError, ProxyError
 
 # OpenSSL's names of the alerts by which a server rejects a client certificate, or the lack of one.
 _CERTIFICATE_ALERT = re.compile(
@@ -26,6 +27,15 @@ class Cause(Enum):
     FILES = "the CA or the client certificate is not a PEM file that can be loaded"
     NAME = "its name does not resolve"
     NO_SOCKET = "there is no socket at that path"
+    PROXY_BROKEN = "the proxy {} closed the connection"
+    PROXY_DENIES = "the proxy {} does not allow connections to it (status {})"
+    PROXY_FAILS = "the proxy {} could not connect to it (status {})"
+    PROXY_FOREIGN = "the server at {} is not an HTTP proxy"
+    PROXY_LOGIN = "the proxy {} requires a login, or rejects the one given (status {})"
+    PROXY_NAME = "the name of the proxy {} does not resolve"
+    PROXY_REFUSED = "the proxy {} refused the connection"
+    PROXY_TIMEOUT = "the proxy {} did not respond in time"
+    PROXY_UNREACHABLE = "there is no route to the proxy {}"
     REFUSED = "connection refused"
     RESET = "it reset the connection"
     SCHEME = "it speaks {}"
@@ -35,7 +45,10 @@ class Cause(Enum):
 
 
 class ConnectionFailure(NamedTuple):
-    """The cause, and what was observed, in words; `number` is OpenSSL's reason to reject a certificate."""
+    """The cause, and what was observed, in words.
+
+    `number` is OpenSSL's reason to reject a certificate, or the status of a proxy, whose URL is in `details`.
+    """
 
     cause: Cause
     details: str = ""
@@ -44,17 +57,26 @@ class ConnectionFailure(NamedTuple):
     @property
     def final(self) -> bool:
         """Whether the next request would fail in the same way."""
-        return self.misconfigured or self.cause is Cause.NAME
+        return self.misconfigured or self.cause in {Cause.NAME, Cause.PROXY_NAME}
 
     @property
     def misconfigured(self) -> bool:
         """Whether a setting is wrong, here or at the server."""
-        return self.cause in {Cause.CERTIFICATE, Cause.CLIENT_CERTIFICATE, Cause.FILES, Cause.SCHEME}
+        return self.cause in _MISCONFIGURED
 
     def __str__(self) -> str:
-        return self.cause.value.format(self.details)
+        return self.cause.value.format(self.details, self.number)
 
 
+_MISCONFIGURED = {
+    Cause.CERTIFICATE,
+    Cause.CLIENT_CERTIFICATE,
+    Cause.FILES,
+    Cause.SCHEME,
+    Cause.PROXY_DENIES,
+    Cause.PROXY_FOREIGN,
+    Cause.PROXY_LOGIN,
+}
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 _CAUSES = {
     WrongSchemeError: Cause.SCHEME,
@@ -66,12 +88,21 @@ _CAUSES = {
     TimeoutError: Cause.TIMEOUT,
     ssl.SSLError: Cause.TLS,
 }
+# Why a proxy cannot be reached; anything else is PROXY_BROKEN.
+_OF_PROXY = {
+    Cause.NAME: Cause.PROXY_NAME,
+    Cause.REFUSED: Cause.PROXY_REFUSED,
+    Cause.TIMEOUT: Cause.PROXY_TIMEOUT,
+    Cause.UNREACHABLE: Cause.PROXY_UNREACHABLE,
+}
 _CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)  # the connection was closed, which is no error of TLS
 
 
 def failure_of(exc: BaseException) -> ConnectionFailure:
     """Why an exchange failed, by the exception that it ended with and those that led to it."""
     for one in _chain(exc):
+        if isinstance(one, ProxyError):
+            return ConnectionFailure(_cause_of(one), one.proxy, one.status)
         if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):
             return ConnectionFailure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
@@ -84,6 +115,17 @@ def failure_of(exc: BaseException) -> ConnectionFailure:
         if number is not None and isinstance(one, ConnectionResetError | BrokenPipeError):
             return ConnectionFailure(Cause.RESET)
     return ConnectionFailure(Cause.BROKEN, type(exc).__name__)
+
+
+def _cause_of(exc: ProxyError) -> Cause:
+    if isinstance(exc, NoProxyError):
+        return Cause.PROXY_FOREIGN
+    if exc.status == 407:
+        return Cause.PROXY_LOGIN
+    if not exc.status:
+        return _OF_PROXY.get(failure_of(exc.__context__ or OSError()).cause, Cause.PROXY_BROKEN)
+    passing = exc.status in {408, 429} or (exc.status >= 500 and exc.status not in {501, 505})
+    return Cause.PROXY_FAILS if passing else Cause.PROXY_DENIES
 
 
 def has_closed(exc: BaseException) -> bool:

@@ -12,6 +12,8 @@ from vault_plugin.network.causes import Cause, ConnectionFailure, failure_of, ha
 from vault_plugin.network.responses import SPEAKS_TLS, WrongSchemeError
 from vault_plugin.network.sockets import Socket, connected, remaining, within
 from vault_plugin.network.tls import Tls, TlsSocket
+from vault_plugin.network.tunnels import tunneled
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.timing.deadline import Deadline
 
 PROBE = 3.0  # seconds to find out what a server speaks if that is not what its URL says
@@ -24,19 +26,22 @@ _WANTS_TLS = re.compile(
 class Peer:
     """A server at one address; without `tls`, over plain HTTP. Safe among threads."""
 
-    def __init__(self, host: str, port: int, tls: Tls | None) -> None:
+    def __init__(self, host: str, port: int, tls: Tls | None, proxy: Proxy | None = None) -> None:
         self.host = host
         self.port = port
         self.tls = tls
+        # Plain HTTP would show the proxy what is sent.
+        self.proxy = proxy if tls and proxy and proxy.serves(host, port) else None
         self._responded = False
         self._closings = 0
 
     @classmethod
-    def at(cls, url: str, tls: Tls) -> Self:
-        """The server of that URL."""
+    def at(cls, url: str, tls: Tls, proxy: Proxy | None = None) -> Self:
+        """The server of that URL, reached through the proxy if that serves it."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
-        return cls(parts.hostname or "", parts.port or (443 if secure else 80), tls if secure else None)
+        port = parts.port or (443 if secure else 80)
+        return cls(parts.hostname or "", port, tls if secure else None, proxy)
 
     def connect(self) -> Socket:
         """A new connection. Raises OSError and its branches, among them WrongSchemeError."""
@@ -69,11 +74,14 @@ class Peer:
         return failure
 
     def _wrapped(self, context: ssl.SSLContext) -> TlsSocket:
-        plain = connected(self.host, self.port)
-        return cast(TlsSocket, context.wrap_socket(plain, server_hostname=self.host))
+        name = (self.tls and self.tls.server_name) or self.host
+        return cast(TlsSocket, context.wrap_socket(self._connected(), server_hostname=name))
+
+    def _connected(self) -> Socket:
+        return tunneled(self.proxy, self.host, self.port) if self.proxy else connected(self.host, self.port)
 
     def _speaks_plain_http(self) -> bool:
-        with suppress(OSError), _probing(), connected(self.host, self.port) as probe:
+        with suppress(OSError), _probing(), self._connected() as probe:
             probe.sendall(b"OPTIONS * HTTP/1.0\r\n\r\n")
             with probe.makefile("rb") as response:
                 return response.read(5) == b"HTTP/"

@@ -4,6 +4,7 @@ import ssl
 from typing import Any, NamedTuple
 
 from vault_plugin.network.sockets import Socket, remaining
+from vault_plugin.network.trust import OwnCa, client_context
 from vault_plugin.timing import blocking
 
 
@@ -50,9 +51,19 @@ class Tls:
     """The certificates for TLS connections to one server, loaded at the first use."""
 
     def __init__(
-        self, ca_file: str | None, client_cert: str | None = None, client_key: str | None = None
+        self,
+        ca_file: str | None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+        *,
+        ca_text: str | None = None,
+        ca_folder: str | None = None,
+        server_name: str | None = None,
     ) -> None:
-        self._files = ca_file, client_cert, client_key
+        """`server_name` is the name in the server's certificate, if it is another one than the host's."""
+        self.server_name = server_name
+        self._own_ca = OwnCa(ca_file, ca_text, ca_folder)
+        self._client = client_cert, client_key
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
@@ -63,12 +74,12 @@ class Tls:
         return self._context
 
     def _load(self) -> ssl.SSLContext:
-        ca_file, cert, key = self._files
+        cert, key = self._client
         try:
-            context = ssl.create_default_context(cafile=ca_file)
+            context = client_context(self._own_ca)
             if cert is not None:
                 context.load_cert_chain(cert, key)
-        except (ssl.SSLError, OSError):
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
             raise CertificateFileError from None
         context.sslsocket_class = TlsSocket
         return context

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vault_plugin.settings.origin import Group, setting
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import endpoint_url
 
 
@@ -20,6 +21,22 @@ class EndpointSettings:
         "KLEARSTACK_CACERT",
         group=Group.ENDPOINT,
         help="PEM file of the endpoint's CA, if it is not a public one.",
+        default=None,
+    )
+    proxy: Proxy | None = setting(
+        "HTTPS_PROXY",
+        "https_proxy",
+        group=Group.ENDPOINT,
+        help="Proxy for the endpoint at https, or none; Vault uses that of the variable, too.",
+        default=None,
+        read=Proxy.read,
+    )
+    no_proxy: str | None = setting(
+        "NO_PROXY",
+        "no_proxy",
+        group=Group.ENDPOINT,
+        help="Hosts, domains and networks that are reached without that proxy.",
+        flag=False,
         default=None,
     )
     allow_plain_http: bool = setting(

@@ -14,31 +14,26 @@ from vault_plugin.errors import SettingsError
 from vault_plugin.timing import blocking
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.wording import named, worded
 
 # What Vault's own command, or most HTTP clients, follow and this package does not (see `report_ignored`).
 _OF_VAULT = (
     "AGENT_ADDR",
-    "CACERT_BYTES",
-    "CAPATH",
-    "CLIENT_TIMEOUT",
+    "CLIENT_CERT_BYTES",
+    "CLIENT_KEY_BYTES",
     "DISABLE_REDIRECTS",
-    "HTTP_PROXY",
-    "MAX_RETRIES",
     "MFA",
-    "PROXY_ADDR",
-    "RATE_LIMIT",
-    "SKIP_VERIFY",
     "SRV_LOOKUP",
-    "TLS_SERVER_NAME",
     "WRAP_TTL",
 )
 IGNORED = frozenset(
     {
         *(f"{prefix}_{name}" for prefix in ("BAO", "VAULT") for name in _OF_VAULT),
-        *("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy"),
+        *("ALL_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy"),
         *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
     }
 )
+_TRUE = {"1", "t", "true"}  # in Go, by which Vault's tools read them
 REWRITTEN = 10.0  # seconds that a credential's file may be empty or missing while another program replaces it
 
 _log = logging.getLogger(__name__)
@@ -72,6 +67,25 @@ def report_ignored(environ: Mapping[str, str]) -> None:
     """Log once per process which variables are set that other programs follow, and this package does not."""
     if found := sorted(name for name in IGNORED.intersection(environ) if environ[name]):
         _log_once(", ".join(found))
+
+
+def warn_of_skipped_verification(environ: Mapping[str, str]) -> None:
+    """Warn once per process where a variable says that Vault's certificate is not to be verified."""
+    for name in ("BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY"):
+        if environ.get(name, "").lower() in _TRUE:
+            _warn_once(name)
+            return
+
+
+@cache
+def _warn_once(name: str) -> None:
+    _log.warning(
+        "%s has no effect: TLS certificates are always verified. If Vault's does not verify, name its CA with %s, "
+        "or the name in the certificate with %s",
+        name,
+        worded(named("vault_cacert")),
+        worded(named("vault_tls_server_name")),
+    )
 
 
 @cache
@@ -135,9 +149,11 @@ def without_line_end(text: str) -> str:
     return re.sub(r"\r?\n\Z", "", text)
 
 
-def is_readable(path: str) -> bool:
-    """Whether this process may read the file of that name."""
+def is_readable(path: str, *, folder: bool = False) -> bool:
+    """Whether this process may read the file, or the folder, of that name."""
     try:
-        return os.access(path, os.R_OK)
+        return os.access(path, os.R_OK | os.X_OK if folder else os.R_OK) and (
+            not folder or Path(path).is_dir()
+        )
     except ValueError:  # a NUL, which only a file can hold
         return False

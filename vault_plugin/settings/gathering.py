@@ -1,13 +1,20 @@
 """Gathering: the values of settings from flags, environment variables and files, and one error for all that is wrong."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
-from vault_plugin.settings.environment import is_readable, look_up, process_environment, report_ignored
+from vault_plugin.settings.environment import (
+    is_readable,
+    look_up,
+    process_environment,
+    report_ignored,
+    warn_of_skipped_verification,
+)
 from vault_plugin.settings.logins import LOGINS, credential_in
 from vault_plugin.settings.origin import Origin
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import is_plain_and_remote
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.names import is_composed
@@ -56,11 +63,15 @@ def survey(
     # The deadline first: it bounds the reading of all others.
     for name in sorted(origins, key=lambda name: name != "deadline"):
         gathering.add(name, origins[name], flags.get(name))
+    gathering.add_proxies(origins["proxy"], flags)
+    gathering.prefer_flags(("vault_cacert", "vault_cacert_bytes", "vault_capath"), flags)
     gathering.check_connections()
     gathering.add_credentials()
     error = gathering.complaints.error()
     if error is None:
         report_ignored(gathering.environ)
+        if any(address.startswith("https:") for address in gathering.values["vault_addr"]):
+            warn_of_skipped_verification(gathering.environ)
     return Survey(gathering.values, gathering.deadline, gathering.sources, error)
 
 
@@ -142,6 +153,32 @@ class _Gathering:
         if name == "deadline" and value is not None:
             self.deadline = Deadline(value)
 
+    def add_proxies(self, origin: Origin, flags: Flags) -> None:
+        """Take HTTPS_PROXY where no other proxy is given. NO_PROXY holds for it alone."""
+        for name in ("proxy", "vault_proxy"):
+            if flags.get(name) and name in self.values and self.values[name].login:
+                self.complaints.add(
+                    " contains a login, which process lists show: give it in the variable", name
+                )
+        own, given = self.values.pop("proxy", None), flags.get("proxy")
+        source = self.sources.get("proxy", "")
+        if given:  # for the endpoint: Vault's default is HTTPS_PROXY all the same
+            self.add("proxy", origin, None)
+        general: Proxy | None = self.values.pop("proxy", None) if given else own
+        if general:
+            general = general.excluding(self.values.get("no_proxy", ""))
+            self.values.setdefault("vault_proxy", general)
+            self.sources.setdefault("vault_proxy", self.sources["proxy"])
+        self.values["proxy"] = own if given else general
+        self.sources["proxy"] = source
+
+    def prefer_flags(self, names: Sequence[str], flags: Flags) -> None:
+        """Of settings that stand for each other, drop those of the environment if one is given as a flag."""
+        if any(flags.get(name) for name in names):
+            for name in names:
+                if not flags.get(name):
+                    self.values.pop(name, None)
+
     def check_connections(self) -> None:
         """Complain about addresses and certificates that do not fit each other."""
         if is_plain_and_remote(self.values.get("url", "")) and not self.values.get("allow_plain_http"):
@@ -153,6 +190,8 @@ class _Gathering:
         for name in ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key"):
             if name in self.values and not is_readable(self.values[name]):
                 self.complaints.add(" names a file that cannot be read", name)
+        if "vault_capath" in self.values and not is_readable(self.values["vault_capath"], folder=True):
+            self.complaints.add(" names a folder that cannot be read", "vault_capath")
         pair = "vault_client_cert", "vault_client_key"
         if bool(self.values.get(pair[0])) != bool(self.values.get(pair[1])):
             self.complaints.add(f" and {named(pair[1])} must be given together", *pair)

@@ -1,6 +1,7 @@
 """How the text of a setting is read: durations, URLs, paths, credentials. Each raises ValueError that does not quote it."""
 
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from vault_plugin.tokens.secret import Secret
@@ -9,6 +10,10 @@ ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "": 1}
+_GO_DURATION = re.compile(r"\d{1,9}|\d{1,6}d|(\d{1,9}(\.\d{1,9})?(h|m|s|ms|us|µs|ns))+")
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(?::(\d{1,9}))?")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*")
 _SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
 
@@ -27,6 +32,52 @@ def positive_duration(text: str) -> float:
     if not (seconds := duration(text)):
         raise ValueError("must be more than 0 seconds")
     return seconds
+
+
+def client_timeout(text: str) -> float | None:
+    """Seconds of a duration as Vault's tools read them, such as `90`, `500ms` or `1m30s`; None for 0. Raises ValueError."""
+    if not _GO_DURATION.fullmatch(text):
+        raise ValueError("is not a duration such as 90, 500ms or 1m30s")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([a-zµ]*)", text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
+
+
+def whole_number(text: str) -> int:
+    """A whole number from 0. Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError("is not a whole number from 0")
+    return int(text)
+
+
+class RateLimit(NamedTuple):
+    """So many requests per second, `burst` of them at once."""
+
+    rate: float
+    burst: int
+
+
+def rate_limit(text: str) -> RateLimit | None:
+    """The limit of `100`, `0.5` or `100:20`; None for 0, which limits nothing. Raises ValueError."""
+    if not (match := _RATE.fullmatch(text)):
+        raise ValueError(
+            "is not a rate such as 100, 0.5 or 100:20 (requests per second, and how many at once)"
+        )
+    rate = float(match[1])
+    return RateLimit(rate, max(1, int(match[2] or rate))) if rate else None
+
+
+def certificates(text: str) -> str:
+    """PEM text. Raises ValueError if there is no certificate in it."""
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise ValueError("is not a certificate in PEM form")
+    return text
+
+
+def host_name(text: str) -> str:
+    """A DNS name or an IP address. Raises ValueError."""
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError("is not a host name")
+    return text
 
 
 def vault_path(text: str) -> str:

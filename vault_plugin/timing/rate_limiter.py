@@ -70,6 +70,8 @@ class AdaptiveRateLimiter:
     ) -> None:
         self._monotonic = monotonic
         self._uniform = uniform
+        self._limit = math.inf  # requests/s, which the rate never exceeds
+        self._burst = 1  # requests that may be sent at once after a pause
         self._rate = math.inf  # requests/s
         self._peak = 0.0  # the rate at which Vault rejected the last time
         self._next = -math.inf  # when the next request may be sent
@@ -80,6 +82,17 @@ class AdaptiveRateLimiter:
         self._count = 0  # of accepted requests
         self._in_progress: Counter[str] = Counter()
         self._changed = threading.Condition(threading.RLock())
+
+    def limit(self, rate: float, burst: int) -> None:
+        """Never exceed that rate (requests per second), except by a burst of so many requests after a pause."""
+        with self._changed:
+            self._limit, self._burst = rate, burst
+            self._rate = min(self._rate, rate)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether `limit` was called."""
+        return self._limit < math.inf
 
     @property
     def rate(self) -> float:
@@ -99,8 +112,8 @@ class AdaptiveRateLimiter:
     def reserve(self, requests: int = 1) -> float:
         """Reserve the moment at which the caller may send its next requests, for this caller alone if there is a limit."""
         with self._changed:
-            start = max(self._monotonic(), self._next, self._closed_until)
-            self._next = start + requests / self._rate
+            start = max(self._monotonic(), self._next - self._advance(), self._closed_until)
+            self._next = max(self._next, start) + requests / self._rate
             return start
 
     def stands(self, start: float) -> bool:
@@ -110,8 +123,13 @@ class AdaptiveRateLimiter:
     def seconds_for(self, requests: int) -> float:
         """Seconds until that many requests have been sent, with the wait before them."""
         with self._changed:
-            wait = max(self._next, self._closed_until) - self._monotonic()
-            return max(0.0, wait) + requests / self._rate
+            now, took = self._monotonic(), requests / self._rate
+            sent = max(self._next, now) - self._advance() + took
+            return max(0.0, sent - now, self._closed_until - now + took)
+
+    def _advance(self) -> float:
+        """Seconds by which a burst may come before its time: none while Vault accepts less than the limit."""
+        return (self._burst - 1) / self._rate if self._rate >= self._limit else 0.0
 
     def accept(self, sent: float) -> None:
         """Learn that Vault accepted a request that was sent at that moment."""
@@ -121,12 +139,13 @@ class AdaptiveRateLimiter:
             self._accepted.append(now)
             while self._accepted[0] < now - WINDOW:
                 self._accepted.popleft()
-            if self._rate == math.inf or sent < self._refused_at:
+            if self._rate >= self._limit or sent < self._refused_at:
                 return
             self._refusals = 0
             self._rate += INCREASE if self._rate < self._peak else RISE * self._rate
             if self._rate > UNLIMITED:
                 self._rate = math.inf
+            self._rate = min(self._rate, self._limit)
 
     def refuse(self, retry_after: float, sent: float) -> None:
         """Learn that Vault rejected a request that was sent at that moment, for at least `retry_after` seconds.
@@ -152,7 +171,7 @@ class AdaptiveRateLimiter:
         accepted = sum(moment >= now - WINDOW for moment in self._accepted)
         rate = min(self._rate, max(ASSUMED, accepted))
         # After only a few requests, a first rejection does not show the limit.
-        self._peak = 0.0 if self._rate == math.inf and accepted < ASSUMED else rate
+        self._peak = 0.0 if self._rate >= self._limit and accepted < ASSUMED else rate
         self._rate = DECREASE * rate
 
     @contextmanager

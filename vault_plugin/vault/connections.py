@@ -1,6 +1,6 @@
 """Keep-alive connections to the nodes of a Vault cluster, one for each request in progress at the same time.
 
-Proxies are not consulted and `~/.netrc` is not read, since what is sent carries the Vault token.
+`~/.netrc` is not read, and a plain http Vault is never reached through a proxy, since what is sent carries the Vault token.
 """
 
 import http.client
@@ -16,6 +16,7 @@ from vault_plugin.network.peer import LocalPeer, Peer
 from vault_plugin.network.responses import CompleteResponse, cut_short
 from vault_plugin.network.sockets import Socket
 from vault_plugin.network.tls import Tls
+from vault_plugin.settings.proxies import Proxy
 
 MAX_BODY = 4 * 1024 * 1024  # bytes of a response; Vault's own limit for a stored value is 1 MiB
 FAILURES = (OSError, http.client.HTTPException)  # what `Connections.exchange` raises
@@ -62,8 +63,8 @@ class _Connection(http.client.HTTPConnection):
 class Connections:
     """Connections to the nodes at these addresses. Safe among threads."""
 
-    def __init__(self, addresses: Iterable[str], tls: Tls) -> None:
-        self._peers = {address: _peer(address, tls) for address in addresses}
+    def __init__(self, addresses: Iterable[str], tls: Tls, proxy: Proxy | None = None) -> None:
+        self._peers = {address: _peer(address, tls, proxy) for address in addresses}
         self._idle: dict[str, list[_Connection]] = {address: [] for address in self._peers}
 
     def exchange(
@@ -121,10 +122,10 @@ class Connections:
         return _Connection(self._peers[node]), False
 
 
-def _peer(address: str, tls: Tls) -> Peer:
+def _peer(address: str, tls: Tls, proxy: Proxy | None) -> Peer:
     if address.startswith("unix:"):
         return LocalPeer(address.removeprefix("unix://"))
-    return Peer.at(address, tls)
+    return Peer.at(address, tls, proxy)
 
 
 def _is_complete(response: http.client.HTTPResponse, content: bytes) -> bool:

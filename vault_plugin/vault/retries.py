@@ -5,6 +5,7 @@ A table gives the verdict on each response and each cause of a failed connection
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple
 
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
@@ -27,6 +28,8 @@ TRANSIENT = 0
 _ADDRESS, _CA = named("vault_addr"), named("vault_cacert")
 _CLIENT = f"{named('vault_client_cert')} and {named('vault_client_key')}"
 _REACH = f"Check {_ADDRESS}, and that Vault is running there."
+_PROXIES = f"{named('vault_proxy')} or {named('proxy')}"
+_NOT_THROUGH = f"Check {_PROXIES}, or exclude Vault from the latter with {named('no_proxy')}."
 _LOG = "See Vault's server log."
 
 
@@ -69,6 +72,11 @@ QUOTA = Verdict(
 )
 SEALED = Verdict("it is sealed", "Unseal Vault.", weight=FINAL)
 UNINITIALIZED = Verdict("it is not initialized", "Initialize Vault.", weight=FINAL)
+OWN_LIMIT = Verdict(
+    "the rate limit of the settings leaves no time for it before the deadline",
+    f"Raise {named('vault_rate_limit')} or {named('deadline')}.",
+    StoreBusyError,
+)
 _PERMANENT = Verdict("status {status}", _LOG, PermanentError, SECOND_IS_FINAL, ambiguous=True)
 
 
@@ -99,11 +107,26 @@ _RESPONSES: tuple[tuple[Callable[[Response], bool], Verdict], ...] = (
     (lambda response: response.status >= 500, Verdict("status {status}", _LOG, ambiguous=True)),
 )
 
+_NOBODY = {Cause.REFUSED, Cause.NO_SOCKET, Cause.PROXY_REFUSED}
 _HINTS = {
     Cause.CERTIFICATE: f"Name its CA's PEM file with {_CA}; verification cannot be turned off.",
     Cause.CLIENT_CERTIFICATE: f"Check {_CLIENT}.",
     Cause.FILES: f"Check {_CA}, {_CLIENT}.",
     Cause.SCHEME: f"Correct the scheme in {_ADDRESS}.",
+    Cause.PROXY_DENIES: f"Have it allow CONNECT to that host and port. {_NOT_THROUGH}",
+    Cause.PROXY_FAILS: f"{_REACH} The proxy has to reach it, not this host.",
+    Cause.PROXY_FOREIGN: _NOT_THROUGH,
+    Cause.PROXY_LOGIN: f"Put user and password into its URL, in a variable of {_PROXIES}: http://user:password@host:port.",
+    **dict.fromkeys(
+        (
+            Cause.PROXY_BROKEN,
+            Cause.PROXY_NAME,
+            Cause.PROXY_REFUSED,
+            Cause.PROXY_TIMEOUT,
+            Cause.PROXY_UNREACHABLE,
+        ),
+        f"Check {_PROXIES}.",
+    ),
 }
 
 
@@ -135,7 +158,7 @@ def on_other_server(response: Response) -> Verdict:
 def on_failure(failure: ConnectionFailure) -> Verdict:
     """The verdict on a failed connection."""
     dated = failure.cause is Cause.CERTIFICATE and failure.number in DATES
-    weight = NOBODY_LISTENS if failure.cause in {Cause.REFUSED, Cause.NO_SOCKET} else TRANSIENT
+    weight = NOBODY_LISTENS if failure.cause in _NOBODY else TRANSIENT
     return Verdict(
         str(failure),
         CLOCK if dated else _HINTS.get(failure.cause, _REACH),
@@ -171,21 +194,33 @@ def _on_redirect(redirect: Redirect, addresses: Sequence[str]) -> Verdict:
 class Attempts:
     """The failed tries of one request; `last` is the error of the newest one."""
 
-    def __init__(self, addresses: Sequence[str], *, repeatable: bool) -> None:
+    def __init__(self, addresses: Sequence[str], *, repeatable: bool, max_retries: int | None = None) -> None:
+        """`max_retries`: how many further tries there may be; None for as many as the deadline allows."""
         self.last: StoreError | None = None
         self._addresses = addresses
         self._repeatable = repeatable
+        self._retries_left = inf if max_retries is None else max_retries
         self._weights: Counter[str] = Counter()
         self._delays = full_jitter(0.1, 1.0)
 
+    def note(self, node: str, verdict: Verdict) -> StoreError:
+        """Count a failed try; its error. Raises it if there may be no further try."""
+        error = verdict.error_of(node)
+        error.unrepeatable = not self._repeatable
+        self.last = error
+        if not verdict.leader:  # following a redirect is a part of the same try
+            self._retries_left -= 1
+        if self._retries_left < 0:
+            raise error
+        return error
+
     def delay(self, node: str, verdict: Verdict, deadline: Deadline) -> float:
         """Seconds to wait before the next try. Raises StoreError if there is none."""
+        error = self.note(node, verdict)
         leader_failed = verdict.leader and self._weights[verdict.leader] >= FINAL
         self._weights[node] += FINAL if leader_failed else verdict.weight
         delay = max(next(self._delays), 0.05 if verdict.stays else 0.0)
-        self.last = verdict.error_of(node)
-        self.last.unrepeatable = not self._repeatable
         hopeless = all(self._weights[address] >= FINAL for address in self._addresses)
         if hopeless or not deadline.permits(delay) or (verdict.ambiguous and not self._repeatable):
-            raise self.last
+            raise error
         return delay

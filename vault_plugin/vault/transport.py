@@ -15,15 +15,28 @@ from vault_plugin.network.library_logs import unlogged
 from vault_plugin.network.peer import Peer
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
+from vault_plugin.settings.proxies import Proxy
+from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.backoff import retry_after
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import FAILURES, Connections, Response
-from vault_plugin.vault.retries import LAGGING, QUOTA, Attempts, Verdict, on_failure, on_response, with_status
+from vault_plugin.vault.retries import (
+    FINAL,
+    LAGGING,
+    OWN_LIMIT,
+    QUOTA,
+    Attempts,
+    Verdict,
+    on_failure,
+    on_response,
+    with_status,
+)
 from vault_plugin.wording import named
 
+RECENT = 1.0  # seconds for which a failure that is final is not looked for again
 _log = logging.getLogger(__name__)
 
 
@@ -59,18 +72,38 @@ class Transport:
         *,
         timeout: float,
         ca_file: str | None = None,
+        ca_text: str | None = None,
+        ca_folder: str | None = None,
+        server_name: str | None = None,
         client_cert: str | None = None,
         client_key: str | None = None,
+        proxy: Proxy | None = None,
+        max_retries: int | None = None,
+        rate_limit: RateLimit | None = None,
         limiter: AdaptiveRateLimiter | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`timeout` (seconds) limits each request; `limiter` learns how many of them this Vault accepts."""
+        """`timeout` (seconds) limits each request; `limiter` learns how many of them this Vault accepts.
+
+        `max_retries`: how often a request is sent again at most; None for as often as the deadline allows.
+        """
         self.index: str | None = None  # X-Vault-Index of the newest write, which later reads must have seen.
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
-        self._connections = Connections(addresses, Tls(ca_file, client_cert, client_key))
+        tls = Tls(
+            ca_file,
+            client_cert,
+            client_key,
+            ca_text=ca_text,
+            ca_folder=ca_folder,
+            server_name=server_name,
+        )
+        self._connections = Connections(addresses, tls, proxy)
+        self._max_retries = max_retries
         self._limiter = limiter or AdaptiveRateLimiter()
+        if rate_limit:
+            self._limiter.limit(*rate_limit)
         self._local = threading.local()
         self._sleep = sleep
         self._node = 0
@@ -92,7 +125,7 @@ class Transport:
         A request that may have been carried out is sent again only if it is `repeatable`. `in_time` says before each try
         whether its content is still valid, and `is_permanent` of a status 500 whether it concerns this request alone.
         """
-        attempts = Attempts(self._addresses, repeatable=repeatable)
+        attempts = Attempts(self._addresses, repeatable=repeatable, max_retries=self._max_retries)
         while True:
             self._wait_for_quota(deadline)
             if not in_time():
@@ -100,7 +133,7 @@ class Transport:
             node = self._addresses[self._node]
             if not deadline.left():
                 raise attempts.last or _unsent(node)
-            result = self._try(method, path, headers, body, deadline.left())
+            result = self._known_failure(node) or self._try(method, path, headers, body, deadline.left())
             if isinstance(result, Response):
                 verdict = on_response(result, node, path, self._addresses, is_permanent)
                 if verdict is None:
@@ -108,7 +141,9 @@ class Transport:
             else:
                 verdict = result
             self._choose_node(node, verdict)
-            if not verdict.is_quota:
+            if verdict.is_quota:
+                attempts.note(node, verdict)
+            else:
                 delay = attempts.delay(node, verdict, deadline)
                 _log.info("Vault at %s: %s; trying again in %.2f s", node, verdict.reason, delay)
                 self._sleep(delay)
@@ -116,15 +151,29 @@ class Transport:
     def once(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
     ) -> Response:
-        """Send one request to the current node, without retries. Raises TransportError if it gets no response."""
+        """Send one request to the current node, without retries.
+
+        Raises TransportError if it gets no response, StoreBusyError if the rate limit of the settings does not permit it.
+        """
+        if self._limiter.is_limited:
+            self._wait_for_quota(Deadline(seconds))
+        node = self._addresses[self._node]
         result = self._try(method, path, headers, body, seconds)
         if isinstance(result, Verdict):
+            if result.weight >= FINAL:
+                self._local.failed = node, result, time.monotonic()
             raise TransportError(result)
         return result
 
     def peer(self, node: str) -> Peer:
         """The server at that address, one of the cluster's nodes."""
         return self._connections.peer(node)
+
+    def _known_failure(self, node: str) -> Verdict | None:
+        """The verdict on what this thread has just sent there once, if another request would fail in the same way."""
+        failed, verdict, at = getattr(self._local, "failed", ("", None, 0.0))
+        self._local.failed = "", None, 0.0
+        return verdict if failed == node and time.monotonic() - at < RECENT else None
 
     def close(self) -> None:
         """Close all connections that are not in use."""
@@ -180,7 +229,7 @@ class Transport:
                 return
 
     def _quota_error(self) -> StoreBusyError:
-        verdict = with_status(QUOTA, 429)
+        verdict = with_status(QUOTA, 429) if self._limiter.refusing else OWN_LIMIT
         node = self._addresses[self._node]
         return StoreBusyError(f"The request to Vault at {node} failed: {verdict.reason}.", hint=verdict.hint)
 
