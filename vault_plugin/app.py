@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vault_plugin.broker import Broker
 from vault_plugin.broker.freshness import Freshness
@@ -27,6 +27,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.vault.consistency_index import handed_over
 from vault_plugin.vault.reader import WarmReader
+from vault_plugin.vault.renewal import renewing
 from vault_plugin.vault.transport import Transport
 
 MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
@@ -53,7 +54,10 @@ def connect(
     """
     with ExitStack() as closing:
         parts = _Parts(settings, closing, bulk=bulk, limiter=limiter)
-        store = once(lambda: parts.make_store(reread or (lambda _: settings), closing_deadline))
+        client = once(lambda: parts.make_client(reread or (lambda _: settings), closing_deadline))
+        store = once(lambda: parts.make_store(client()))
+        if settings.auth != "none":
+            closing.enter_context(renewing(lambda: client().login))
         locks = _Locks(settings, parts, store)
         freshness = Freshness(
             now=parts.now,
@@ -114,26 +118,32 @@ class _Parts:
     def make_reader(self) -> TokenReader | None:
         """Make the warm reader; None where there is no Vault token yet, since only the store logs in."""
         settings = self._settings
-        if settings.auth != "token" or settings.vault_token is None:
+        token = settings.vault_token if settings.auth == "token" else None
+        if token is None and settings.auth != "none":
             return None
         return WarmReader(
             self.transport,
-            settings.vault_token,
+            token,
             settings.vault_namespace,
             settings.mount,
             settings.path_prefix,
             accept_other_users=self._accept_other_users,
         )
 
-    def make_store(
+    def make_client(
         self, reread: Callable[[Deadline], Settings], closing_deadline: Callable[[], Deadline]
-    ) -> TokenStore:
-        """Make the store; for `reread` and `closing_deadline` see `connect`."""
+    ) -> Any:
+        """Make the VaultClient, whose class is not loaded yet; for `reread` and `closing_deadline` see `connect`."""
         from vault_plugin.vault.client import VaultClient  # noqa: PLC0415  hvac, requests
-        from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
 
         client = VaultClient(self.transport, self._settings, reread)
         self._closing.callback(lambda: client.close(closing_deadline()))
+        return client
+
+    def make_store(self, client: Any) -> TokenStore:
+        """Make the store over the VaultClient."""
+        from vault_plugin.vault.store import VaultStore  # noqa: PLC0415  hvac, requests
+
         return VaultStore(
             client,
             self.vault_clock,
@@ -227,11 +237,13 @@ class _EndpointLock:
         self._handle.clear_failure()
 
 
-def policy_of(role: str, version: int, mount: str, prefix: str) -> str:
+def policy_of(
+    role: str, version: int, mount: str, prefix: str, namespace: str | None, of_login: str | None
+) -> str:
     """The policy (HCL) that a role needs in a mount of that KV version; see vault/policy.py."""
-    from vault_plugin.vault.policy import hcl  # noqa: PLC0415  no other command needs it
+    from vault_plugin.vault.policy import hcl, mount_in  # noqa: PLC0415  no other command needs it
 
-    return hcl(role, version, mount, prefix)
+    return hcl(role, version, mount_in(mount, namespace, namespace if of_login is None else of_login), prefix)
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:

@@ -2,59 +2,25 @@
 
 import json
 import re
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from support.cli import World, run
-from support.leaks import leaked
+from support.diagnosis import Diagnosis
 from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki, serving_https
 from support.vault import Vault
+from support.waiting import until
 
-from vault_plugin.demo.embedded import openbao
-from vault_plugin.doctor.examination import Examination
-from vault_plugin.doctor.verdicts import Level, Verdict, exit_code
-from vault_plugin.settings.declarations import survey_all
-
-
-class Diagnosis:
-    """What the doctor said of an environment."""
-
-    def __init__(self, world: World, write_test: bool = False, /, **environ: str | None) -> None:
-        given = world.environ | {"KLEARSTACK_TIMEOUT": "5", "KLEARSTACK_DEADLINE": "20"} | environ
-        survey = survey_all({name: text for name, text in given.items() if text is not None})
-        self.verdicts = list(Examination(survey, write_test=write_test).verdicts())
-        self.code = exit_code(self.verdicts)
-        assert world.endpoint.mints == 0
-        assert leaked(world, world.endpoint, self.text) == []
-
-    @property
-    def text(self) -> str:
-        return "\n".join(verdict.line for verdict in self.verdicts)
-
-    def of(self, *levels: Level) -> list[Verdict]:
-        return [verdict for verdict in self.verdicts if verdict.level in levels]
-
-    def names(self, check: str, said: str, remedy: str, code: int) -> None:
-        """Assert that this is all that is wrong."""
-        (culprit,) = self.of(Level.FAILED)
-        assert culprit.check == check, self.text
-        assert said in culprit.line, culprit.line
-        assert remedy in culprit.line, culprit.line
-        assert self.code == code
-
-    def warns(self, check: str, said: str) -> None:
-        """Assert that this is the only warning, and nothing failed."""
-        (culprit,) = self.of(Level.FAILED, Level.WARNING)
-        assert (culprit.level, culprit.check, self.code) == (Level.WARNING, check, 0), self.text
-        assert said in culprit.line
-
-    def skips(self) -> list[str]:
-        return [verdict.check for verdict in self.of(Level.SKIPPED)]
+from vault_plugin.demo.embedded import binary, openbao, stop
+from vault_plugin.doctor.verdicts import Level
 
 
 @pytest.fixture(scope="module")
@@ -284,10 +250,7 @@ def test_vault_tokens(kv2: World) -> None:
     """Expired or unknown, valid for a short time, an AppRole's."""
     said, hint = "Vault denied the lookup of the Vault token", "Vault does not know the Vault token"
     found = Diagnosis(kv2, VAULT_TOKEN="s.expired")
-    (login, *_) = found.of(Level.FAILED)
-    assert (login.check, found.code) == ("Vault login", 77)
-    assert said in login.line
-    assert hint in login.line
+    found.names("Vault login", said, hint, 77)
     short = kv2.vault.admin.auth.token.create(ttl="30s")["auth"]["client_token"]
     found = Diagnosis(kv2, VAULT_TOKEN=short)
     found.warns("Vault login", "the Vault token is valid for another ")
@@ -332,12 +295,65 @@ def test_the_lock_folder(kv2: World) -> None:
     found.names("lock folder", "No lock file can be created in", "KLEARSTACK_LOCK_DIR", 73)
 
 
-def test_a_namespace_that_does_not_exist(kv2: World) -> None:
-    found = Diagnosis(kv2, VAULT_NAMESPACE="nowhere")
-    assert found.code == 78
-    for culprit in found.of(Level.FAILED):
-        assert culprit.check in ("Vault login", "KV mount")
-        assert "Vault has no namespace of the given name. Check --vault-namespace (" in culprit.line
+def test_namespaces(kv2: World) -> None:
+    """A wrong namespace, a wrong auth namespace, and a login in another namespace than that of the KV mount."""
+    missing = Diagnosis(kv2, VAULT_NAMESPACE="nowhere")
+    missing.names("Vault login", "Vault has no namespace of the given name.", "Check --vault-namespace", 78)
+    other = Diagnosis(kv2, VAULT_NAMESPACE="nowhere", KLEARSTACK_VAULT_AUTH_NAMESPACE="root")
+    other.names("KV mount", "Vault has no namespace of the given name.", "Check --vault-namespace", 78)
+    role_id, secret_id, _ = kv2.vault.approle(DEFAULT)
+    approle = {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": role_id, "VAULT_SECRET_ID": secret_id}
+    wrong = Diagnosis(kv2, **approle, KLEARSTACK_VAULT_AUTH_NAMESPACE="nowhere")
+    assert wrong.code == 77
+    assert [one.check for one in wrong.of(Level.FAILED)] == ["Vault login"]
+    assert "Vault rejected the approle login at approle: there is no such namespace. " in wrong.text
+    assert "Check --auth-namespace (KLEARSTACK_VAULT_AUTH_NAMESPACE)" in wrong.text
+    namespace = kv2.vault.namespace()
+    apart = {"VAULT_NAMESPACE": namespace, "KLEARSTACK_VAULT_MOUNT": "kv"}
+    policy = run("policy", "syncer", "--auth-namespace", "root", environ=kv2.environ | apart).stdout
+    token = kv2.vault.policy_token(DEFAULT + policy)
+    found = Diagnosis(kv2, **apart, VAULT_TOKEN=token, KLEARSTACK_VAULT_AUTH_NAMESPACE="root")
+    assert found.of(Level.FAILED, Level.WARNING) == []
+    assert "ok           Vault login: by token; policies: policy-" in found.text
+    assert "ok           capabilities on kv/metadata/klearstack/COMPANY/USER/access: create" in found.text
+
+
+def test_a_wrapping_token_is_recognized_and_not_used_up(kv2: World) -> None:
+    wrapped = kv2.vault.admin.auth.token.create(ttl="1h", wrap_ttl="60s")["wrap_info"]["token"]
+    for _ in range(2):
+        found = Diagnosis(kv2, VAULT_TOKEN=wrapped)
+        said = "A wrapping token is given as the Vault token."
+        found.names("Vault login", said, "`vault unwrap -field=token`", 77)
+    assert kv2.vault.admin.sys.unwrap(wrapped)["auth"]["client_token"]
+
+
+def test_an_agent_without_auto_auth(kv2: World) -> None:
+    port = own_port()
+    config = kv2.home / "proxy.hcl"
+    config.write_text(
+        f'vault {{ address = "{kv2.vault.address}" }}\napi_proxy {{}}\n'
+        f'listener "tcp" {{\n  address = "127.0.0.1:{port}"\n  tls_disable = true\n}}\n'
+    )
+    process = subprocess.Popen(
+        [binary(), "proxy", f"-config={config}"],
+        env={"HOME": str(kv2.home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: accepts(port))
+        agent = {"VAULT_ADDR": f"http://127.0.0.1:{port}", "KLEARSTACK_VAULT_AUTH": "none"}
+        found = Diagnosis(kv2, **agent, VAULT_TOKEN=None)
+    finally:
+        stop(process)
+    found.names("Vault login", "Vault denied the lookup", "its auto-auth works", 77)
+
+
+def accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 def test_the_write_test_writes_the_same_path_which_vault_deletes(world: World) -> None:

@@ -227,7 +227,7 @@ def test_help_names_flag_variable_and_default_of_each_setting_and_no_flag_for_a_
     assert "[env: KLEARSTACK_USER_ID]" in shown
     assert "[env: BAO_ADDR, VAULT_ADDR]" in shown
     assert "[env: KLEARSTACK_MIN_TTL] [default: 60]" in shown
-    assert "--auth [token|approle|jwt|kubernetes]" in shown
+    assert "--auth [token|none|approle|jwt|kubernetes|cert|userpass|ldap]" in shown
     for secret in ("vault-token", "role-id", "secret-id", "vault-jwt"):
         assert f"--{secret}" not in shown
         assert (

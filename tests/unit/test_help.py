@@ -65,7 +65,7 @@ def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
     end = ["Examples", "Exit codes"]
     assert {name: groups for name, groups in found.items() if name not in WITH_SETTINGS} == {
         **{name: ["Options", *end] for name in ("terraform", "demo", "simulate")},
-        "policy": ["Vault storage", "General", *end],
+        "policy": ["Vault connection", "Vault login", "Vault storage", "General", *end],
     }
     for name in WITH_SETTINGS:
         groups = found[name]

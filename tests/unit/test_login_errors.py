@@ -41,6 +41,7 @@ SAID = {
     "namespace not authorized": "the role does not accept the namespace or the service account of the pod",
     "service account name not authorized": "the role does not accept the namespace or the service account of the pod",
     "permission denied": "permission denied, without a reason",
+    "namespace not found": "there is no such namespace",
 }
 
 

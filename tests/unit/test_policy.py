@@ -37,6 +37,22 @@ def test_the_policy_is_that_of_the_documentation(run: Run) -> None:
             'path "env/klearstack/*" { capabilities = ["create", "update", "read"] }\n',
         ),
         (
+            ("reader", "--vault-namespace", "team/ci", "--auth-namespace", "root"),
+            'path "team/ci/secret/data/klearstack/*" { capabilities = ["read"] }\n',
+        ),
+        (
+            ("reader", "--vault-namespace", "team/ci", "--auth-namespace", "team"),
+            'path "ci/secret/data/klearstack/*" { capabilities = ["read"] }\n',
+        ),
+        (
+            ("reader", "--vault-namespace", "team", "--auth-namespace", "tea"),
+            'path "secret/data/klearstack/*" { capabilities = ["read"] }\n',
+        ),
+        (
+            ("reader", "--vault-namespace", "team"),
+            'path "secret/data/klearstack/*" { capabilities = ["read"] }\n',
+        ),
+        (
             ("operator", "--kv-version", "1"),
             'path "env/klearstack/*" { capabilities = ["list", "read", "delete"] }\n',
         ),

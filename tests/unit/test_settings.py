@@ -49,11 +49,19 @@ PROMISED = {
     "vault_client_key": ("BAO_CLIENT_KEY", "VAULT_CLIENT_KEY"),
     "auth": ("KLEARSTACK_VAULT_AUTH",),
     "auth_mount": ("KLEARSTACK_VAULT_AUTH_MOUNT",),
+    "auth_namespace": ("KLEARSTACK_VAULT_AUTH_NAMESPACE",),
     "auth_role": ("KLEARSTACK_VAULT_AUTH_ROLE",),
+    "auth_audience": ("KLEARSTACK_VAULT_AUTH_AUDIENCE",),
+    "auth_username": ("KLEARSTACK_VAULT_AUTH_USERNAME",),
     "vault_token": ("BAO_TOKEN", "VAULT_TOKEN"),
+    "vault_config_path": ("BAO_CONFIG_PATH", "VAULT_CONFIG_PATH"),
     "role_id": ("BAO_ROLE_ID", "VAULT_ROLE_ID"),
     "secret_id": ("BAO_SECRET_ID", "VAULT_SECRET_ID"),
+    "wrapped_secret_id": ("BAO_WRAPPED_SECRET_ID", "VAULT_WRAPPED_SECRET_ID"),
     "vault_jwt": ("BAO_JWT", "VAULT_JWT"),
+    "vault_password": ("BAO_PASSWORD", "VAULT_PASSWORD"),
+    "actions_url": ("ACTIONS_ID_TOKEN_REQUEST_URL",),
+    "actions_token": ("ACTIONS_ID_TOKEN_REQUEST_TOKEN",),
     "mount": ("KLEARSTACK_VAULT_MOUNT",),
     "path_prefix": ("KLEARSTACK_VAULT_PATH_PREFIX",),
     "min_ttl": ("KLEARSTACK_MIN_TTL",),
@@ -67,7 +75,17 @@ PROMISED = {
     "on_user_mismatch": ("KLEARSTACK_ON_USER_MISMATCH",),
     "lock_dir": ("KLEARSTACK_LOCK_DIR",),
 }
-SECRETS = ("vault_token", "role_id", "secret_id", "vault_jwt")
+SECRETS = (
+    "vault_token",
+    "role_id",
+    "secret_id",
+    "wrapped_secret_id",
+    "vault_jwt",
+    "vault_password",
+    "actions_token",
+)
+IN_HEADERS = tuple(name for name in SECRETS if name != "vault_password")
+LOGINS = ("token", "none", "approle", "jwt", "kubernetes", "cert", "userpass", "ldap")
 FILES = ("ca_cert", "vault_cacert", "vault_client_cert", "vault_client_key")
 VARIABLES = [(name, variable) for name, origin in ORIGINS.items() for variable in origin.env]
 
@@ -80,6 +98,7 @@ SAMPLES = {
     **dict.fromkeys(("proxy", "vault_proxy"), "http://proxy{}.example:3128"),
     **dict.fromkeys(FILES, os.devnull),
     "vault_cacert_bytes": "-----BEGIN CERTIFICATE-----{}",
+    "actions_url": "https://host{}.example/?api-version=2",
 }
 
 
@@ -149,11 +168,19 @@ def test_what_is_required_and_what_the_rest_defaults_to() -> None:
         "vault_rate_limit": None,
         "auth": "token",
         "auth_mount": None,
+        "auth_namespace": None,
         "auth_role": None,
+        "auth_audience": None,
+        "auth_username": None,
         "vault_token": Secret("hvs.token"),
+        "vault_config_path": None,
         "role_id": None,
         "secret_id": None,
+        "wrapped_secret_id": None,
         "vault_jwt": None,
+        "vault_password": None,
+        "actions_url": None,
+        "actions_token": None,
         "mount": "secret",
         "path_prefix": "klearstack",
         "min_ttl": 60.0,
@@ -286,7 +313,7 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         "--vault-addr (VAULT_ADDR or BAO_ADDR) must look like https://host[:port]",
         "VAULT_TOKEN or BAO_TOKEN contains characters that are not allowed in a credential",
         "--vault-namespace (VAULT_NAMESPACE or BAO_NAMESPACE) may contain only letters, digits",
-        "--auth (KLEARSTACK_VAULT_AUTH) must be one of token, approle, jwt, kubernetes",
+        f"--auth (KLEARSTACK_VAULT_AUTH) must be one of {', '.join(LOGINS)}",
         "--min-ttl (KLEARSTACK_MIN_TTL) is not a duration",
         "--deadline (KLEARSTACK_DEADLINE) must be more than 0 seconds",
         "--on-vault-error (KLEARSTACK_ON_VAULT_ERROR) must be one of fail, bypass",
@@ -357,7 +384,7 @@ def test_an_address_with_a_line_end_is_refused(variable: str, address: str) -> N
 
 
 @pytest.mark.parametrize("content", [b"hvs.token", b"hvs.token\n", b"hvs.token\r\n", b" hvs.token \n\n"])
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", IN_HEADERS)
 def test_space_around_a_secret_is_dropped(content: bytes, name: str, tmp_path: Path) -> None:
     for variable in ORIGINS[name].env:
         assert gathered(name, {f"{variable}_FILE": file_with(tmp_path, content)}) == Secret("hvs.token")
@@ -367,7 +394,7 @@ def test_space_around_a_secret_is_dropped(content: bytes, name: str, tmp_path: P
 @pytest.mark.parametrize(
     "content", ["a\nb", "a\r\nX-Header: b", "a\tb", "\u00e9", "a\x00b", "a\x7f", "a\u2028b"], ids=ascii
 )
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", IN_HEADERS)
 def test_a_secret_that_would_break_a_header_is_refused(content: str, name: str, tmp_path: Path) -> None:
     others = {key: text for key, text in ENOUGH.items() if key != "VAULT_TOKEN"}
     path = file_with(tmp_path, content.encode())
@@ -476,11 +503,80 @@ def test_approle_needs_both_its_ids_and_no_token() -> None:
     assert (settings.role_id, settings.secret_id, settings.vault_token) == (Secret("r"), Secret("s"), None)
 
 
-@pytest.mark.parametrize("auth", ["approle", "jwt", "kubernetes"])
+@pytest.mark.parametrize("auth", LOGINS[1:])
 def test_no_other_login_takes_the_token_of_the_home_folder(auth: str, tmp_path: Path) -> None:
-    credentials = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s", "VAULT_JWT": "j"}
+    credentials = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s", "VAULT_JWT": "j", "VAULT_PASSWORD": "p"}
+    credentials |= {"VAULT_CLIENT_CERT": os.devnull, "VAULT_CLIENT_KEY": os.devnull}
     environ = home_with(tmp_path, b"hvs.home") | credentials
-    assert Settings.from_env(environ, auth=auth, auth_role="ci").vault_token is None
+    assert Settings.from_env(environ, auth=auth, auth_role="ci", auth_username="u").vault_token is None
+
+
+def test_each_login_names_what_it_needs() -> None:
+    password = "VAULT_PASSWORD or BAO_PASSWORD is missing."
+    needs_user = f"--auth-username (KLEARSTACK_VAULT_AUTH_USERNAME) is missing; {password}"
+    assert complaint(ENOUGH, auth="userpass") == complaint(ENOUGH, auth="ldap") == needs_user
+    assert complaint(ENOUGH, auth="ldap", auth_username="u") == password
+    cert = complaint(ENOUGH, auth="cert")
+    assert cert.startswith(
+        "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) is missing; --vault-client-key"
+    )
+    assert Settings.from_env(ENOUGH | {"VAULT_TOKEN": ""}, auth="none").vault_token is None
+
+
+def test_a_wrapped_secret_id_replaces_the_secret_id() -> None:
+    environ = ENOUGH | {"VAULT_ROLE_ID": "r", "VAULT_WRAPPED_SECRET_ID": "hvs.wrapped"}
+    assert Settings.from_env(environ, auth="approle").wrapped_secret_id == Secret("hvs.wrapped")
+    environ = ENOUGH | {"VAULT_ROLE_ID": "r", "VAULT_WRAPPED_SECRET_ID_FILE": os.devnull}
+    assert complaint(environ, auth="approle").endswith("VAULT_WRAPPED_SECRET_ID_FILE names, is empty.")
+
+
+def test_the_id_token_of_github_actions_replaces_a_jwt() -> None:
+    job = {
+        "ACTIONS_ID_TOKEN_REQUEST_URL": "https://github.example/id?api-version=2.0",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request",
+    }
+    settings = Settings.from_env(ENOUGH | job, auth="jwt", auth_audience="vault")
+    assert (settings.vault_jwt, settings.actions_token) == (None, Secret("request"))
+    for name in job:
+        assert complaint(ENOUGH | job | {name: ""}, auth="jwt") == "VAULT_JWT or BAO_JWT is missing."
+
+
+@pytest.mark.parametrize(
+    "url", ["nothing", "https://github.example", "ftp://x/?a", "https://x/?a#b", "https://x/?\x7f"]
+)
+def test_a_url_that_github_actions_does_not_set_is_refused(url: str) -> None:
+    assert "ACTIONS_ID_TOKEN_REQUEST_URL" in complaint(ENOUGH | {"ACTIONS_ID_TOKEN_REQUEST_URL": url})
+
+
+@pytest.mark.parametrize(("text", "namespace"), [("root", ""), ("/", ""), ("root/", ""), ("a/b/c/", "a/b/c")])
+def test_a_namespace_may_be_the_root_or_have_any_depth(text: str, namespace: str) -> None:
+    settings = Settings.from_env(ENOUGH, vault_namespace=text, auth_namespace=text)
+    assert (settings.vault_namespace, settings.auth_namespace) == (namespace, namespace)
+
+
+@pytest.mark.parametrize("text", ["..", "a/../b", "a//b", "a b", "a/."])
+def test_a_namespace_that_leads_elsewhere_is_refused(text: str) -> None:
+    for name in ("vault_namespace", "auth_namespace"):
+        flag = f"--{name.replace('_', '-')}"
+        assert complaint(ENOUGH, **{name: text}).startswith(f"{flag} (")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", " ", "a\nb", "a\u200bb"])
+def test_a_user_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
+    assert "--auth-username" in complaint(ENOUGH, auth_username=name)
+
+
+def test_a_password_is_taken_exactly_as_given(tmp_path: Path) -> None:
+    environ = ENOUGH | {"KLEARSTACK_VAULT_AUTH": "ldap", "KLEARSTACK_VAULT_AUTH_USERNAME": "DOMAIN\\Zoë"}
+    for typed, kept in ((" pâss wörd \n\n", " pâss wörd \n"), ("x\r\n", "x")):
+        file = file_with(tmp_path, typed.encode())
+        assert Settings.from_env(environ | {"VAULT_PASSWORD_FILE": file}).vault_password == Secret(kept)
+        assert Settings.from_env(environ | {"VAULT_PASSWORD": typed}).vault_password == Secret(typed)
+    empty = {"VAULT_PASSWORD_FILE": file_with(tmp_path, b"\n")}
+    assert complaint(environ | empty).endswith("VAULT_PASSWORD_FILE names, is empty.")
+    assert complaint(environ | {"VAULT_PASSWORD": "\udcff"}).startswith(
+        "VAULT_PASSWORD or BAO_PASSWORD is not UTF-8;"
+    )
 
 
 def test_jwt_needs_one_and_no_role() -> None:
@@ -529,7 +625,7 @@ def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
     assert {name for name, origin in ORIGINS.items() if origin.secret} == set(SECRETS)
     assert {name for name, origin in ORIGINS.items() if not origin.flag} == {
         *SECRETS,
-        *("lock_dir", "no_proxy"),
+        *("actions_url", "lock_dir", "no_proxy", "vault_config_path"),
         *("vault_cacert_bytes", "vault_timeout", "vault_max_retries", "vault_rate_limit"),
     }
 
@@ -548,7 +644,7 @@ def test_a_secret_type_is_declared_as_a_secret() -> None:
 
 def test_choices_are_the_promised_ones() -> None:
     assert {name: origin.choices for name, origin in ORIGINS.items() if origin.choices} == {
-        "auth": ("token", "approle", "jwt", "kubernetes"),
+        "auth": LOGINS,
         "on_vault_error": ("fail", "bypass"),
         "on_user_mismatch": ("fail", "warn"),
     }
@@ -570,7 +666,7 @@ CANARY = "hvs.CANARY-0123456789"
 
 
 def test_no_secret_is_shown_by_repr() -> None:
-    environ = ENOUGH | {f"VAULT_{name}": CANARY for name in ("TOKEN", "ROLE_ID", "SECRET_ID", "JWT")}
+    environ = ENOUGH | {ORIGINS[name].env[-1]: CANARY for name in SECRETS}
     settings = Settings.from_env(environ)
     assert {getattr(settings, name) for name in SECRETS} == {Secret(CANARY)}
     assert "CANARY" not in repr(settings) + str(settings) + f"{settings}"

@@ -35,6 +35,7 @@ class Vault:
     """What VaultClient uses of a transport: logins succeed, and the rest gets the given responses."""
 
     gap = 0.0
+    only_denied = False
 
     def __init__(self, *replies: Response, other: Response | TransportError | None = None) -> None:
         self.logins: list[StoreError] = []  # The errors of the next ones.
@@ -94,7 +95,7 @@ def client_of(vault: Vault, namespace: str | None = "ns", auth: str = "approle")
 
 
 def token_of(client: VaultClient) -> str:
-    return str(client._login._token)
+    return str(client.login._token)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_denied_request_is_repeated_with_the_login_that_another_thread_made_me
     client = client_of(vault)
 
     def replace() -> None:
-        client._login._token = "s.other"
+        client.login._token = "s.other"
 
     vault.before_response = replace
     assert client.read(1, "kv", "p/x", Deadline(5)) is not None
@@ -148,7 +149,7 @@ def test_a_login_that_fails_after_a_denied_request_is_logged_and_the_denial_rais
     client = client_of(vault)
 
     def age() -> None:
-        client._login._made -= 2 * NEW_POLICIES
+        client.login._made -= 2 * NEW_POLICIES
         vault.logins.append(StoreError("Vault is away."))
 
     vault.before_response = age
@@ -169,7 +170,7 @@ def test_no_thread_waits_for_the_login_of_another_thread_longer_than_the_deadlin
     vault = Vault()
     client = client_of(vault)
     with (
-        client._login._lock,
+        client.login._lock,
         pytest.raises(StoreError, match="login to Vault did not finish before the deadline"),
     ):
         client.read(1, "kv", "p/x", Deadline(0))

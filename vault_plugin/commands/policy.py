@@ -10,7 +10,7 @@ from vault_plugin.output.streams import require_output
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import value_of
 
-_USED = ("mount", "path_prefix")
+_USED = ("mount", "path_prefix", "vault_namespace", "auth_namespace")
 
 
 @click.command(
@@ -35,8 +35,7 @@ def policy(role: str, kv_version: str, **flags: str | None) -> None:
     """Print the least-privilege policy (HCL) of a role, for the configured mount and path prefix.
 
     `reader` uses stored tokens (get, exec, helper, terraform). `syncer` also mints and stores them (sync, watch).
-    `operator` runs status and delete. No server is contacted.
+    `operator` runs status and delete. The policy belongs into the namespace of the login. No server is contacted.
     """
     require_output()
-    mount, prefix = (str(value_of(name, flags[name])) for name in _USED)
-    print_out(policy_of(role, int(kv_version), mount, prefix))
+    print_out(policy_of(role, int(kv_version), *(value_of(name, flags[name]) for name in _USED)))

@@ -4,16 +4,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from vault_plugin.broker.ports import TokenStore
 from vault_plugin.doctor.verdicts import Verdict, failed, ok, skipped, warning
 from vault_plugin.errors import KlearstackVaultError, StoreError, StoreRefusedError
+from vault_plugin.network.library_logs import unlogged
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import format_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
-from vault_plugin.vault.hvac_errors import UnknownTokenError, mount_missing
-from vault_plugin.vault.policy import READER, SYNCER, rules
-from vault_plugin.vault.store import VaultStore
+from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.denials import WRAPPING
+from vault_plugin.vault.hvac_adapter import Limits
+from vault_plugin.vault.hvac_errors import DeniedError, UnknownTokenError, mount_missing
+from vault_plugin.vault.policy import READER, SYNCER, mount_in, rules
+from vault_plugin.vault.wrapping import is_wrapping_token
 
 _SHORT = 60  # seconds; a Vault token with less left may end during a command
 _LOGIN, _MOUNT, _CONFIG, _READS = "Vault login", "KV mount", "KV configuration", "stored tokens"
@@ -24,9 +29,14 @@ class Access:
     """Checks of one KV mount, each with the time of one request. `identity`: whose paths are looked at, if known."""
 
     def __init__(
-        self, store: VaultStore, settings: Settings, identity: Identity | None, deadline: Deadline
+        self,
+        client: VaultClient,
+        store: TokenStore,
+        settings: Settings,
+        identity: Identity | None,
+        deadline: Deadline,
     ) -> None:
-        self.client = store.client
+        self.client = client
         self.settings = settings
         self._store = store
         self._identity = identity
@@ -39,10 +49,9 @@ class Access:
     def verdict_on_login(self) -> Verdict:
         """The login, and how long its token is valid."""
         try:
+            self._refuse_wrapped()
             about = self.client.ask("lookup of the Vault token", "auth/token/lookup-self", self.time())
-        except StoreRefusedError as exc:
-            if isinstance(exc, UnknownTokenError):
-                return failed(_LOGIN, exc)
+        except DeniedError:
             return skipped(
                 _LOGIN, "the policy of the Vault token does not grant read on auth/token/lookup-self"
             )
@@ -50,12 +59,20 @@ class Access:
             return failed(_LOGIN, exc)
         return _on_token(self.settings.auth, about)
 
+    def _refuse_wrapped(self) -> None:
+        """Raise UnknownTokenError if the Vault token is a wrapping token, which any other request would use up."""
+        if self.settings.auth == "token":
+            with unlogged():
+                login, limits = self.client.login, Limits(self.time())
+                if is_wrapping_token(login.adapter("", limits), login.token(limits.deadline)):
+                    raise UnknownTokenError("A wrapping token is given as the Vault token.", hint=WRAPPING)
+
     def version(self) -> int:
         """The KV version of the mount, 1 or 2. Raises StoreError."""
         mount = self.settings.mount
         try:
             return self.client.kv_version(mount, self.time())
-        except StoreRefusedError:
+        except DeniedError:
             # Vault responds so also where nothing is mounted; a token that may do something below knows better.
             if self._may_do_something(mount):
                 raise mount_missing(mount) from None
@@ -74,7 +91,7 @@ class Access:
         yield ok(_MOUNT, f"KV v2 is mounted at {mount}.")
         try:
             config = self.client.ask("read of the mount's configuration", f"{mount}/config", self.time())
-        except StoreRefusedError:
+        except DeniedError:
             yield skipped(_CONFIG, _NO_CONFIG)
         except StoreError as exc:
             yield failed(_CONFIG, exc)
@@ -85,7 +102,7 @@ class Access:
         """The capabilities on the identity's paths, or below the prefix, and what is stored there."""
         try:
             yield from self._capabilities(version)
-        except StoreRefusedError:
+        except DeniedError:
             yield skipped(
                 "capabilities", "the policy of the Vault token does not grant update on sys/capabilities-self"
             )
@@ -121,9 +138,16 @@ class Access:
 
     def _capabilities_on(self, places: list[str]) -> dict[str, Any]:
         """What the Vault token may do on each path. Raises StoreError."""
-        return self.client.ask(
-            "lookup of the capabilities", "sys/capabilities-self", self.time(), {"paths": places}
+        settings = self.settings
+        mount = mount_in(settings.mount, settings.vault_namespace, self.client.login.namespace)
+        asked = {place: f"{mount}{place.removeprefix(settings.mount)}" for place in places}
+        found = self.client.ask(
+            "lookup of the capabilities",
+            "sys/capabilities-self",
+            self.time(),
+            {"paths": list(asked.values())},
         )
+        return {place: found.get(path) for place, path in asked.items()}
 
     def _capabilities(self, version: int) -> Iterator[Verdict]:
         """A verdict on each path. Raises StoreError if Vault does not say what the token may do."""

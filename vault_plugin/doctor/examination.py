@@ -10,7 +10,7 @@ from vault_plugin.doctor.endpoint import verdicts_on_endpoint
 from vault_plugin.doctor.host import verdict_on_locks, verdicts_on_clocks
 from vault_plugin.doctor.nodes import serves, tolerated, verdicts_on_node
 from vault_plugin.doctor.origins import verdicts_on_settings
-from vault_plugin.doctor.verdicts import Verdict, failed, skipped
+from vault_plugin.doctor.verdicts import Level, Verdict, failed, skipped
 from vault_plugin.doctor.writing import verdict_on_writing
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import StoreError
@@ -21,7 +21,6 @@ from vault_plugin.settings.origin import Group
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.vault.store import VaultStore
 
 _INVALID = "its settings are invalid"
 _LATE = "the deadline passed"
@@ -94,14 +93,19 @@ class Examination:
     def _access(self) -> Iterator[Verdict]:
         settings = self._settings
         with parts_of(settings) as parts:
-            store = parts.make_store(lambda _: settings, lambda: Deadline(REVOKE_TIMEOUT))
-            access = Access(cast(VaultStore, store), settings, self._identity(), self._deadline)
-            yield access.verdict_on_login()
+            client = parts.make_client(lambda _: settings, lambda: Deadline(REVOKE_TIMEOUT))
+            store = parts.make_store(client)
+            access = Access(client, store, settings, self._identity(), self._deadline)
+            login = access.verdict_on_login()
+            yield login
+            if login.level is Level.FAILED:
+                yield skipped("KV mount and paths", "there is no login")
+                return
             try:
                 version = access.version()
             except StoreError as exc:
                 yield failed("KV mount", exc)
-                yield skipped("access to the paths", "the KV mount cannot be looked at")
+                yield skipped("paths", "the KV mount cannot be looked at")
                 return
             yield from access.verdicts_on_mount(version)
             yield from access.verdicts_on_paths(version)

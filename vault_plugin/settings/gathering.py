@@ -15,6 +15,7 @@ from vault_plugin.settings.environment import (
 from vault_plugin.settings.logins import LOGINS, credential_in
 from vault_plugin.settings.origin import Origin
 from vault_plugin.settings.proxies import Proxy
+from vault_plugin.settings.token_helper import token_helper, token_of
 from vault_plugin.settings.values import is_plain_and_remote
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.names import is_composed
@@ -66,7 +67,7 @@ def survey(
     gathering.add_proxies(origins["proxy"], flags)
     gathering.prefer_flags(("vault_cacert", "vault_cacert_bytes", "vault_capath"), flags)
     gathering.check_connections()
-    gathering.add_credentials()
+    gathering.add_credentials(origins)
     error = gathering.complaints.error()
     if error is None:
         report_ignored(gathering.environ)
@@ -196,18 +197,55 @@ class _Gathering:
         if bool(self.values.get(pair[0])) != bool(self.values.get(pair[1])):
             self.complaints.add(f" and {named(pair[1])} must be given together", *pair)
 
-    def add_credentials(self) -> None:
+    def add_credentials(self, origins: Mapping[str, Origin]) -> None:
         """Take the login's credential from where another program leaves it, and complain if it is nowhere."""
         login = LOGINS[self.values.get("auth", "token")]
+        if login.has_helper and not self._is_given("vault_token") and not self._ask_helper(origins):
+            return
         for name, file in login.files.items():
-            given = name in self.values or name in self._empty
-            if not given and (found := credential_in(file(self.environ), self.deadline)):
+            if not self._is_given(name) and (found := credential_in(file(self.environ), self.deadline)):
                 self.values[name] = found
         for name, also in login.requires.items():
-            if name in self._empty:
-                self.complaints.add(self._empty[name], name)
-            elif name not in self.values:
+            instead = login.instead.get(name, ())
+            if name in self.values or (instead and all(other in self.values for other in instead)):
+                continue
+            if empty := next((one for one in (name, *instead) if one in self._empty), ""):
+                self.complaints.add(self._empty[empty], empty)
+            else:
                 self.complaints.add_missing(name, also)
+
+    def _is_given(self, name: str) -> bool:
+        return name in self.values or name in self._empty
+
+    def _ask_helper(self, origins: Mapping[str, Origin]) -> bool:
+        """Take the token from the token helper, if there is one; return whether the token may be elsewhere.
+
+        Like `bao` and `vault`, it gets Vault's address. It needs neither another credential nor the identity.
+        """
+        withheld = {
+            variable for one in origins.values() if one.secret or one.identity for variable in one.env
+        }
+        try:
+            helper = token_helper(self.values.get("vault_config_path"), self.environ, self.deadline)
+            if helper is None:
+                return True
+            address = ",".join(self.values.get("vault_addr", ()))
+            environ = {
+                name: text
+                for name, text in self.environ.items()
+                if name.removesuffix("_FILE") not in withheld
+            }
+            found = token_of(
+                helper, environ | dict.fromkeys(("BAO_ADDR", "VAULT_ADDR"), address), self.deadline
+            )
+        except ValueError as exc:
+            self.complaints.add(str(exc), "vault_token")
+            return False
+        if found is None:
+            self.complaints.add_missing("vault_token", f", and the token helper {helper} printed none")
+            return False
+        self.values["vault_token"] = found
+        return True
 
 
 def warn_of_form(origins: Mapping[str, Origin], values: Mapping[str, Any]) -> None:

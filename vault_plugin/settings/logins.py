@@ -16,24 +16,33 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")  #
 class Login(NamedTuple):
     """The settings that a login requires, each with what to add where it is missing.
 
-    `files`: where another program leaves one of them. They are read only where no setting is given.
+    `instead`: settings that together replace a required one. `files`: where another program leaves one of them; they
+    are read only where no setting is given. `has_helper`: a token helper may provide the token, before the files.
     """
 
     requires: Mapping[str, str]
-    files: Mapping[str, Callable[[Mapping[str, str]], Path]]
+    instead: Mapping[str, tuple[str, ...]] = {}
+    files: Mapping[str, Callable[[Mapping[str, str]], Path]] = {}
+    has_helper: bool = False
 
 
+_PASSWORD = Login({"auth_username": "", "vault_password": ""})
 LOGINS = {
     "token": Login(
         {"vault_token": ", and ~/.vault-token contains none"},
-        {"vault_token": lambda environ: Path(environ.get("HOME", "/nonexistent"), ".vault-token")},
+        files={"vault_token": lambda environ: Path(environ.get("HOME", "/nonexistent"), ".vault-token")},
+        has_helper=True,
     ),
-    "approle": Login({"role_id": "", "secret_id": ""}, {}),
-    "jwt": Login({"vault_jwt": ""}, {}),
+    "none": Login({}),  # Vault Agent or Proxy, at Vault's address, adds its own token.
+    "approle": Login({"role_id": "", "secret_id": ""}, instead={"secret_id": ("wrapped_secret_id",)}),
+    "jwt": Login({"vault_jwt": ""}, instead={"vault_jwt": ("actions_url", "actions_token")}),
     "kubernetes": Login(
         {"auth_role": "", "vault_jwt": ", and so is a pod's service account token"},
-        {"vault_jwt": lambda _: SERVICE_ACCOUNT},
+        files={"vault_jwt": lambda _: SERVICE_ACCOUNT},
     ),
+    "cert": Login({"vault_client_cert": "", "vault_client_key": ""}),
+    "userpass": _PASSWORD,
+    "ldap": _PASSWORD,
 }
 
 

@@ -62,8 +62,6 @@ def identity_setting(variable: str, *, help: str) -> Any:  # noqa: A002
     return setting(variable, group=Group.IDENTITY, help=help, read=checked, identity=True)
 
 
-def secret_setting(*env: str, help: str) -> Any:  # noqa: A002
+def secret_setting(*env: str, help: str, read: Callable[[str], Any] = credential) -> Any:  # noqa: A002
     """A credential to log in to Vault with. It has no flag, since process lists show command lines."""
-    return setting(
-        *env, group=Group.VAULT_LOGIN, help=help, default=None, flag=False, read=credential, secret=True
-    )
+    return setting(*env, group=Group.VAULT_LOGIN, help=help, default=None, flag=False, read=read, secret=True)

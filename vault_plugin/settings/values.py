@@ -91,6 +91,29 @@ def vault_path(text: str) -> str:
     return path
 
 
+def vault_namespace(text: str) -> str:
+    """A namespace of any depth, such as `team/ci`; empty for the root namespace: `root` or `/`. Raises ValueError."""
+    return "" if text.strip("/") in {"", "root"} else vault_path(text)
+
+
+def user_name(text: str) -> str:
+    """The name of a user of Vault, which becomes one segment of a path. Raises ValueError."""
+    if not text.isprintable() or "/" in text or text.strip() in {"", ".", ".."}:
+        raise ValueError(
+            "is not a user name: it may contain neither a slash nor characters that are not printable"
+        )
+    return text
+
+
+def password(text: str) -> Secret:
+    """A password, exactly as given. Raises ValueError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    return Secret(text)
+
+
 def _url(text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
@@ -126,6 +149,15 @@ def vault_addresses(text: str) -> tuple[str, ...]:
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
         raise ValueError("contains /v1 or /ui: give Vault's address without them")
     return addresses
+
+
+def actions_url(text: str) -> str:
+    """Where GitHub Actions issues ID tokens: a URL with a query. Raises ValueError."""
+    parts = urlsplit(text) if re.fullmatch(r"[!-~]+", text) else None
+    if parts is None or not parts.query or parts.fragment:
+        raise ValueError("is not a URL with a query, as GitHub Actions sets it")
+    _url(f"{parts.scheme}://{parts.netloc}", ("http", "https"))
+    return text
 
 
 def credential(text: str) -> Secret | None:

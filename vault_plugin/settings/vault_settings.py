@@ -7,11 +7,15 @@ from vault_plugin.settings.origin import Group, secret_setting, setting
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import (
     RateLimit,
+    actions_url,
     certificates,
     client_timeout,
     host_name,
+    password,
     rate_limit,
+    user_name,
     vault_addresses,
+    vault_namespace,
     vault_path,
     whole_number,
 )
@@ -33,9 +37,9 @@ class VaultConnectionSettings:
         "BAO_NAMESPACE",
         "VAULT_NAMESPACE",
         group=Group.VAULT_CONNECTION,
-        help="Vault namespace.",
+        help="Vault namespace; `root` is the root namespace.",
         default=None,
-        read=vault_path,
+        read=vault_namespace,
     )
     vault_cacert: str | None = setting(
         "BAO_CACERT",
@@ -146,19 +150,69 @@ class VaultLoginSettings:
         default=None,
         read=vault_path,
     )
+    auth_namespace: str | None = setting(
+        "KLEARSTACK_VAULT_AUTH_NAMESPACE",
+        group=Group.VAULT_LOGIN,
+        help="Namespace of the auth method, if it is not that of the KV mount; `root` is the root namespace.",
+        default=None,
+        read=vault_namespace,
+    )
     auth_role: str | None = setting(
         "KLEARSTACK_VAULT_AUTH_ROLE",
         group=Group.VAULT_LOGIN,
-        help="Role to log in with; required for kubernetes, optional for jwt.",
+        help="Role to log in with; required for kubernetes, optional for jwt and cert.",
         default=None,
     )
+    auth_audience: str | None = setting(
+        "KLEARSTACK_VAULT_AUTH_AUDIENCE",
+        group=Group.VAULT_LOGIN,
+        help="Audience of the ID token that is requested from GitHub Actions for jwt.",
+        default=None,
+    )
+    auth_username: str | None = setting(
+        "KLEARSTACK_VAULT_AUTH_USERNAME",
+        group=Group.VAULT_LOGIN,
+        help="User name for userpass and ldap.",
+        default=None,
+        read=user_name,
+    )
     vault_token: Secret | None = secret_setting(
-        "BAO_TOKEN", "VAULT_TOKEN", help="Vault token; the default is read from ~/.vault-token."
+        "BAO_TOKEN",
+        "VAULT_TOKEN",
+        help="Vault token; the default is that of the token helper of Vault's command, else of ~/.vault-token.",
+    )
+    vault_config_path: str | None = setting(
+        "BAO_CONFIG_PATH",
+        "VAULT_CONFIG_PATH",
+        group=Group.VAULT_LOGIN,
+        help="Configuration of Vault's command, which may name a token helper; the default is ~/.bao or ~/.vault.",
+        flag=False,
+        default=None,
     )
     role_id: Secret | None = secret_setting("BAO_ROLE_ID", "VAULT_ROLE_ID", help="AppRole role ID.")
     secret_id: Secret | None = secret_setting("BAO_SECRET_ID", "VAULT_SECRET_ID", help="AppRole secret ID.")
+    wrapped_secret_id: Secret | None = secret_setting(
+        "BAO_WRAPPED_SECRET_ID",
+        "VAULT_WRAPPED_SECRET_ID",
+        help="Wrapping token that contains the AppRole secret ID.",
+    )
     vault_jwt: Secret | None = secret_setting(
         "BAO_JWT",
         "VAULT_JWT",
-        help="JWT to log in with; for kubernetes, the default is the pod's service account token.",
+        help="JWT to log in with; the default is the pod's service account token (kubernetes), or is requested from "
+        "GitHub Actions (jwt).",
+    )
+    vault_password: Secret | None = secret_setting(
+        "BAO_PASSWORD", "VAULT_PASSWORD", help="Password for userpass and ldap.", read=password
+    )
+    actions_url: str | None = setting(
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        group=Group.VAULT_LOGIN,
+        help="Set by GitHub Actions: where a job with `id-token: write` requests its ID token.",
+        flag=False,
+        default=None,
+        read=actions_url,
+    )
+    actions_token: Secret | None = secret_setting(
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN", help="Set by GitHub Actions: authorizes that request."
     )

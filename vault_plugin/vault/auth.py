@@ -1,15 +1,14 @@
-"""The login to Vault: one function for each auth method, and when a login is made, renewed and revoked."""
+"""The login to Vault: when it is made, made again and ended."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, cast
 
 from hvac.adapters import JSONAdapter
-from hvac.api.auth_methods import JWT, AppRole, Kubernetes
 from hvac.exceptions import VaultError
 
 from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, StoreSettingsError
@@ -18,46 +17,18 @@ from vault_plugin.settings import Settings
 from vault_plugin.timing import blocking
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.tokens.secret import Secret
-from vault_plugin.vault import login_errors, schema
+from vault_plugin.vault import id_token, login_errors, schema, wrapping
+from vault_plugin.vault.auth_methods import METHODS, revealed
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.hvac_adapter import Limits, Session, adapter
 from vault_plugin.vault.retries import PermanentError
+from vault_plugin.vault.schema import Lease
 from vault_plugin.vault.transport import Transport
 from vault_plugin.wording import named
 
 NEW_POLICIES = 1.0  # seconds during which a new login has the newest policies of its role
 LOGIN_EVERY = 300.0  # seconds between two logins that follow a denial
 _log = logging.getLogger(__name__)
-
-
-class _Method(NamedTuple):
-    """An auth method: `send` makes the login request; whether its credential can be used for a second one."""
-
-    send: Callable[[JSONAdapter, Settings, str], object]
-    repeatable: bool = True
-
-
-def _approle(vault: JSONAdapter, settings: Settings, mount: str) -> object:
-    role_id, secret_id = _revealed(settings.role_id), _revealed(settings.secret_id)
-    return AppRole(vault).login(role_id, secret_id, use_token=False, mount_point=mount)
-
-
-def _jwt(vault: JSONAdapter, settings: Settings, mount: str) -> object:
-    jwt = _revealed(settings.vault_jwt)
-    return JWT(vault).jwt_login(settings.auth_role, jwt, use_token=False, path=mount)
-
-
-def _kubernetes(vault: JSONAdapter, settings: Settings, mount: str) -> object:
-    jwt = _revealed(settings.vault_jwt)
-    return Kubernetes(vault).login(cast(str, settings.auth_role), jwt, use_token=False, mount_point=mount)
-
-
-_METHODS = {
-    "approle": _Method(_approle, repeatable=False),  # A secret id may be valid for a single use.
-    "jwt": _Method(_jwt),
-    "kubernetes": _Method(_kubernetes),
-}
 
 
 class Login:
@@ -76,12 +47,43 @@ class Login:
         self._reread = reread
         self._lock = threading.Lock()
         self._token: str | None = None
+        self._lease: Lease | None = None  # that of the newest login; None for a token that was given
         self._made = self._next_login = 0.0  # monotonic seconds
+        self._superseded: list[str] = []  # tokens of ours that are still valid
+        self.on_new_token: Callable[[], object] = lambda: None
 
     def token(self, deadline: Deadline) -> str:
         """The Vault token, after a login if there was none yet."""
         with self._alone(deadline):
             return self._log_in(self._settings, deadline) if self._token is None else self._token
+
+    def current(self, deadline: Deadline) -> tuple[str, Lease | None, float] | None:
+        """The token, its lease if it is that of a login, and when it was made; None if there is no token yet."""
+        with self._alone(deadline):
+            if self._token is None and self._settings.auth == "token":
+                self._log_in(self._settings, deadline)
+            return (self._token, self._lease, self._made) if self._token else None
+
+    def looked_up(self, token: str, deadline: Deadline) -> Lease | None:
+        """The lease of a token; None if Vault denies the request, as the policy of the token decides."""
+        with unlogged(), suppress(VaultError, schema.MalformedError):
+            return schema.lease_of_lookup(
+                self.adapter(token, Limits(deadline)).get("/v1/auth/token/lookup-self")
+            )
+        return None
+
+    def extended(self, token: str, deadline: Deadline) -> Lease | None:
+        """Renew a token; its lease after that. None if Vault denies it, which is no error while the token is valid."""
+        try:
+            with unlogged():
+                return schema.lease_of_renewal(
+                    self.adapter(token, Limits(deadline)).post("/v1/auth/token/renew-self")
+                )
+        except (VaultError, schema.MalformedError) as exc:
+            _log.info(
+                "the Vault token cannot be renewed (%s); it is used until it expires", type(exc).__name__
+            )
+        return None
 
     def renewed(self, expired: str, deadline: Deadline) -> str | None:
         """Another token than the one that Vault does not know any more; None if there is none."""
@@ -97,28 +99,42 @@ class Login:
         """
         with self._alone(deadline):
             now = time.monotonic()
-            if self._token == denied and self._settings.auth != "token":
+            if self._token == denied and self.is_own:
                 if now < max(self._made + NEW_POLICIES, self._next_login):
                     return None
                 self._next_login = now + LOGIN_EVERY
                 try:
                     self._log_in(self._reread_in_time(deadline.half()), deadline)
+                    self._superseded.append(denied)
                 except (StoreError, SettingsError) as exc:
                     _log.info("the login to Vault after a denied request failed: %s", exc)
             return self._token if self._token != denied else None
 
     def revoke(self, deadline: Deadline) -> None:
-        """Revoke the token of our login, since Vault keeps it until its TTL ends. Raises nothing."""
-        if self._settings.auth == "token" or self._token is None:
+        """Revoke the tokens of our logins, since Vault keeps them until their TTL ends. Raises nothing."""
+        if not self.is_own or self._token is None:
             return
-        try:
-            with unlogged():
-                self._adapter(self._token, Limits(deadline)).post("/v1/auth/token/revoke-self")
-        except (VaultError, StoreError) as exc:
-            _log.info("the token of the Vault login was not revoked (%s); it expires", type(exc).__name__)
+        for token in (self._token, *self._superseded):
+            try:
+                with unlogged():
+                    self.adapter(token, Limits(deadline)).post("/v1/auth/token/revoke-self")
+            except (VaultError, StoreError) as exc:
+                _log.info("the token of the Vault login was not revoked (%s); it expires", type(exc).__name__)
 
-    def _adapter(self, token: str, limits: Limits) -> JSONAdapter:
-        return adapter(Session(self._transport, limits), token, self._settings.vault_namespace)
+    @property
+    def is_own(self) -> bool:
+        """Whether the token is that of a login of ours."""
+        return self._settings.auth in METHODS
+
+    def adapter(self, token: str, limits: Limits) -> JSONAdapter:
+        """hvac's adapter for a request about this token, in the namespace of the login."""
+        return adapter(Session(self._transport, limits), token, self.namespace)
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace of the login."""
+        own, of_kv = self._settings.auth_namespace, self._settings.vault_namespace
+        return of_kv if own is None else own
 
     @contextmanager
     def _alone(self, deadline: Deadline) -> Iterator[None]:
@@ -156,28 +172,41 @@ class Login:
 
     def _log_in(self, settings: Settings, deadline: Deadline) -> str:
         """Log in, and keep the token."""
-        if settings.auth == "token":
-            token = _revealed(settings.vault_token)
-        else:
-            token = self._sent_login(settings, deadline)
-        self._token, self._made = token, time.monotonic()
+        lease = None
+        if settings.auth in METHODS:
+            token, lease = self._sent_login(self._with_credential(settings, deadline), deadline)
+        else:  # With `none`, another program adds a token.
+            token = revealed(settings.vault_token) if settings.auth == "token" else ""
+        self._token, self._lease, self._made = token, lease, time.monotonic()
+        self.on_new_token()
         return token
 
-    def _sent_login(self, settings: Settings, deadline: Deadline) -> str:
-        """The token of a login request."""
+    def _with_credential(self, settings: Settings, deadline: Deadline) -> Settings:
+        """The settings with a credential that has to be requested first."""
+        if settings.auth == "jwt" and settings.vault_jwt is None:
+            return replace(settings, vault_jwt=id_token.requested(settings, deadline))
+        wrapped = settings.wrapped_secret_id
+        if settings.auth == "approle" and settings.secret_id is None and wrapped is not None:
+            with unlogged():
+                vault = self.adapter(wrapped.reveal(), Limits(deadline, repeatable=False))
+                return replace(settings, secret_id=wrapping.unwrapped_secret_id(vault, wrapped, deadline))
+        return settings
+
+    def _sent_login(self, settings: Settings, deadline: Deadline) -> tuple[str, Lease]:
+        """The token of a login request, and its lease."""
         errors: list[str] = []
 
         def is_permanent(response: Response) -> bool:
             errors[:] = schema.errors(response.body)
             return login_errors.is_about_the_request(errors)
 
-        method = _METHODS[settings.auth]
+        method = METHODS[settings.auth]
         mount = settings.auth_mount or settings.auth
         where = f"{settings.auth} login at {mount}"
         limits = Limits(deadline, repeatable=method.repeatable, is_permanent=is_permanent)
         try:
             with unlogged():
-                return schema.login_token(method.send(self._adapter("", limits), settings, mount))
+                return schema.login(method.send(self.adapter("", limits), settings, mount))
         except PermanentError:
             reason, hint = login_errors.explained(errors)
             raise StoreError(f"Vault failed at the {where} (status 500): {reason}.", hint=hint) from None
@@ -189,7 +218,3 @@ class Login:
                 "Vault's response to the login contains no token.",
                 hint=f"Check that {named('vault_addr')} is Vault's own address.",
             ) from None
-
-
-def _revealed(secret: Secret | None) -> str:
-    return "" if secret is None else secret.reveal()

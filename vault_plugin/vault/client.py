@@ -15,6 +15,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault import schema
 from vault_plugin.vault.auth import Login
 from vault_plugin.vault.connections import Response
+from vault_plugin.vault.denials import Denials
 from vault_plugin.vault.hvac_adapter import Limits, Session, adapter
 from vault_plugin.vault.hvac_errors import (
     UnknownTokenError,
@@ -49,7 +50,8 @@ class VaultClient:
         """`reread` gives the settings with the credentials of the moment; see Login."""
         self.transport = transport
         self._settings = settings
-        self._login = Login(transport, settings, reread or (lambda _: settings))
+        self.login = Login(transport, settings, reread or (lambda _: settings))
+        self._denials = Denials(self.login, settings.auth)
 
     def kv_version(self, mount: str, deadline: Deadline) -> int:
         """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
@@ -94,9 +96,14 @@ class VaultClient:
     def ask(
         self, what: str, path: str, deadline: Deadline, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The data that a GET of an API path returns, or a POST with a body, which must be one that changes nothing."""
+        """What a GET of an API path returns, or a POST with a body, which must be one that changes nothing.
+
+        What is below `auth` and `sys` is asked for in the namespace of the login.
+        """
 
         def request(vault: JSONAdapter) -> dict[str, Any]:
+            if path.startswith(("auth/", "sys/")):
+                vault.namespace = self.login.namespace
             response = vault.get(f"/v1/{path}") if body is None else vault.post(f"/v1/{path}", json=body)
             return schema.secret_v1(response) or {}
 
@@ -105,7 +112,8 @@ class VaultClient:
     def _reads_others(self, version: int, mount: str, path: str, deadline: Deadline) -> bool:
         """Whether Vault can read another path of the mount, where no secret is."""
         where = f"{mount}/data/{path}" if version == 2 else f"{mount}/{path}"
-        headers = {"X-Vault-Token": self._login.token(deadline), "X-Vault-Request": "true"}
+        token = self.login.token(deadline)
+        headers = {"X-Vault-Request": "true"} | ({"X-Vault-Token": token} if token else {})
         if self._settings.vault_namespace:
             headers["X-Vault-Namespace"] = self._settings.vault_namespace
         try:
@@ -188,22 +196,25 @@ class VaultClient:
 
     def close(self, deadline: Deadline) -> None:
         """Revoke the token of our login."""
-        self._login.revoke(deadline)
+        self.login.revoke(deadline)
 
     def _call(self, what: str, limits: Limits, request: Callable[[JSONAdapter], T]) -> tuple[T, Session]:
         """Send a request under our login, and again after a new login if the token has expired or lacks a new policy."""
-        token = self._login.token(limits.deadline)
+        token = self.login.token(limits.deadline)
         try:
             return self._sent(token, what, limits, request)
-        except UnknownTokenError:
-            renewed = self._login.renewed(token, limits.deadline)
+        except UnknownTokenError as denial:
+            renewed = self.login.renewed(token, limits.deadline)
             if renewed is None:
-                raise
+                raise self._explained(denial, token, limits.deadline) from None
         except StoreRefusedError as denial:
-            renewed = self._login.with_new_policies(token, limits.deadline)
+            renewed = self.login.with_new_policies(token, limits.deadline)
             if renewed is None:
-                raise denial from None
+                raise self._explained(denial, token, limits.deadline) from None
         return self._sent(renewed, what, limits, request)
+
+    def _explained(self, denial: StoreRefusedError, token: str, deadline: Deadline) -> StoreRefusedError:
+        return self._denials.explained(denial, token, self.transport.only_denied, deadline)
 
     def _sent(
         self, token: str, what: str, limits: Limits, request: Callable[[JSONAdapter], T]

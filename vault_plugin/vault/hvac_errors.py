@@ -9,6 +9,7 @@ from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 from vault_plugin.errors import MountMissingError, StoreRefusedError, StoreSettingsError
 from vault_plugin.vault import schema
 from vault_plugin.vault.hvac_adapter import BASE
+from vault_plugin.vault.schema import BY_POLICY
 from vault_plugin.wording import named
 
 # The capability of a policy that a request needs, by its method.
@@ -18,6 +19,10 @@ _log = logging.getLogger(__name__)
 
 class CasMismatchError(Exception):
     """The newest version is not the expected one."""
+
+
+class DeniedError(StoreRefusedError):
+    """A policy does not grant the request to our token."""
 
 
 class UnknownTokenError(StoreRefusedError):
@@ -60,7 +65,7 @@ def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedE
     """The error for a status 403, by a policy or for an unknown token, for which Vault's error is shorter."""
     message = f"Vault denied the {what} (status 403)."
     text = " ".join(str(error) for error in exc.errors or ())
-    if "error occurred" not in text and "preflight" not in text:
+    if not is_policys(exc):
         return UnknownTokenError(
             message,
             hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
@@ -70,18 +75,23 @@ def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedE
     if (
         "preflight" in text
     ):  # A limited token gets the same response for a mount that it may not see and for none.
-        return StoreRefusedError(
+        return DeniedError(
             f"Vault denied permission to look at the mount {mount}, or no secrets engine is mounted at {mount}: "
             "the response is the same for both (status 403).",
             hint=f"Give the policy of the Vault token access to {mount}/{prefix} (docs/storage.md shows the policy; "
             f"{named('verbose')} names the request and the capability), or check {named('mount')}: "
             "`vault secrets list` shows the mounts.",
         )
-    return StoreRefusedError(
+    return DeniedError(
         message,
         hint="The policy of the Vault token lacks a capability, or the mount does not exist: "
         f"{named('verbose')} names the request and the capability; the documentation shows the policy.",
     )
+
+
+def is_policys(exc: Forbidden) -> bool:
+    """Whether a policy denied a request, and not that Vault does not know the token."""
+    return any(said in str(error) for error in exc.errors or () for said in BY_POLICY)
 
 
 def capability(method: str, path: str) -> str:
@@ -104,7 +114,7 @@ def is_in_no_namespace(exc: VaultError) -> bool:
 def _no_namespace() -> StoreSettingsError:
     return StoreSettingsError(
         "Vault has no namespace of the given name.",
-        hint=f"Check {named('vault_namespace')}: `vault namespace list` shows those below another.",
+        hint=f"Check {named('vault_namespace')} and {named('auth_namespace')}: `vault namespace list` shows them.",
     )
 
 

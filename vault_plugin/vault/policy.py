@@ -33,6 +33,17 @@ def rules(role: str, version: int) -> tuple[Rule, ...]:
     return _RULES[role, version]
 
 
+def mount_in(mount: str, namespace: str | None, login: str | None) -> str:
+    """The mount in a namespace as a policy in the login's namespace names it, if that is the same or contains it.
+
+    Otherwise the name of the mount alone: then such a policy cannot name it.
+    """
+    inner, outer = (namespace or "").strip("/"), (login or "").strip("/")
+    if inner == outer or not f"{inner}/".startswith(f"{outer}/" if outer else ""):
+        return mount
+    return f"{inner.removeprefix(outer).strip('/')}/{mount}"
+
+
 def hcl(role: str, version: int, mount: str, prefix: str) -> str:
     """The policy of a role. Mount and prefix have no characters with a meaning in a policy; see settings/values.py."""
     places = [(rule.place(mount, f"{prefix}/*"), rule.capabilities) for rule in rules(role, version)]

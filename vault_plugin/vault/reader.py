@@ -22,7 +22,7 @@ class WarmReader:
     def __init__(
         self,
         transport: Transport,
-        token: Secret,
+        token: Secret | None,
         namespace: str | None,
         mount: str,
         prefix: str,
@@ -42,7 +42,9 @@ class WarmReader:
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         """The stored token, valid or not; None if it cannot be read. Raises none of our errors."""
         ref = VaultRef(self._mount, identity.path(self._prefix, kind))
-        headers = {"X-Vault-Request": "true", "X-Vault-Token": self._token.reveal()}
+        headers = {"X-Vault-Request": "true"}
+        if self._token:  # else Vault Agent or Proxy adds one
+            headers["X-Vault-Token"] = self._token.reveal()
         if self._namespace:
             headers["X-Vault-Namespace"] = self._namespace
         for version in self._versions:

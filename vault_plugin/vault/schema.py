@@ -3,9 +3,12 @@
 import json
 import re
 from email.message import Message
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.timing.clock import parse_rfc3339
+
+# In Vault's errors for a status 403 where a policy denied the request, and not where Vault does not know the token.
+BY_POLICY = ("error occurred", "preflight")
 
 
 class MalformedError(ValueError):
@@ -85,18 +88,60 @@ def version_metadata(metadata: object) -> dict[str, Any]:
     return about | {"custom_metadata": custom}
 
 
-def login_token(response: object) -> str:
-    """The token of a login, which can be sent in a header. Raises MalformedError."""
-    token = _dict(_dict(response).get("auth")).get("client_token")
-    if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
-        raise MalformedError
-    return token
+class Lease(NamedTuple):
+    """How long a Vault token is valid without a renewal (seconds; 0: without end), and whether it can be renewed."""
+
+    seconds: float
+    renewable: bool
+
+
+def login(response: object) -> tuple[str, Lease]:
+    """The token of a login, which can be sent in a header, and its lease. Raises MalformedError."""
+    about = _dict(_dict(response).get("auth"))
+    return _sendable(about.get("client_token")), _lease(about, "lease_duration")
+
+
+def lease_of_renewal(response: object) -> Lease:
+    """The lease after a renewal. Raises MalformedError."""
+    return _lease(_dict(_dict(response).get("auth")), "lease_duration")
+
+
+def lease_of_lookup(response: object) -> Lease:
+    """The lease of a token that was looked up. Raises MalformedError."""
+    return _lease(_dict(_dict(response).get("data")), "ttl")
+
+
+def _lease(about: dict[str, Any], duration: str) -> Lease:
+    seconds = about.get(duration)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return Lease(0.0, renewable=False)
+    # Each renewal would be one of the requests that a token with a limited number of them has.
+    return Lease(float(seconds), about.get("renewable") is True and not about.get("num_uses"))
+
+
+def secret_id(response: object) -> str:
+    """The AppRole secret id in an unwrapped response. Raises MalformedError."""
+    return _sendable(_dict(_dict(response).get("data")).get("secret_id"))
+
+
+def id_token(body: bytes) -> str | None:
+    """The ID token in a response of GitHub Actions; None if there is none."""
+    try:
+        return _sendable(_dict(parsed(body)).get("value"))
+    except MalformedError:
+        return None
 
 
 def index(headers: Message) -> str | None:
     """`X-Vault-Index`, if it can be sent in a later request; else None."""
     found = headers.get("X-Vault-Index") or ""
     return found if re.fullmatch(r"[!-~]{1,1024}", found) else None
+
+
+def _sendable(text: object) -> str:
+    if not (isinstance(text, str) and re.fullmatch(r"[!-~]+", text)):
+        raise MalformedError
+    return text
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -41,11 +41,6 @@ class VaultStore:
         self._accept_other_users = accept_other_users
         self._found: Engine | None = None
 
-    @property
-    def client(self) -> VaultClient:
-        """The access to the KV mounts."""
-        return self._client
-
     @contextmanager
     def mint(self, identity: Identity, deadline: Deadline) -> Iterator[None]:
         """Mint and store a new pair of tokens in the block, which begins when Vault accepts enough requests for that.

@@ -88,6 +88,9 @@ class Transport:
         `max_retries`: how often a request is sent again at most; None for as often as the deadline allows.
         """
         self.index: str | None = None  # X-Vault-Index of the newest write, which later reads must have seen.
+        # Whether Vault has recognized the token, and granted none of its requests.
+        self.only_denied = False
+        self._granted = False
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
@@ -266,6 +269,7 @@ class Transport:
 
     def _checked(self, response: Response, *, has_index: bool) -> Response | Verdict:
         """The response, or the verdict on a standby that lags behind. Tells the rate limiter what Vault accepts."""
+        self._note_denial(response)
         limited = response.status == 429
         # A lagging standby of Vault responds with 412, one of OpenBao with 429 and no error, where a quota names itself.
         if response.status == 412 or (limited and has_index and not _lists_errors(response.body)):
@@ -276,6 +280,13 @@ class Transport:
         elif response.status < 500:
             self._limiter.accept(response.sent)
         return response
+
+    def _note_denial(self, response: Response) -> None:
+        if response.status < 400 or response.status == 404:
+            self._granted, self.only_denied = True, False
+        elif response.status == 403 and not self._granted:
+            said = "".join(schema.errors(response.body))
+            self.only_denied |= any(text in said for text in schema.BY_POLICY)
 
     def _choose_node(self, node: str, verdict: Verdict) -> None:
         """Choose the node for the next try, unless another thread has already left `node`."""
