@@ -161,7 +161,10 @@ class SourceBusyError(SourceError):
 class SourceSettingsError(SourceError):
     exit_code = 78
     code = "endpoint_settings"
-    meaning = "the endpoint's TLS certificate does not verify, or the scheme is wrong (`http://`, `https://`)"
+    meaning = (
+        "the endpoint's TLS certificate does not verify, the scheme is wrong (`http://`, `https://`), "
+        "or the proxy rejects the connection"
+    )
 
 
 class SourceProtocolError(SourceError):
@@ -202,8 +205,8 @@ class StoreSettingsError(StoreError):
     exit_code = 78
     code = "vault_settings"
     meaning = (
-        "Vault's TLS certificate does not verify, the scheme is wrong (`http://`, `https://`), or the server "
-        "is not Vault"
+        "Vault's TLS certificate does not verify, the scheme is wrong (`http://`, `https://`), the server "
+        "is not Vault, or the proxy rejects the connection"
     )
 
 

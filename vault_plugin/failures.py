@@ -31,6 +31,7 @@ _CHECKS = {
     404: f"Check {_URL}: it is the part of your API's address before /access/klearstack/.",
 }
 DATES = {9, 10}  # OpenSSL's numbers for a certificate that is not yet valid, or has expired
+OTHER_NAME = {62, 64}  # for one that names another host, or another address
 CLOCK = "Check this host's clock and the certificate's dates."
 # By OpenSSL's numbers; its own texts quote host names.
 _CERTIFICATES = {

@@ -2,8 +2,7 @@
 
 import http.server
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 from support.cli import kept, run
 from support.fakes import ACME
-from support.tls import doors_of_openbao, pki, serving_https
+from support.tls import behind_tls, doors_of_openbao, pki, serving_https
 from support.vault import Vault
 
-from vault_plugin.demo.simulator import Simulator
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import SourceSettingsError, StoreSettingsError
 from vault_plugin.failures import CLOCK
@@ -24,27 +22,6 @@ from vault_plugin.vault.transport import Transport
 
 PAST = datetime(2001, 1, 1, tzinfo=UTC), datetime(2002, 1, 1, tzinfo=UTC)
 FUTURE = datetime(2101, 1, 1, tzinfo=UTC), datetime(2102, 1, 1, tzinfo=UTC)
-
-
-@contextmanager
-def behind_tls(files: dict[str, str]) -> Iterator[str]:
-    """The URL of an endpoint that speaks TLS; it mints like the simulator."""
-    minter = Simulator()
-
-    class Endpoint(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.dumps(minter.mint("26")).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with minter, serving_https(files, Endpoint) as url:
-        yield url
 
 
 def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tmp_path: Path) -> None:
@@ -106,7 +83,7 @@ def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tm
 def test_a_certificate_out_of_its_dates_may_be_this_hosts_clock_for_vault_and_endpoint_alike(
     tmp_path: Path, host: str, dates: tuple[datetime, datetime] | None, reason: str, of_clock: bool
 ) -> None:
-    files = pki(tmp_path, host, dates)
+    files = pki(tmp_path, host, dates=dates)
     slept: list[float] = []  # what does not verify now will not after a pause
     with serving_https(files, http.server.BaseHTTPRequestHandler) as url:
         how: dict[str, Any] = {"timeout": 5.0, "ca_file": files["ca"], "sleep": slept.append}

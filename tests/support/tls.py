@@ -1,6 +1,7 @@
 """Doors with TLS: one OpenBao behind several (also with client certificates, and a unix socket), and servers of ours."""
 
 import http.server
+import json
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,11 @@ import trustme
 
 from support.ports import own_port
 from vault_plugin.demo.embedded import openbao
+from vault_plugin.demo.simulator import Simulator
 
 
-def pki(
-    folder: Path, host: str = "127.0.0.1", dates: tuple[datetime, datetime] | None = None
-) -> dict[str, str]:
-    """PEM files of a CA, a server and a client; the server's certificate is for that host, and valid between two dates."""
+def pki(folder: Path, *hosts: str, dates: tuple[datetime, datetime] | None = None) -> dict[str, str]:
+    """PEM files of a CA, a server and a client; the server's certificate is for these hosts, and valid between two dates."""
     not_before, not_after = dates or (None, None)
     authority = trustme.CA()
     paths = {
@@ -27,8 +27,8 @@ def pki(
     }
     authority.cert_pem.write_to_path(paths["ca"])
     trustme.CA().cert_pem.write_to_path(paths["other"])
-    for name, identity in (("server", host), ("client", "client@example.org")):
-        made = authority.issue_cert(identity, not_before=not_before, not_after=not_after)
+    for name, identities in (("server", hosts or ("127.0.0.1",)), ("client", ("client@example.org",))):
+        made = authority.issue_cert(*identities, not_before=not_before, not_after=not_after)
         made.private_key_pem.write_to_path(paths[f"{name}-key"])
         for number, pem in enumerate(made.cert_chain_pems):
             pem.write_to_path(paths[name], append=bool(number))
@@ -49,6 +49,27 @@ def serving_https(files: dict[str, str], handler: type[http.server.BaseHTTPReque
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def behind_tls(files: dict[str, str]) -> Iterator[str]:
+    """The URL of an endpoint that speaks TLS; it mints like the simulator."""
+    minter = Simulator()
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(minter.mint("26")).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with minter, serving_https(files, Endpoint) as url:
+        yield url
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import time
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fakes import ACME
@@ -69,6 +70,7 @@ def test_a_failure_is_shared_on_equal_terms_alone(tmp_path: Path) -> None:
         at("https://API.example"),
         at(KLEARSTACK_TIMEOUT="9"),
         at(KLEARSTACK_CACERT=str(tmp_path / "ca.pem")),
+        at(HTTPS_PROXY="http://p.example"),
     ]
     deadline = Deadline(60)
     down, local = error_of(Failure("busy", 429, 100.0), url), error_of(Failure("files"), url)
@@ -86,6 +88,58 @@ def test_a_failure_is_shared_on_equal_terms_alone(tmp_path: Path) -> None:
         with connect(at()) as broker, broker._lock(ACME, deadline) as handle:
             assert handle.failure(Deadline(60)) is None  # of a call that begins now
             handle.clear_failure()
+
+
+def test_a_shared_failure_of_the_proxy_names_it(tmp_path: Path) -> None:
+    environ = {"VAULT_TOKEN": "hvs.x", "KLEARSTACK_LOCK_DIR": str(tmp_path / "locks")}
+    environ["HTTPS_PROXY"] = "http://u:CANARY@p.example"
+    settings = Settings.from_env(
+        environ,
+        user_id="26",
+        company_name="Acme",
+        url="https://api.example",
+        vault_addr="https://vault.example",
+    )
+    deadline = Deadline(60)
+    for cause, shared in (("proxy_refused", True), ("proxy_login", False), ("proxy_timeout", False)):
+        with connect(settings) as broker, broker._lock(ACME, deadline) as handle:
+            handle.share_failure(error_of(Failure(cause), "x", settings.proxy))
+            found = handle.failure(deadline)
+            assert (found is not None) == shared
+            assert found is None or "the proxy http://p.example:80 refused" in str(found)
+            handle.clear_failure()
+
+
+def test_vaults_own_limits_and_certificates_are_those_of_its_transport(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {
+        "BAO_CLIENT_TIMEOUT": "1m30s",
+        "VAULT_MAX_RETRIES": "0",
+        "VAULT_RATE_LIMIT": "7.5",
+        "VAULT_CACERT_BYTES": "-----BEGIN CERTIFICATE-----",
+        "VAULT_CAPATH": "/",
+        "VAULT_TLS_SERVER_NAME": "v.example",
+        "VAULT_TOKEN": "hvs.x",
+    }
+    made: dict[str, object] = {}
+    real = Transport.__init__
+
+    def noted(transport: Transport, *addresses: Any, **how: Any) -> None:
+        made.update(how)
+        real(transport, *addresses, **how)
+
+    monkeypatch.setattr(Transport, "__init__", noted)
+    names = ("timeout", "max_retries", "rate_limit", "ca_text", "ca_folder", "server_name")
+    expected = (90, 0, (7.5, 7), "-----BEGIN CERTIFICATE-----", "/", "v.example")
+    where = {"user_id": "26", "company_name": "Acme", "url": "https://x", "vault_addr": "https://v"}
+    with connect(Settings.from_env(given, **where)):
+        assert tuple(made[name] for name in names) == expected
+    # A flag ranks above variables of settings that stand for the same.
+    with connect(Settings.from_env(given, vault_capath="/", **where)):
+        assert (made["ca_text"], made["ca_folder"]) == (None, "/")
+    with connect(Settings.from_env({"VAULT_TOKEN": "hvs.x", "KLEARSTACK_TIMEOUT": "7"}, **where)):
+        assert tuple(made[name] for name in names) == (7, None, None, None, None, None)
 
 
 def test_connect_sends_nothing() -> None:

@@ -77,6 +77,41 @@ def test_requests_are_spaced_so_that_each_waits_about_as_long_as_the_one_before(
     assert gaps[len(gaps) * 9 // 10] < 0.2
 
 
+def test_a_limit_of_the_settings_is_never_exceeded_except_by_a_burst_after_a_pause() -> None:
+    clock = FakeClock(100.0)
+    one = limiter(clock)
+    assert not one.is_limited
+    one.limit(5, 3)
+    assert (one.is_limited, one.rate, one.refusing) == (True, 5, False)
+    assert [one.reserve() - 100 for _ in range(6)] == pytest.approx([0, 0, 0, 0.2, 0.4, 0.6])
+    assert one.seconds_for(2) == pytest.approx(1.2)  # the sixth of six took until 0.8
+    clock.time = 100.4
+    assert one.reserve() == pytest.approx(100.8)
+    clock.time = 200.0
+    assert one.seconds_for(2) == 0
+    assert one.seconds_for(5) == pytest.approx(0.6)
+    assert [one.reserve() - 200 for _ in range(4)] == pytest.approx([0, 0, 0, 0.2])
+    for _ in range(1000):
+        one.accept(clock.time)
+    assert one.rate == 5
+
+
+def test_vaults_quota_may_be_lower_than_the_limit_of_the_settings_which_remains_the_highest_rate() -> None:
+    clock = FakeClock(0.0)
+    one = limiter(clock)
+    one.limit(10, 10)
+    quota = Quota(clock, 4)
+    ask(one, quota, 100)
+    assert quota.refused
+    assert one.rate < 6
+    for limit in (10.0, 2 * UNLIMITED):
+        one.limit(limit, 1)
+        for _ in range(200):
+            clock.time += 1
+            one.accept(clock.time)
+        assert (one.rate, one.refusing) == (limit, False)
+
+
 def test_a_refusal_lowers_the_rate_once_whoever_else_was_refused_with_it() -> None:
     clock = FakeClock(0.0)
     one = limiter(clock)

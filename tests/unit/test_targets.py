@@ -21,6 +21,7 @@ from vault_plugin.settings.credentials import for_another_vault
 from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
 from vault_plugin.settings.origin import Group, Origin, setting
+from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.jwt import Kind, TokenSet
@@ -151,6 +152,11 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
     way = {
         "VAULT_NAMESPACE": "n",
         "VAULT_CACERT": secret,
+        "VAULT_CACERT_BYTES": "-----BEGIN CERTIFICATE-----",
+        "VAULT_CAPATH": "/",
+        "VAULT_TLS_SERVER_NAME": "v.example",
+        "VAULT_PROXY_ADDR": "http://u:CANARY@p.example",
+        "VAULT_HTTP_PROXY": "http://u:CANARY@p.example",
         "VAULT_CLIENT_CERT": secret,
         "VAULT_CLIENT_KEY": secret,
         "KLEARSTACK_VAULT_AUTH": "approle",
@@ -162,6 +168,9 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
         "vault_addr": "https://flag.example",
         "vault_namespace": "n",
         "vault_cacert": secret,
+        "vault_capath": "/",
+        "vault_tls_server_name": "v.example",
+        "vault_proxy": "http://p.example",
         "vault_client_cert": secret,
         "vault_client_key": secret,
         "auth": "approle",
@@ -172,6 +181,19 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
     alone = gathered(row, {"KLEARSTACK_URL": "https://api.example"})
     assert gathered(row, {**ENVIRON, **way, **bao, "BAO_ADDR": "https://b.example"}, **flags) == alone
     assert (alone.vault_addr, alone.auth, alone.vault_cacert) == ((OTHER,), "token", None)
+    assert (alone.vault_capath, alone.vault_tls_server_name, alone.vault_proxy) == (None, None, None)
+
+
+def test_another_vault_is_reached_through_https_proxy_and_keeps_the_limits(secret: str) -> None:
+    general = {"KLEARSTACK_URL": "https://api.example", "HTTPS_PROXY": "http://p.example", "NO_PROXY": "x"}
+    limits = {"VAULT_MAX_RETRIES": "3", "VAULT_RATE_LIMIT": "5", "VAULT_CLIENT_TIMEOUT": "7"}
+    own = {"VAULT_PROXY_ADDR": "http://other.example"}
+    found = gathered(
+        {"address": OTHER, "token_file": secret}, general | limits | own, vault_proxy="http://f.example"
+    )
+    assert (str(found.vault_proxy), found.vault_proxy == found.proxy) == ("http://p.example:80", True)
+    assert found.vault_rate_limit == RateLimit(5, 5)
+    assert (found.vault_max_retries, found.vault_timeout) == (3, 7)
 
 
 @pytest.mark.parametrize("name", ORIGINS)

@@ -1,21 +1,28 @@
 """How the text of a setting is read."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import ANY_TEXT
 
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import (
     ENDPOINT_PATH,
+    certificates,
+    client_timeout,
     duration,
     endpoint_url,
+    host_name,
     is_plain_and_remote,
     issuer,
     positive_duration,
+    rate_limit,
     vault_addresses,
     vault_path,
+    whole_number,
 )
 
 
@@ -221,3 +228,63 @@ def complaint(read: Callable[[str], object], text: str) -> str | None:
 
 def test_no_slash_is_left_before_the_endpoints_path() -> None:
     assert endpoint_url(f"https://api.example//{ENDPOINT_PATH.strip('/')}/") == "https://api.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90), ("0", None), ("0s", None), ("500ms", 0.5), ("1m30s", 90), ("1d", 86400), ("1h1.5m", 3690),
+        ("1us", 1e-6), ("1\u00b5s", 1e-6), ("10ns", 1e-8),
+    ],
+)  # fmt: skip
+def test_a_timeout_of_vaults_is_read_as_its_tools_read_it(text: str, seconds: float | None) -> None:
+    assert client_timeout(text) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("5", (5, 5)),
+        ("5.5", (5.5, 5)),
+        ("5:2", (5, 2)),
+        ("0.5", (0.5, 1)),
+        ("5:0", (5, 1)),
+        ("0", None),
+        ("0:7", None),
+    ],
+)
+def test_a_rate_may_have_a_burst(text: str, limit: tuple[float, int] | None) -> None:
+    assert rate_limit(text) == limit
+
+
+def test_other_values_of_vaults_connection() -> None:
+    assert [whole_number(text) for text in ("0", "2", "999999999")] == [0, 2, 999999999]
+    for name in ("v", "v.example", "10.1.2.3", "fd00::1", "_a-b.c"):
+        assert host_name(name) == name
+    assert certificates("x -----BEGIN CERTIFICATE-----") == "x -----BEGIN CERTIFICATE-----"
+
+
+@pytest.mark.parametrize(
+    ("read", "texts"),
+    [
+        (client_timeout, ("", "1.5", "-1", "5 ", "1h2", "soon", "1d2h", "\u0661")),
+        (whole_number, ("", "-1", "1.5", "0x2", " 2", "two", "9" * 10, "\u00b2")),
+        (rate_limit, ("", "-1", "abc", "5:x", "5:-1", "5 : 2", "inf", "nan", "1e2", ":5", "5:")),
+        (host_name, ("", "a..b", ".a", "a.", "a b", "a/b", "a" * 64, "\u00e9", "[::1]", "v:8200")),
+        (certificates, ("", "CERTIFICATE", "/etc/ca.pem")),
+    ],
+)
+def test_what_is_no_such_value_is_refused_and_not_quoted(
+    read: Callable[[str], object], texts: tuple[str, ...]
+) -> None:
+    for text in texts:
+        with pytest.raises(ValueError, match=r"^is not a") as caught:
+            read(text)
+        assert not text.strip() or len(text) < 4 or text not in str(caught.value)
+
+
+@given(ANY_TEXT)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (client_timeout, whole_number, rate_limit, host_name, certificates, Proxy.read):
+        with suppress(ValueError):
+            read(text)

@@ -15,6 +15,7 @@ from vault_plugin.vault.connections import Response
 from vault_plugin.vault.retries import (
     FINAL,
     NOBODY_LISTENS,
+    QUOTA,
     SECOND_IS_FINAL,
     TRANSIENT,
     Attempts,
@@ -162,6 +163,17 @@ def test_no_request_is_sent_again_after_the_deadline() -> None:
     with pytest.raises(StoreError, match="down"):
         attempts.delay(ONE, DOWN, Deadline(0))
     assert attempts.last is not None
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_a_request_is_sent_again_no_more_often_than_the_settings_say(most: int) -> None:
+    attempts = Attempts(NODES, repeatable=True, max_retries=most)
+    leader = Verdict("it redirects", leader=NODES[1])
+    for _ in range(most):
+        attempts.delay(ONE, Verdict("busy"), Deadline(60))
+        attempts.delay(ONE, leader, Deadline(60))  # which is followed, as a part of the same try
+    with pytest.raises(StoreBusyError, match="quota"):
+        attempts.note(ONE, QUOTA)
 
 
 def test_a_node_that_asks_for_time_gets_some() -> None:

@@ -137,6 +137,33 @@ def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
     assert caught.value.settings == caught.value.missing | {"min_ttl", "url"}
 
 
+@pytest.mark.parametrize("name", ["VAULT_SKIP_VERIFY", "BAO_SKIP_VERIFY"])
+def test_skip_verify_gets_one_warning_that_says_what_to_do_instead(
+    caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    environment._warn_once.cache_clear()
+    given = {
+        "KLEARSTACK_USER_ID": "26",
+        "KLEARSTACK_COMPANY_NAME": "Acme",
+        "KLEARSTACK_URL": "https://api.example",
+        "VAULT_ADDR": "https://vault.example",
+        "VAULT_TOKEN": "hvs.CANARY",
+    }
+    for text in ("", "0", "false", "F", "yes"):  # which Vault's tools take for no, or for an error
+        Settings.from_env(given | {name: text})
+    for plain in ("http://vault.example", "unix:///run/agent.sock"):
+        Settings.from_env(given | {name: "true", "VAULT_ADDR": plain})
+    assert caplog.messages == []
+    for text in ("1", "t", "TRUE", "true"):
+        Settings.from_env(given | {name: text})
+    assert "\n".join(caplog.messages) == (
+        f"{name} has no effect: TLS certificates are always verified. If Vault's does not verify, name its CA with "
+        "--vault-cacert (VAULT_CACERT or BAO_CACERT), or the name in the certificate with "
+        "--vault-tls-server-name (VAULT_TLS_SERVER_NAME or BAO_TLS_SERVER_NAME)"
+    )
+    assert caplog.records[0].levelno == logging.WARNING
+
+
 def test_unsupported_variables_of_other_tools_are_logged_once_at_v(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -120,7 +120,7 @@ def failure_of(exc: BaseException) -> ConnectionFailure:
 def _cause_of(exc: ProxyError) -> Cause:
     if isinstance(exc, NoProxyError):
         return Cause.PROXY_FOREIGN
-    if exc.status == 407:
+    if exc.status in {401, 407}:  # tinyproxy responds with 401 to a wrong login
         return Cause.PROXY_LOGIN
     if not exc.status:
         return _OF_PROXY.get(failure_of(exc.__context__ or OSError()).cause, Cause.PROXY_BROKEN)

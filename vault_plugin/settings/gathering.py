@@ -163,7 +163,7 @@ class _Gathering:
                 )
         own, given = self.values.pop("proxy", None), flags.get("proxy")
         source = self.sources.get("proxy", "")
-        if given:  # for the endpoint: Vault's default is HTTPS_PROXY all the same
+        if given and "vault_proxy" not in self.values:  # whose default is HTTPS_PROXY all the same
             self.add("proxy", origin, None)
         general: Proxy | None = self.values.pop("proxy", None) if given else own
         if general:

@@ -11,8 +11,8 @@ _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?")
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "": 1}
-_GO_DURATION = re.compile(r"\d{1,9}|\d{1,6}d|(\d{1,9}(\.\d{1,9})?(h|m|s|ms|us|µs|ns))+")
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(?::(\d{1,9}))?")
+_GO_DURATION = re.compile(r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|µs|ns))+")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*")
 _SOCKET = re.compile(r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 _SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
@@ -38,7 +38,7 @@ def client_timeout(text: str) -> float | None:
     """Seconds of a duration as Vault's tools read them, such as `90`, `500ms` or `1m30s`; None for 0. Raises ValueError."""
     if not _GO_DURATION.fullmatch(text):
         raise ValueError("is not a duration such as 90, 500ms or 1m30s")
-    parts = re.findall(r"(\d+(?:\.\d+)?)([a-zµ]*)", text)
+    parts = re.findall(r"([0-9.]+)([a-zµ]*)", text)
     return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
 
 

@@ -99,7 +99,7 @@ class VaultConnectionSettings:
     vault_timeout: float | None = setting(
         "BAO_CLIENT_TIMEOUT",
         "VAULT_CLIENT_TIMEOUT",
-        group=Group.VAULT_CONNECTION,
+        group=Group.LIMITS,
         help="Connect and read timeout for Vault, in place of the general one.",
         flag=False,
         default=None,
@@ -108,7 +108,7 @@ class VaultConnectionSettings:
     vault_max_retries: int | None = setting(
         "BAO_MAX_RETRIES",
         "VAULT_MAX_RETRIES",
-        group=Group.VAULT_CONNECTION,
+        group=Group.LIMITS,
         help="How often a failed request to Vault is sent again at most.",
         flag=False,
         default=None,
@@ -117,7 +117,7 @@ class VaultConnectionSettings:
     vault_rate_limit: RateLimit | None = setting(
         "BAO_RATE_LIMIT",
         "VAULT_RATE_LIMIT",
-        group=Group.VAULT_CONNECTION,
+        group=Group.LIMITS,
         help="Maximum requests per second to Vault, as rate or rate:burst.",
         flag=False,
         default=None,

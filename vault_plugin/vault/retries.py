@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
-from vault_plugin.failures import CLOCK, DATES
+from vault_plugin.failures import CLOCK, DATES, OTHER_NAME
 from vault_plugin.network.causes import Cause, ConnectionFailure
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
@@ -157,11 +157,15 @@ def on_other_server(response: Response) -> Verdict:
 
 def on_failure(failure: ConnectionFailure) -> Verdict:
     """The verdict on a failed connection."""
-    dated = failure.cause is Cause.CERTIFICATE and failure.number in DATES
+    hint = _HINTS.get(failure.cause, _REACH)
+    if failure.cause is Cause.CERTIFICATE and failure.number in DATES:
+        hint = CLOCK
+    elif failure.cause is Cause.CERTIFICATE and failure.number in OTHER_NAME:
+        hint = f"Check {_ADDRESS}, or give the name in the certificate with {named('vault_tls_server_name')}."
     weight = NOBODY_LISTENS if failure.cause in _NOBODY else TRANSIENT
     return Verdict(
         str(failure),
-        CLOCK if dated else _HINTS.get(failure.cause, _REACH),
+        hint,
         StoreSettingsError if failure.misconfigured else StoreError,
         FINAL if failure.final else weight,
         ambiguous=not failure.final,

@@ -24,6 +24,12 @@ options:
   ca_cert:
     description: PEM file of the endpoint's CA, if it is not a public one.
     type: str
+  proxy:
+    description: Proxy for the endpoint at https, or V(none), without user and password. Else E(HTTPS_PROXY), which may have them.
+    type: str
+  no_proxy:
+    description: Hosts, domains and networks that are reached without the proxy of E(HTTPS_PROXY). Else E(NO_PROXY).
+    type: str
   allow_plain_http:
     description: 'Mint over plain http to another host: whoever listens gets the token.'
     type: bool
@@ -37,11 +43,32 @@ options:
   vault_cacert:
     description: PEM file of Vault's CA, if it is not a public one. Else E(VAULT_CACERT).
     type: str
+  vault_cacert_bytes:
+    description: The same as PEM text, if no file is named. Else E(VAULT_CACERT_BYTES).
+    type: str
+  vault_capath:
+    description: Folder of PEM files of CAs, if neither a file nor PEM text is given. Else E(VAULT_CAPATH).
+    type: str
+  vault_tls_server_name:
+    description: Name in Vault's certificate, if it is not the host of its address. Else E(VAULT_TLS_SERVER_NAME).
+    type: str
   vault_client_cert:
     description: PEM file of a TLS client certificate. Else E(VAULT_CLIENT_CERT).
     type: str
   vault_client_key:
     description: PEM file of its key. Else E(VAULT_CLIENT_KEY).
+    type: str
+  vault_proxy:
+    description: Proxy for Vault at https, or V(none), without user and password. Else E(VAULT_PROXY_ADDR), E(VAULT_HTTP_PROXY) or E(HTTPS_PROXY).
+    type: str
+  vault_timeout:
+    description: Connect and read timeout for Vault, in place of O(timeout). Else E(VAULT_CLIENT_TIMEOUT).
+    type: str
+  vault_max_retries:
+    description: How often a failed request to Vault is sent again at most. Else E(VAULT_MAX_RETRIES).
+    type: str
+  vault_rate_limit:
+    description: Maximum requests per second to Vault, as V(rate) or V(rate:burst). Else E(VAULT_RATE_LIMIT).
     type: str
   auth:
     description: How to log in to Vault. The guide has the way for other methods.
@@ -154,6 +181,18 @@ options:
     ini:
       - section: klearstack
         key: ca_cert
+  proxy:
+    vars:
+      - name: ansible_klearstack_proxy
+    ini:
+      - section: klearstack
+        key: proxy
+  no_proxy:
+    vars:
+      - name: ansible_klearstack_no_proxy
+    ini:
+      - section: klearstack
+        key: no_proxy
   allow_plain_http:
     vars:
       - name: ansible_klearstack_allow_plain_http
@@ -188,6 +227,24 @@ options:
     ini:
       - section: klearstack
         key: vault_cacert
+  vault_cacert_bytes:
+    vars:
+      - name: ansible_klearstack_vault_cacert_bytes
+    ini:
+      - section: klearstack
+        key: vault_cacert_bytes
+  vault_capath:
+    vars:
+      - name: ansible_klearstack_vault_capath
+    ini:
+      - section: klearstack
+        key: vault_capath
+  vault_tls_server_name:
+    vars:
+      - name: ansible_klearstack_vault_tls_server_name
+    ini:
+      - section: klearstack
+        key: vault_tls_server_name
   vault_client_cert:
     vars:
       - name: ansible_klearstack_vault_client_cert
@@ -200,6 +257,30 @@ options:
     ini:
       - section: klearstack
         key: vault_client_key
+  vault_proxy:
+    vars:
+      - name: ansible_klearstack_vault_proxy
+    ini:
+      - section: klearstack
+        key: vault_proxy
+  vault_timeout:
+    vars:
+      - name: ansible_klearstack_vault_timeout
+    ini:
+      - section: klearstack
+        key: vault_timeout
+  vault_max_retries:
+    vars:
+      - name: ansible_klearstack_vault_max_retries
+    ini:
+      - section: klearstack
+        key: vault_max_retries
+  vault_rate_limit:
+    vars:
+      - name: ansible_klearstack_vault_rate_limit
+    ini:
+      - section: klearstack
+        key: vault_rate_limit
   auth:
     vars:
       - name: ansible_hashi_vault_auth_method

@@ -1,0 +1,155 @@
+"""Which proxy is used for which server: the URL's forms, NO_PROXY by Go's rules, flags and variables."""
+
+from typing import Any
+
+import pytest
+
+from vault_plugin.errors import SettingsError
+from vault_plugin.settings import Settings
+from vault_plugin.settings.proxies import Proxy
+
+PROXY = Proxy("p", 3128)
+GIVEN = {
+    "KLEARSTACK_USER_ID": "26",
+    "KLEARSTACK_COMPANY_NAME": "Acme",
+    "KLEARSTACK_URL": "https://api.example",
+    "VAULT_ADDR": "https://vault.example",
+    "VAULT_TOKEN": "hvs.token",
+}
+# As `bao` decides it, which has been asked about each of these.
+EXCLUDED = [
+    ("example.com", 443, "*"),
+    ("example.com", 443, "x,*"),
+    ("example.com", 443, "example.com"),
+    ("a.example.com", 443, "example.com"),
+    ("a.example.com", 443, "*.example.com"),
+    ("a.example.com", 443, ".example.com"),
+    ("a.example.com", 443, "com"),
+    ("EXAMPLE.com", 443, " foo , Example.Com,"),
+    ("example.com", 8200, "example.com:8200"),
+    ("example.com", 8200, "example.com:"),
+    ("a.example.com", 443, ".example.com:443"),
+    ("example.com.", 443, "example.com."),
+    ("10.1.2.3", 8200, "10.0.0.0/8"),
+    ("10.1.2.3", 8200, "10.9.9.9/8"),
+    ("10.1.2.3", 8200, "10.1.2.3"),
+    ("10.1.2.3", 8200, "10.1.2.3:8200"),
+    ("10.1.2.3", 8200, "::ffff:10.1.2.3"),
+    ("10.1.2.3", 8200, "::ffff:10.0.0.0/104"),
+    ("::ffff:10.1.2.3", 8200, "10.0.0.0/8"),
+    ("fd00::1", 8200, "fd00::/8"),
+    ("fd00::1", 8200, "fd00:0::1"),
+    ("fd00::1", 8200, "[fd00::1]:8200"),
+    ("localhost", 443, ""),
+    ("127.8.9.1", 443, ""),
+    ("::1", 443, ""),
+]
+SERVED = [
+    ("example.com", 443, ""),
+    ("example.com", 443, "*.example.com"),
+    ("example.com", 443, ".example.com"),
+    ("xexample.com", 443, "example.com"),
+    ("example.com", 443, "*example.com"),
+    ("example.com", 443, "example.*"),
+    ("example.com", 443, "example.com:8200"),
+    ("example.com", 8200, "*:8200"),
+    ("example.com", 8200, ":8200"),
+    ("example.com", 8200, "example.com:8200:1"),
+    ("example.com.", 443, "example.com"),
+    ("example.com", 443, "10.0.0.0/8"),
+    ("10.1.2.3", 8200, "10.1.2.3:443"),
+    ("10.1.2.3", 8200, "10.1.2.3/255.0.0.0"),
+    ("10.1.2.3", 8200, "10.1.2.0/33"),
+    ("10.1.2.3", 8200, "10.1"),
+    ("11.1.2.3", 8200, "::ffff:10.0.0.0/104"),
+    ("10.1.2.3", 8200, "::/8"),
+    ("fd00::1", 8200, "[fd00::1]"),
+    ("fd00::1", 8200, "fd00::1%eth0"),
+    ("fd00::1", 8200, "10.0.0.0/8"),
+]
+
+
+@pytest.mark.parametrize(("host", "port", "exceptions"), EXCLUDED)
+def test_no_proxy_excludes_what_go_excludes(host: str, port: int, exceptions: str) -> None:
+    assert not PROXY.excluding(exceptions).serves(host, port)
+    assert PROXY.serves(host, port)  # one that NO_PROXY does not hold for
+
+
+@pytest.mark.parametrize(("host", "port", "exceptions"), SERVED)
+def test_no_proxy_excludes_nothing_else(host: str, port: int, exceptions: str) -> None:
+    assert PROXY.excluding(exceptions).serves(host, port)
+    assert not Proxy().excluding(exceptions).serves(host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "login", "shown"),
+    [
+        ("http://p:3128", "p", 3128, None, "http://p:3128"),
+        ("p:3128", "p", 3128, None, "http://p:3128"),
+        (" http://p/ ", "p", 80, None, "http://p:80"),
+        ("http://[fd00::1]:3128", "fd00::1", 3128, None, "http://[fd00::1]:3128"),
+        ("http://u:p%40s%3As@p", "p", 80, "u:p@s:s", "http://p:80"),
+        ("http://u@p", "p", 80, "u:", "http://p:80"),
+        ("None", "", 80, None, "none"),
+    ],
+)
+def test_the_forms_of_a_proxy(text: str, host: str, port: int, login: str | None, shown: str) -> None:
+    found = Proxy.read(text)
+    assert (found.host, found.port, str(found)) == (host, port, shown)
+    assert (found.login.reveal() if found.login else None) == login
+    assert "p@s" not in repr(found)
+
+
+UNKNOWN = [
+    *(
+        "socks5://u:CANARY@p",
+        "https://u:CANARY@p",
+        "http://u:CAN#ARY@p",
+        "http://u:CAN/ARY@p",
+        "http://:CANARY@",
+    ),
+    *("http://p:0", "http://p:x", "http://p:CANARY?", "http://p\\CANARY", "http://a..CANARY", "p CANARY"),
+]
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "VAULT_PROXY_ADDR"])
+def test_an_unknown_proxy_is_an_error_that_does_not_quote_it(text: str, variable: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"must look like http://\[user:password@\]host\[:port\]"
+    ) as caught:
+        Settings.from_env(GIVEN | {variable: text})
+    assert variable in str(caught.value)
+    assert str(caught.value).count("must look") == 1
+    assert "CAN" not in str(caught.value)
+
+
+def proxies(environ: dict[str, str], **flags: str) -> tuple[Any, Any]:
+    settings = Settings.from_env(GIVEN | environ, **flags)
+    return settings.proxy, settings.vault_proxy
+
+
+def test_flags_rank_above_variables_and_no_proxy_holds_for_https_proxy_alone() -> None:
+    general, own = Proxy("a", 1), Proxy("b", 2)
+    environ = {"HTTPS_PROXY": "a:1", "https_proxy": "c:3", "NO_PROXY": "x", "no_proxy": "y"}
+    assert proxies({}) == (None, None)
+    assert proxies({"NO_PROXY": "x"}) == (None, None)
+    assert proxies(environ) == (general.excluding("x"),) * 2
+    assert proxies({"HTTPS_PROXY": "a:1"}) == (general.excluding(""),) * 2
+    assert proxies(environ | {"VAULT_HTTP_PROXY": "b:2"}) == (general.excluding("x"), own)
+    assert proxies(environ | {"BAO_HTTP_PROXY": "c:3", "VAULT_PROXY_ADDR": "b:2"})[1] == own
+    assert proxies(environ, proxy="b:2") == (own, general.excluding("x"))
+    assert proxies({}, proxy="b:2") == (own, None)
+    assert proxies(environ, proxy="b:2", vault_proxy="b:2") == (own, own)
+    assert proxies(environ, proxy="none", vault_proxy="none") == (Proxy(), Proxy())
+    assert proxies(environ, proxy="", vault_proxy="") == (general.excluding("x"),) * 2
+
+
+def test_a_flag_with_a_login_is_refused_and_a_wrong_variable_behind_a_flag_is_found() -> None:
+    for name in ("proxy", "vault_proxy"):
+        with pytest.raises(SettingsError, match="contains a login, which process lists show") as caught:
+            Settings.from_env(GIVEN, **{name: "http://u:CANARY@p"})
+        assert "CANARY" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"HTTPS_PROXY\) must look like"):
+        Settings.from_env(GIVEN | {"HTTPS_PROXY": "ftp://x"}, proxy="none")
+    assert proxies({"HTTPS_PROXY": "ftp://x"}, proxy="none", vault_proxy="none") == (Proxy(), Proxy())
