@@ -12,6 +12,7 @@ import pytest
 from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
 from support.oidc import Platform
+from support.runners import GitHub
 from support.vault import Vault
 
 from vault_plugin.demo.simulator import Simulator
@@ -249,3 +250,54 @@ def test_an_empty_device_is_not_read_again(kv2: World) -> None:
     done = kv2.run("get", "--deadline", "60", VAULT_TOKEN=None, VAULT_TOKEN_FILE=os.devnull)
     assert (done.returncode, kv2.endpoint.requests) == (78, 0)
     assert time.monotonic() - began < 30  # no half of the deadline was waited
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Iterator[GitHub]:
+    github = GitHub()
+    github.claims = {"sub": "project:7"}
+    with github.serving(tmp_path):
+        yield github
+
+
+def of_job(github: GitHub) -> dict[str, str | None]:
+    """The environment of a job that may request an ID token and has no other credential."""
+    return {**JWT, **github.requests, "SSL_CERT_FILE": str(github.ca_file)}
+
+
+@pytest.mark.measured
+def test_a_job_of_github_actions_logs_in_with_an_id_token_that_it_requests(
+    kv2: World, github: GitHub
+) -> None:
+    arguments = ("--auth-role", "ci", "--auth-audience", "vault")
+    github.faults = ["reset", "empty", "blank"]
+    with jwt_mount(kv2, github):
+        before = kv2.vault.accessors()
+        done = kv2.run("get", "-vv", *arguments, **of_job(github))
+        assert (done.returncode, github.faults) == (0, []), done.stderr
+        assert kv2.get(*arguments, **of_job(github))["source"] == "vault"
+        assert kv2.vault.accessors() == before
+    hidden = [github.request_token, *(part for jwt in github.issued for part in jwt.split("."))]
+    assert [secret for secret in hidden if secret in done.stderr] == []
+
+
+def test_a_job_requests_its_id_token_for_githubs_default_audience_unless_one_is_given(
+    kv2: World, github: GitHub
+) -> None:
+    with jwt_mount(kv2, github):
+        done = kv2.run("get", "--auth-role", "ci", **of_job(github))
+    assert (done.returncode, "the role does not accept the audience" in done.stderr) == (77, True)
+    assert [claims["aud"] for claims in github.issued.values()] == ["https://github.com/acme"]
+
+
+def test_a_job_that_gets_no_id_token_says_so(kv2: World, github: GitHub) -> None:
+    github.grants = False
+    done = kv2.run("get", **of_job(github))
+    assert (done.returncode, done.stderr.count("\n"), kv2.endpoint.requests) == (77, 1, 0)
+    host = github.url.removeprefix("https://")
+    assert f"could not be requested from GitHub Actions at {host}: status 404. Check" in done.stderr
+    github.grants, github.faults = True, ["blank"] * 99
+    done = kv2.run("get", "--deadline", "1", **of_job(github))
+    assert (done.returncode, "contains no ID token. Try again later." in done.stderr) == (69, True)
+    foreign = kv2.run("get", **of_job(github) | {"SSL_CERT_FILE": None})
+    assert (foreign.returncode, "Check that this host trusts" in foreign.stderr) == (78, True), foreign.stderr

@@ -51,7 +51,7 @@ class World:
     def get(self, *arguments: str, **environ: str | None) -> dict[str, Any]:
         """The JSON that `get` answers. Asserts that it succeeds in silence."""
         done = self.run("get", "--format", "json", *arguments, **environ)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 

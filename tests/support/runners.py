@@ -83,9 +83,17 @@ class GitHub(Platform):
         url = urlsplit(path)
         asked_by_a_job = authorization == f"Bearer {self.request_token}"
         if url.path == "/id-token" and asked_by_a_job and self.grants:
-            (audience,) = parse_qs(url.query)["audience"]
+            (audience,) = parse_qs(url.query).get("audience", ["https://github.com/acme"])
             return {"count": 1, "value": self.issue(iss=self.url, aud=audience, **self.claims)}
         return super().document(path, authorization)
+
+    @property
+    def requests(self) -> dict[str, str]:
+        """The variables by which a job requests an ID token."""
+        return {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.url}/id-token?api-version=2",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": self.request_token,
+        }
 
     def run(
         self,
@@ -102,14 +110,10 @@ class GitHub(Platform):
         assert job.keys() <= {"permissions", "runs-on", "steps", "timeout-minutes"}  # no outputs, no needs
         context = {"vars": variables, "secrets": hidden}
         temp = repository.parent / f"runner-{name}"
-        (temp / "bin").mkdir(parents=True, exist_ok=True)
-        (temp / "bin/sleep").write_text("#!/bin/sh\n")  # no test waits for a retry
-        (temp / "bin/sleep").chmod(0o755)
-        environ = dict(environ) | {"GITHUB_ACTIONS": "true", "RUNNER_TEMP": str(temp)}
-        environ |= {"PATH": f"{temp}/bin:{environ['PATH']}", "CURL_CA_BUNDLE": str(self.ca_file)}
+        temp.mkdir(parents=True, exist_ok=True)
+        environ = dict(environ) | {"GITHUB_ACTIONS": "true", "SSL_CERT_FILE": str(self.ca_file)}
         if (job.get("permissions") or whole["permissions"]).get("id-token") == "write":
-            environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = f"{self.url}/id-token?api-version=2"
-            environ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = self.request_token
+            environ |= self.requests
         shown = _filled(whole["env"], context)
         code, said, log = 0, "", ""
         for number, step in enumerate(job["steps"]):

@@ -28,7 +28,11 @@ def pki(folder: Path, *hosts: str, dates: tuple[datetime, datetime] | None = Non
     authority.cert_pem.write_to_path(paths["ca"])
     trustme.CA().cert_pem.write_to_path(paths["other"])
     for name, identities in (("server", hosts or ("127.0.0.1",)), ("client", ("client@example.org",))):
-        made = authority.issue_cert(*identities, not_before=not_before, not_after=not_after)
+        # Vault names the login by the common name.
+        common_name = identities[0] if name == "client" else None
+        made = authority.issue_cert(
+            *identities, common_name=common_name, not_before=not_before, not_after=not_after
+        )
         made.private_key_pem.write_to_path(paths[f"{name}-key"])
         for number, pem in enumerate(made.cert_chain_pems):
             pem.write_to_path(paths[name], append=bool(number))

@@ -42,10 +42,13 @@ class Vault:
             configure(self.admin, name, config)
         return name
 
-    def namespace(self) -> str:
-        """Make a namespace with a KV v2 at `kv`; its name."""
+    def namespace(self, parent: str = "") -> str:
+        """Make a namespace with a KV v2 at `kv`; its path."""
         name = f"ns-{uuid.uuid4().hex[:8]}"
-        self.admin.write_data(f"sys/namespaces/{name}", data={})
+        outside: Any = hvac.Client(self.address, token=self.root_token, namespace=parent or None)
+        outside.write_data(f"sys/namespaces/{name}", data={})
+        outside.adapter.close()
+        name = f"{parent}/{name}" if parent else name
         inside: Any = hvac.Client(self.address, token=self.root_token, namespace=name)
         inside.sys.enable_secrets_engine("kv", path="kv", options={"version": "2"})
         configure(inside, "kv", {})
@@ -75,12 +78,20 @@ class Vault:
 
     @contextmanager
     def logins(
-        self, method: str, mount: str, config: dict[str, Any], role: dict[str, Any], kv: str
+        self,
+        method: str,
+        mount: str,
+        config: dict[str, Any],
+        role: dict[str, Any],
+        kv: str,
+        *,
+        place: str = "role/ci",
     ) -> Iterator[None]:
-        """An auth method for the length of a `with` block; its role `ci` may use that KV v2 mount."""
+        """An auth method for the length of a `with` block; its role, at that place, may use that KV v2 mount."""
         self.admin.sys.enable_auth_method(method, path=mount)
-        self.admin.write_data(f"auth/{mount}/config", data=config)
-        self.admin.write_data(f"auth/{mount}/role/ci", data=role | {"token_policies": kv})
+        if config:
+            self.admin.write_data(f"auth/{mount}/config", data=config)
+        self.admin.write_data(f"auth/{mount}/{place}", data=role | {"token_policies": kv})
         self.admin.sys.create_or_update_policy(
             kv,
             f"""
@@ -95,7 +106,8 @@ class Vault:
 
     def accessors(self) -> set[str]:
         """Those of all tokens that there are."""
-        return set(self.admin.list("auth/token/accessors")["data"]["keys"])
+        found = self.admin.list("auth/token/accessors")  # None in a namespace without tokens
+        return set(found["data"]["keys"]) if found else set()
 
     def is_v2(self, mount: str) -> bool:
         about = self.admin.read(f"sys/internal/ui/mounts/{mount}")["data"]

@@ -28,7 +28,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _clean_environ(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in os.environ:
-        if name.startswith(("KLEARSTACK_", "BAO_", "VAULT_")):
+        if name.startswith(("KLEARSTACK_", "BAO_", "VAULT_", "ACTIONS_ID_TOKEN_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(_empty_home(tmp_path_factory)))
 

@@ -40,6 +40,12 @@ SAID = {
     'source address "10.1.2.3" unauthorized by CIDR restrictions on the role': "the role accepts no login from this host's address",
     "namespace not authorized": "the role does not accept the namespace or the service account of the pod",
     "service account name not authorized": "the role does not accept the namespace or the service account of the pod",
+    "invalid username or password": "the user name or the password is wrong",
+    '1 error occurred:\n\t* error connecting to host "ldap://CANARY": LDAP Result Code 200 "Network Error"': "Vault cannot reach the LDAP server",
+    "ldap operation failed: failed to bind as user": "the LDAP server does not accept the user name or the password",
+    "no client certificate found": "the connection has no TLS, or brings no client certificate to Vault",
+    "invalid certificate or no client certificate supplied": "no role of the auth method accepts the client certificate",
+    "missing name in alias": "the client certificate has no common name (CN), by which Vault names the login",
     "permission denied": "permission denied, without a reason",
     "namespace not found": "there is no such namespace",
 }

@@ -568,10 +568,10 @@ def test_a_user_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
 
 def test_a_password_is_taken_exactly_as_given(tmp_path: Path) -> None:
     environ = ENOUGH | {"KLEARSTACK_VAULT_AUTH": "ldap", "KLEARSTACK_VAULT_AUTH_USERNAME": "DOMAIN\\Zoë"}
-    for typed, kept in ((" pâss wörd \n\n", " pâss wörd \n"), ("x\r\n", "x")):
-        file = file_with(tmp_path, typed.encode())
+    for text, kept in ((" pâss wörd \n\n", " pâss wörd \n"), ("x\r\n", "x")):
+        file = file_with(tmp_path, text.encode())
         assert Settings.from_env(environ | {"VAULT_PASSWORD_FILE": file}).vault_password == Secret(kept)
-        assert Settings.from_env(environ | {"VAULT_PASSWORD": typed}).vault_password == Secret(typed)
+        assert Settings.from_env(environ | {"VAULT_PASSWORD": text}).vault_password == Secret(text)
     empty = {"VAULT_PASSWORD_FILE": file_with(tmp_path, b"\n")}
     assert complaint(environ | empty).endswith("VAULT_PASSWORD_FILE names, is empty.")
     assert complaint(environ | {"VAULT_PASSWORD": "\udcff"}).startswith(

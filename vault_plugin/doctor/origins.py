@@ -15,7 +15,8 @@ def verdicts_on_settings(survey: Survey) -> Iterator[Verdict]:
     for name in ORIGINS:
         value = survey.values.get(name, getattr(Settings, name, None))
         if value not in (None, False):
-            yield ok(f"setting {name}", f"{_shown(name, value)} ({_source(name, survey)})")
+            source = survey.sources.get(name, "default")
+            yield ok(f"setting {name}", f"{_shown(name, value)} ({source})")
     if survey.error is not None:
         yield failed("settings", survey.error)
 
@@ -28,9 +29,3 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _source(name: str, survey: Survey) -> str:
-    if name in survey.sources:
-        return survey.sources[name]
-    return "from where another program leaves it" if name in survey.values else "default"

@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 class Survey(NamedTuple):
     """What was gathered: the values that are valid, the deadline that began with reading them, and what is wrong.
 
-    `sources` says where each value that is no default comes from: a flag, a variable, or one that names a file. What
-    another program leaves in a place of its own has no entry.
+    `sources` says where each value that is no default comes from: a flag, a variable, one that names a file, or the file
+    or token helper of another program.
     """
 
     values: dict[str, Any]
@@ -203,8 +203,9 @@ class _Gathering:
         if login.has_helper and not self._is_given("vault_token") and not self._ask_helper(origins):
             return
         for name, file in login.files.items():
-            if not self._is_given(name) and (found := credential_in(file(self.environ), self.deadline)):
-                self.values[name] = found
+            path = file(self.environ)
+            if not self._is_given(name) and (found := credential_in(path, self.deadline)):
+                self.values[name], self.sources[name] = found, str(path)
         for name, also in login.requires.items():
             instead = login.instead.get(name, ())
             if name in self.values or (instead and all(other in self.values for other in instead)):
@@ -244,7 +245,7 @@ class _Gathering:
         if found is None:
             self.complaints.add_missing("vault_token", f", and the token helper {helper} printed none")
             return False
-        self.values["vault_token"] = found
+        self.values["vault_token"], self.sources["vault_token"] = found, str(helper)
         return True
 
 

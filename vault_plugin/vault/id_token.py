@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-from vault_plugin.errors import StoreError, StoreRefusedError
+from vault_plugin.errors import StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
@@ -40,18 +40,21 @@ def requested(
     connections = Connections((origin,), Tls(None))
     try:
         for delay in full_jitter(0.5, 5.0):
-            reason, refused = "", False
+            reason, is_final, kind = "", False, StoreError
             with unlogged(), within(Deadline(min(settings.timeout, deadline.left()))):
                 try:
                     path = f"{parts.path}?{parts.query}{audience}"
                     response = connections.exchange(origin, "GET", path, headers, None)
                     if response.status == 200 and (found := schema.id_token(response.body)):
                         return Secret(found)
-                    reason, refused = _reason(response)
+                    reason, is_final = _reason(response)
+                    kind = StoreRefusedError if is_final else StoreError
                 except FAILURES as exc:
-                    reason = str(connections.explain(origin, exc))
-            if refused or delay >= deadline.left():
-                raise _error(parts.netloc, reason, refused=refused)
+                    failure = connections.explain(origin, exc)
+                    reason, is_final = str(failure), failure.final
+                    kind = StoreSettingsError if failure.misconfigured else StoreError
+            if is_final or delay >= deadline.left():
+                raise _error(kind, parts.netloc, reason)
             _log.info("GitHub Actions at %s: %s; trying again in %.2f s", parts.netloc, reason, delay)
             sleep(delay)
     finally:
@@ -66,12 +69,11 @@ def _reason(response: Response) -> tuple[str, bool]:
     return f"status {response.status}", 300 <= response.status < 500 and response.status != 429
 
 
-def _error(host: str, reason: str, *, refused: bool) -> StoreError:
+def _error(kind: type[StoreError], host: str, reason: str) -> StoreError:
+    hints = {
+        StoreRefusedError: "Check that the job has `permissions: id-token: write`, and whether it has run for too long: its "
+        f"request token expires. Check {named('auth_audience')}.",
+        StoreSettingsError: "Check that this host trusts the CA of that server.",
+    }
     message = f"The ID token of the job could not be requested from GitHub Actions at {host}: {reason}."
-    if refused:
-        return StoreRefusedError(
-            message,
-            hint="Check that the job has `permissions: id-token: write`, and whether it has run for too long: its request "
-            f"token expires. Check {named('auth_audience')}.",
-        )
-    return StoreError(message, hint="Try again later.")
+    return kind(message, hint=hints.get(kind, "Try again later."))

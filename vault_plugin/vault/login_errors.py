@@ -30,6 +30,36 @@ _ERRORS = [
             f"Check {_MOUNT}: `vault auth list` shows what is mounted.",
         ),
         (
+            r"invalid username or password|unsupported path",
+            "the user name or the password is wrong",
+            f"Check {named('auth_username')} and {named('vault_password')}. Too many wrong ones may lock the user.",
+        ),
+        (
+            r"error connecting to host|LDAP Result Code 200",
+            "Vault cannot reach the LDAP server",
+            "Check the `url` in the configuration of the auth method.",
+        ),
+        (
+            r"ldap operation failed|failed to bind",
+            "the LDAP server does not accept the user name or the password",
+            f"Check {named('auth_username')} and {named('vault_password')}, and `userdn` and `userattr` of the auth method.",
+        ),
+        (
+            r"no client certificate found|tls connection required",
+            "the connection has no TLS, or brings no client certificate to Vault",
+            f"Use https:// in {named('vault_addr')}. A load balancer that ends TLS withholds the certificate.",
+        ),
+        (
+            r"invalid certificate|failed to match all constraints",
+            "no role of the auth method accepts the client certificate",
+            f"Compare the certificate with the roles: `vault list auth/MOUNT/certs`. Check {_ROLE} and {_MOUNT}.",
+        ),
+        (
+            r"missing name in alias",
+            "the client certificate has no common name (CN), by which Vault names the login",
+            f"Check {named('vault_client_cert')}.",
+        ),
+        (
             r"could not load (backend )?configuration",
             "its auth method is mounted, but not configured",
             "Configure it: `vault write auth/MOUNT/config`.",
