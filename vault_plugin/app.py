@@ -110,6 +110,7 @@ class _Parts:
         self._closing = closing
         self._bulk = bulk
         self._accept_other_users = settings.on_user_mismatch == "warn"
+        self._kv_version = int(settings.kv_version) if settings.kv_version else None
 
     def now(self) -> float:
         """Unix seconds by the latest of the servers' clocks."""
@@ -128,6 +129,7 @@ class _Parts:
             settings.mount,
             settings.path_prefix,
             accept_other_users=self._accept_other_users,
+            version=self._kv_version,
         )
 
     def make_client(
@@ -151,6 +153,7 @@ class _Parts:
             self._settings.path_prefix,
             latest=self.now,
             accept_other_users=self._accept_other_users,
+            version=self._kv_version,
         )
 
     def make_source(self) -> TokenSource:
@@ -238,12 +241,13 @@ class _EndpointLock:
 
 
 def policy_of(
-    role: str, version: int, mount: str, prefix: str, namespace: str | None, of_login: str | None
+    role: str, version: str | None, mount: str, prefix: str, namespace: str | None, of_login: str | None
 ) -> str:
-    """The policy (HCL) that a role needs in a mount of that KV version; see vault/policy.py."""
+    """The policy (HCL) that a role needs, by these settings: in a KV v2 mount unless they say otherwise."""
     from vault_plugin.vault.policy import hcl, mount_in  # noqa: PLC0415  no other command needs it
 
-    return hcl(role, version, mount_in(mount, namespace, namespace if of_login is None else of_login), prefix)
+    place = mount_in(mount, namespace, namespace if of_login is None else of_login)
+    return hcl(role, int(version or 2), place, prefix)
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:

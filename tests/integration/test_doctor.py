@@ -198,8 +198,10 @@ def test_the_mount(kv2: World) -> None:
     Diagnosis(kv2, KLEARSTACK_VAULT_MOUNT="missing").names(
         "KV mount", "No KV secrets engine is mounted at missing", "`vault secrets list` shows the mounts.", 78
     )
-    old = Diagnosis(kv2, KLEARSTACK_VAULT_MOUNT=kv2.vault.mount("v1"))
-    old.warns("KV mount", "Vault does not delete tokens when they expire")
+    old = {"KLEARSTACK_VAULT_MOUNT": kv2.vault.mount("v1")}
+    Diagnosis(kv2, **old).warns("KV mount", "Vault does not delete tokens when they expire")
+    meant = Diagnosis(kv2, **old, KLEARSTACK_VAULT_KV_VERSION="2")
+    meant.names("KV mount", "is not version 2", "`vault secrets list -detailed` shows the version", 78)
     for limit, said in (("-1s", "Vault keeps tokens after"), ("1h", "Vault deletes tokens after that time")):
         limited = kv2.vault.mount("v2", delete_version_after=limit)
         Diagnosis(kv2, KLEARSTACK_VAULT_MOUNT=limited).warns("KV configuration", said)

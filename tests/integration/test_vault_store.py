@@ -332,7 +332,7 @@ def test_a_mount_that_turned_into_kv_v1_is_reported(bench: Bench) -> None:
     store.read(ACME, Kind.ACCESS, Deadline(20))  # from now on it takes the mount for KV v2
     bench.vault.admin.sys.disable_secrets_engine(bench.mount)
     bench.vault.admin.sys.enable_secrets_engine("kv", path=bench.mount, options={"version": "1"})
-    with pytest.raises(StoreError, match="no longer KV v2"):
+    with pytest.raises(StoreError, match="is not version 2"):
         put(store, token(at=int(time.time())))
 
 

@@ -22,7 +22,7 @@ from vault_plugin.demo.embedded import binary
 
 # Read at import, before a fixture cleans the environment.
 NAMED_IMAGE = os.environ.get("KLEARSTACK_TEST_VAULT_IMAGE", "")
-HASHICORP = "hashicorp/vault:1.21"
+HASHICORP = "hashicorp/vault:2.0"
 DOCKERFILE = """\
 FROM scratch
 LABEL session={session}

@@ -278,10 +278,10 @@ class _Client:
         return end
 
 
-def access(**ends: Any) -> Access:
+def access(kv_version: str | None = None, **ends: Any) -> Access:
     settings = Settings(
         url="http://127.0.0.1:1", vault_addr=("http://127.0.0.1:2",), auth="none", timeout=5.0, mount="kv",
-        path_prefix="p",
+        path_prefix="p", kv_version=kv_version,
     )  # fmt: skip
     return Access(cast(Any, _Client(**ends)), cast(Any, None), settings, None, Deadline(5))
 
@@ -306,6 +306,7 @@ def test_a_mount_that_vault_does_not_show_is_missing_if_the_policy_grants_someth
         version(sys={"kv/data/p/*": ["deny"]})()
     with pytest.raises(StoreError, match="No KV secrets engine is mounted at kv"):
         version(sys={"kv/data/p/*": ["read"]})()
+    assert access("1", version=DENIED).version() == 1
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ PROMISED = {
     "actions_url": ("ACTIONS_ID_TOKEN_REQUEST_URL",),
     "actions_token": ("ACTIONS_ID_TOKEN_REQUEST_TOKEN",),
     "mount": ("KLEARSTACK_VAULT_MOUNT",),
+    "kv_version": ("KLEARSTACK_VAULT_KV_VERSION",),
     "path_prefix": ("KLEARSTACK_VAULT_PATH_PREFIX",),
     "min_ttl": ("KLEARSTACK_MIN_TTL",),
     "timeout": ("KLEARSTACK_TIMEOUT",),
@@ -182,6 +183,7 @@ def test_what_is_required_and_what_the_rest_defaults_to() -> None:
         "actions_url": None,
         "actions_token": None,
         "mount": "secret",
+        "kv_version": None,
         "path_prefix": "klearstack",
         "min_ttl": 60.0,
         "timeout": 10.0,
@@ -645,6 +647,7 @@ def test_a_secret_type_is_declared_as_a_secret() -> None:
 def test_choices_are_the_promised_ones() -> None:
     assert {name: origin.choices for name, origin in ORIGINS.items() if origin.choices} == {
         "auth": LOGINS,
+        "kv_version": ("1", "2"),
         "on_vault_error": ("fail", "bypass"),
         "on_user_mismatch": ("fail", "warn"),
     }

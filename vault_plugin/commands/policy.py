@@ -5,12 +5,12 @@ from dataclasses import fields
 import click
 
 from vault_plugin.app import policy_of
-from vault_plugin.commands.options import Command, option, print_out, settings_options
+from vault_plugin.commands.options import Command, print_out, settings_options
 from vault_plugin.output.streams import require_output
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import value_of
 
-_USED = ("mount", "path_prefix", "vault_namespace", "auth_namespace")
+_USED = ("kv_version", "mount", "path_prefix", "vault_namespace", "auth_namespace")
 
 
 @click.command(
@@ -22,20 +22,13 @@ _USED = ("mount", "path_prefix", "vault_namespace", "auth_namespace")
     ),
 )
 @click.argument("role", type=click.Choice(["reader", "syncer", "operator"]))
-@option(
-    "--kv-version",
-    group="Vault storage",
-    type=click.Choice(["1", "2"]),
-    default="2",
-    show_default=True,
-    help="Version of the KV secrets engine.",
-)
 @settings_options(*(one.name for one in fields(Settings) if one.name not in _USED))
-def policy(role: str, kv_version: str, **flags: str | None) -> None:
+def policy(role: str, **flags: str | None) -> None:
     """Print the least-privilege policy (HCL) of a role, for the configured mount and path prefix.
 
     `reader` uses stored tokens (get, exec, helper, terraform). `syncer` also mints and stores them (sync, watch).
-    `operator` runs status and delete. The policy belongs into the namespace of the login. No server is contacted.
+    `operator` runs status and delete. The policy belongs into the namespace of the login. No server is contacted:
+    without --kv-version, it is for KV v2.
     """
     require_output()
-    print_out(policy_of(role, int(kv_version), *(value_of(name, flags[name]) for name in _USED)))
+    print_out(policy_of(role, *(value_of(name, flags[name]) for name in _USED)))

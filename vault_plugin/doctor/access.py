@@ -16,7 +16,7 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.vault.client import VaultClient
 from vault_plugin.vault.denials import WRAPPING
 from vault_plugin.vault.hvac_adapter import Limits
-from vault_plugin.vault.hvac_errors import DeniedError, UnknownTokenError, mount_missing
+from vault_plugin.vault.hvac_errors import DeniedError, UnknownTokenError, mount_missing, wrong_version
 from vault_plugin.vault.policy import READER, SYNCER, mount_in, rules
 from vault_plugin.vault.wrapping import is_wrapping_token
 
@@ -68,15 +68,20 @@ class Access:
                     raise UnknownTokenError("A wrapping token is given as the Vault token.", hint=WRAPPING)
 
     def version(self) -> int:
-        """The KV version of the mount, 1 or 2. Raises StoreError."""
-        mount = self.settings.mount
+        """The KV version of the mount, 1 or 2; that of the settings if Vault does not say. Raises StoreError."""
+        mount, given = self.settings.mount, int(self.settings.kv_version or 0)
         try:
-            return self.client.kv_version(mount, self.time())
+            found = self.client.kv_version(mount, self.time())
         except DeniedError:
+            if given:
+                return given
             # Vault responds so also where nothing is mounted; a token that may do something below knows better.
             if self._may_do_something(mount):
                 raise mount_missing(mount) from None
             raise
+        if given not in (0, found):
+            raise wrong_version(mount, given)
+        return found
 
     def verdicts_on_mount(self, version: int) -> Iterator[Verdict]:
         """The version and the configuration of the mount."""

@@ -44,6 +44,13 @@ class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, Id
         default="secret",
         read=vault_path,
     )
+    kv_version: str | None = setting(
+        "KLEARSTACK_VAULT_KV_VERSION",
+        group=Group.VAULT_STORAGE,
+        help="Version of the KV secrets engine; by default, Vault is asked, which a policy may forbid.",
+        default=None,
+        choices=("1", "2"),
+    )
     path_prefix: str = setting(
         "KLEARSTACK_VAULT_PATH_PREFIX",
         group=Group.VAULT_STORAGE,

@@ -143,7 +143,8 @@ def endpoint_url(text: str) -> str:
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
-        part if _SOCKET.fullmatch(part) else _url(part, ("http", "https"))
+        # Vault 2.0 rejects two slashes in a row.
+        part if _SOCKET.fullmatch(part) else re.sub("(?<!:)//+", "/", _url(part, ("http", "https")))
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):

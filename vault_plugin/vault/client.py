@@ -8,7 +8,7 @@ from hvac.adapters import JSONAdapter
 from hvac.api.secrets_engines import KvV1, KvV2
 from hvac.exceptions import InvalidPath
 
-from vault_plugin.errors import StoreError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import StoreError, StoreRefusedError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
@@ -23,6 +23,7 @@ from vault_plugin.vault.hvac_errors import (
     is_unrouted,
     mount_missing,
     translated,
+    wrong_version,
 )
 from vault_plugin.vault.retries import PermanentError
 from vault_plugin.vault.transport import Transport, TransportError, always
@@ -81,6 +82,8 @@ class VaultClient:
             except InvalidPath as exc:
                 if is_unrouted(exc) or is_in_no_namespace(exc):
                     raise
+                if version == 1 and schema.is_versioned(exc.json):
+                    raise wrong_version(mount, 1) from None
                 found = exc.json or {}  # KV v2 returns the metadata of a deleted version with status 404.
             return schema.secret_v1(found) if version == 1 else schema.secret_v2(found)
 
@@ -180,10 +183,10 @@ class VaultClient:
             return schema.version_metadata(response.get("data")) if isinstance(response, dict) else None
 
         metadata, session = self._call("write", Limits(deadline, in_time=in_time), request)
-        if metadata is None:
-            raise StoreSettingsError(
-                "Vault accepted the write without returning a version: the mount is no longer KV v2."
-            )
+        if metadata is None:  # as KV v1 does, which would keep the token for ever
+            with suppress(StoreError):
+                self.write_v1(mount, f"data/{path}", {"data": ""}, deadline)
+            raise wrong_version(mount, 2)
         return metadata, session.sent
 
     def write_v1(self, mount: str, path: str, data: dict[str, str], deadline: Deadline) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
-from vault_plugin.errors import MountMissingError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.vault import schema
 from vault_plugin.vault.hvac_adapter import BASE
 from vault_plugin.vault.schema import BY_POLICY
@@ -36,29 +36,47 @@ def translated(what: str, mount: str, prefix: str) -> Iterator[None]:
     """Raise hvac's exceptions as ours. They contain what Vault said, so none of them may be a cause."""
     try:
         yield
-    except InvalidRequest as exc:
-        if any("check-and-set" in str(error) for error in exc.errors or ()):
-            raise CasMismatchError from None
-        raise StoreRefusedError(f"Vault rejected the {what} (status 400).") from None
-    except Forbidden as exc:
-        raise _denied(what, mount, prefix, exc) from None
-    except InvalidPath as exc:
-        if is_unrouted(exc):
-            raise mount_missing(mount) from None
-        if is_in_no_namespace(exc):
-            raise _no_namespace() from None
-        raise StoreRefusedError(
-            f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
-        ) from None
-    except VaultError as exc:  # The transport has tried again where that can help.
-        raise StoreRefusedError(
-            f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
-        ) from None
+    except VaultError as exc:
+        raise _error_of(exc, what, mount, prefix) from None
     except schema.MalformedError:
         raise StoreSettingsError(
             f"The response to the {what} is not in Vault's form.",
             hint=f"Check that {named('vault_addr')} is Vault's own address.",
         ) from None
+
+
+def _error_of(exc: VaultError, what: str, mount: str, prefix: str) -> Exception:
+    said = " ".join(str(error) for error in exc.errors or ())
+    if "maximum allowed header size" in said:  # Vault 2.0: status 400, later 431
+        return StoreRefusedError(
+            f"Vault rejected the {what}: the Vault token is longer than the server accepts in a header.",
+            hint="Use a service token, or increase `max_token_header_size` of Vault's listener.",
+        )
+    if isinstance(exc, InvalidRequest):
+        if "check-and-set" in said:
+            return CasMismatchError()
+        return StoreRefusedError(f"Vault rejected the {what} (status 400).")
+    if isinstance(exc, Forbidden):
+        return _denied(what, mount, prefix, exc)
+    if isinstance(exc, InvalidPath):
+        return _not_found(exc, what, mount)
+    # The transport has tried again where that can help.
+    return StoreRefusedError(
+        f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
+    )
+
+
+def _not_found(exc: InvalidPath, what: str, mount: str) -> StoreError:
+    if is_in_no_namespace(exc):
+        return StoreSettingsError(
+            "Vault has no namespace of the given name.",
+            hint=f"Check {named('vault_namespace')} and {named('auth_namespace')}: `vault namespace list` shows them.",
+        )
+    if is_unrouted(exc):
+        return mount_missing(mount)
+    return StoreRefusedError(
+        f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
+    )
 
 
 def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedError:
@@ -111,16 +129,17 @@ def is_in_no_namespace(exc: VaultError) -> bool:
     return any("namespace not found" in str(error) for error in exc.errors or ())
 
 
-def _no_namespace() -> StoreSettingsError:
-    return StoreSettingsError(
-        "Vault has no namespace of the given name.",
-        hint=f"Check {named('vault_namespace')} and {named('auth_namespace')}: `vault namespace list` shows them.",
-    )
-
-
 def mount_missing(mount: str) -> MountMissingError:
     """The error for a mount that is not there, or is no KV secrets engine."""
     return MountMissingError(
         f"No KV secrets engine is mounted at {mount}, which {named('mount')} names.",
         hint="`vault secrets list` shows the mounts.",
+    )
+
+
+def wrong_version(mount: str, version: int) -> StoreSettingsError:
+    """The error for a mount that is not the version of KV that it was taken for."""
+    return StoreSettingsError(
+        f"The KV secrets engine at {mount} is not version {version}, as it was before or as {named('kv_version')} says.",
+        hint=f"Check {named('mount')} and {named('kv_version')}; `vault secrets list -detailed` shows the version.",
     )

@@ -28,6 +28,7 @@ class WarmReader:
         prefix: str,
         *,
         accept_other_users: bool = False,
+        version: int | None = None,
     ) -> None:
         self._transport = transport
         self._token = token
@@ -37,7 +38,7 @@ class WarmReader:
         self._accept_other_users = accept_other_users
         self.blind = False  # Whether Vault failed at the newest read.
         # The KV versions to try: a second GET, where the first finds nothing, saves a request for the mount's version.
-        self._versions: tuple[int, ...] = (2, 1)
+        self._versions: tuple[int, ...] = (version,) if version else (2, 1)
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None:
         """The stored token, valid or not; None if it cannot be read. Raises none of our errors."""

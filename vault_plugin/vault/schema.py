@@ -51,6 +51,12 @@ def mount(response: object) -> tuple[str, str, int]:
     return str(about.get("type"))[:100], str(about.get("path"))[:1000].strip("/"), int(version)
 
 
+def is_versioned(response: object) -> bool:
+    """Whether KV v2 responded to a request that only KV v1 understands."""
+    warnings = response.get("warnings") if isinstance(response, dict) else None
+    return isinstance(warnings, list) and any("versioned K/V" in str(warning) for warning in warnings)
+
+
 def secret_v1(response: object) -> dict[str, Any] | None:
     """The secret that KV v1 returns; None if there is none. Raises MalformedError."""
     data = _dict(response).get("data")

@@ -31,14 +31,19 @@ class VaultStore:
         *,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
+        version: int | None = None,
     ) -> None:
-        """`latest` gives the time of the clock that is furthest ahead, Vault's or the endpoint's (Unix seconds)."""
+        """`latest` gives the time of the clock that is furthest ahead, Vault's or the endpoint's (Unix seconds).
+
+        `version` is that of the KV secrets engine, if it is known.
+        """
         self._client = client
         self._clock = clock
         self._mount = mount
         self._prefix = prefix
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
+        self._version = version
         self._found: Engine | None = None
 
     @contextmanager
@@ -113,9 +118,10 @@ class VaultStore:
         return isinstance(self._engine(deadline), Kv2)
 
     def _engine(self, deadline: Deadline) -> Engine:
-        """The engine of the mount, found out by one request."""
+        """The engine of the mount, found out by one request unless it is known."""
         if self._found is None:
-            kind = Kv2 if self._client.kv_version(self._mount, deadline) == 2 else Kv1
+            version = self._version or self._client.kv_version(self._mount, deadline)
+            kind = Kv2 if version == 2 else Kv1
             self._found = kind(
                 self._client,
                 self._clock,
