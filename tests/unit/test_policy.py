@@ -26,7 +26,10 @@ def test_the_policy_is_that_of_the_documentation(run: Run) -> None:
         (("reader",), 'path "secret/data/klearstack/*" { capabilities = ["read"] }\n'),
         (
             ("operator",),
-            'path "secret/metadata/klearstack/*" { capabilities = ["list", "read", "delete"] }\n',
+            (
+                'path "secret/data/klearstack/*"     { capabilities = ["read"] }\n'
+                'path "secret/metadata/klearstack/*" { capabilities = ["list", "read", "delete"] }\n'
+            ),
         ),
         (
             ("reader", "--kv-version", "1", "--mount", "/team/kv/", "--path-prefix", "a/b"),

@@ -21,7 +21,7 @@ class Rule(NamedTuple):
 _RULES = {
     (READER, 2): (Rule("data", ("read",)),),
     (SYNCER, 2): (Rule("data", ("update", "read")), Rule("metadata", ("create", "update"))),
-    (OPERATOR, 2): (Rule("metadata", ("list", "read", "delete")),),
+    (OPERATOR, 2): (Rule("data", ("read",)), Rule("metadata", ("list", "read", "delete"))),
     (READER, 1): (Rule("", ("read",)),),
     (SYNCER, 1): (Rule("", ("create", "update", "read")),),
     (OPERATOR, 1): (Rule("", ("list", "read", "delete")),),
