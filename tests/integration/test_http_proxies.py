@@ -165,6 +165,8 @@ def test_what_a_proxy_says_is_told_with_its_address_and_without_its_login(far: F
         picky = stack.enter_context(tinyproxy(tmp_path, "ci", "CANARY42", "ConnectPort 1"))
         ssh = stack.enter_context(serving(lambda one, _: one.sendall(b"SSH-2.0-x\r\n"), at_once=True))
         eager = stack.enter_context(ending(b"HTTP/1.1 200 OK\r\n\r\nwelcome"))
+        eager_by_one = stack.enter_context(ending(b"HTTP/1.1 200 OK\r\n\r\nw"))
+        cut = stack.enter_context(ending(b"HTTP/1.1 200 OK\r\nServer: "))
         silent = stack.enter_context(ending(b""))
         web = stack.enter_context(ending(b"HTTP/1.1 501 Unsupported method\r\n\r\n"))
         cases: list[tuple[str, str, bool, dict[str, str]]] = [
@@ -182,6 +184,8 @@ def test_what_a_proxy_says_is_told_with_its_address_and_without_its_login(far: F
             ),
             (ssh.replace("http://", login), "is not an HTTP proxy", True, {}),
             (eager.replace("http://", login), "is not an HTTP proxy", True, {}),
+            (eager_by_one, "is not an HTTP proxy", True, {}),
+            (cut, "is not an HTTP proxy", True, {}),
             (silent.replace("http://", login), "closed the connection", False, {}),
         ]
         for url, said, of_settings, urls in cases:

@@ -17,12 +17,14 @@ from support.ports import own_port, require_loopback
 from support.tls import pki, serving_https
 
 from vault_plugin.network import sockets as network
+from vault_plugin.network import tunnels
 from vault_plugin.network.causes import Cause
 from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import SPEAKS_TLS
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
 from vault_plugin.output import streams
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
 
@@ -126,6 +128,23 @@ def test_an_interrupt_while_connecting_closes_the_socket_and_passes(monkeypatch:
     with within(Deadline(10)), pytest.raises(KeyboardInterrupt):
         network.connected("127.0.0.1", 1)
     assert [connection.fileno() for connection in tried] == [-1]
+
+
+def test_an_interrupt_while_a_proxy_connects_closes_the_socket_and_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[socket.socket] = []
+
+    def interrupted(connection: socket.socket, *_: object) -> None:
+        opened.append(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tunnels, "_open", interrupted)
+    with socket.create_server(("127.0.0.1", 0)) as server, within(Deadline(10)):
+        proxy = Proxy("127.0.0.1", server.getsockname()[1])
+        with pytest.raises(KeyboardInterrupt):
+            Peer.at("https://vault.example", Tls(None), proxy).connect()
+    assert [connection.fileno() for connection in opened] == [-1]
 
 
 class _TakenByAnother(list[object]):

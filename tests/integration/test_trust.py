@@ -22,7 +22,8 @@ from vault_plugin.errors import SourceError, SourceSettingsError, StoreSettingsE
 from vault_plugin.network import trust
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.vault.transport import Transport
+from vault_plugin.vault import transport
+from vault_plugin.vault.transport import Transport, TransportError
 from vault_plugin.wording import worded
 
 
@@ -47,8 +48,8 @@ def doors(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> It
 def status(url: str, **tls: str | None) -> int:
     """What Vault answers."""
     how: dict[str, Any] = tls
-    with closing(Transport([url], ServerClock(), timeout=5, **how)) as transport:
-        return transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5)).status
+    with closing(Transport([url], ServerClock(), timeout=5, **how)) as one:
+        return one.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5)).status
 
 
 def trusts(ca: str, own: str | None = None) -> bool:
@@ -173,6 +174,35 @@ def test_a_certificate_that_does_not_verify_is_one_line_after_one_connection(
         done = kv2.run("get", KLEARSTACK_URL=url, KLEARSTACK_CACERT=ca)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
     assert len(accepted) == 2
+
+
+def test_what_failed_for_good_a_moment_ago_is_not_tried_again_but_later_it_is(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["server"], files["server-key"])
+    accepted: list[object] = []
+
+    def accept(connection: socket.socket, _: threading.Event) -> None:
+        accepted.append(connection)
+        with suppress(OSError), context.wrap_socket(connection, server_side=True):
+            pass
+
+    with serving(accept, at_once=True) as plain:
+        url = plain.replace("http:", "https:")
+        with closing(Transport([url], ServerClock(), timeout=5, ca_file=files["other"])) as one:
+
+            def fail(*, once: bool) -> int:
+                """How many connections there are after a request that fails."""
+                call = one.once if once else one.request
+                limit: Any = 5 if once else Deadline(5)
+                with pytest.raises((TransportError, StoreSettingsError), match="does not verify"):
+                    call("GET", "/v1/sys/seal-status", {}, None, limit)
+                return len(accepted)
+
+            assert [fail(once=True), fail(once=False), fail(once=False)] == [1, 1, 2]
+            monkeypatch.setattr(transport, "RECENT", 0.0)
+            assert [fail(once=True), fail(once=False)] == [3, 4]
 
 
 @pytest.mark.parametrize("name", ["VAULT_CAPATH", "VAULT_CACERT_BYTES", "VAULT_TLS_SERVER_NAME"])

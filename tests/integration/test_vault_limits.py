@@ -13,9 +13,11 @@ from support.ports import own_port
 from support.punctual import SLACK
 from support.vault import Vault
 
+from vault_plugin.app import connect
 from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.settings import Settings
 from vault_plugin.settings.values import RateLimit
-from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.clock import ServerClock, parse_rfc3339
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault.transport import Transport
 from vault_plugin.wording import worded
@@ -88,6 +90,18 @@ def test_a_rate_limit_that_leaves_no_time_ends_the_call_and_is_named(bao: Vault,
     with pytest.raises(StoreBusyError, match=said):
         transport.once("GET", LOOK, {}, None, 5)
     assert client.slept == []
+
+
+def test_a_token_is_stored_in_time_also_where_the_limit_separates_the_two_requests_for_it(kv2: World) -> None:
+    # The burst is used up by the reads.
+    settings = Settings.from_env(kv2.environ | {"VAULT_RATE_LIMIT": "0.75:5"})
+    with connect(settings) as broker:
+        exp = broker.get(settings.identity()).access.token.expires_at
+    about = kv2.vault.metadata(kv2.mount, "klearstack/Acme/26/access")
+    assert list(about["versions"]) == ["1"]
+    deletion = parse_rfc3339(about["versions"]["1"]["deletion_time"])
+    assert deletion is not None
+    assert exp - 6 < deletion <= exp
 
 
 def test_get_keeps_to_the_limits_of_the_environment(kv2: World) -> None:

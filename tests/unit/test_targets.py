@@ -21,6 +21,7 @@ from vault_plugin.settings.credentials import for_another_vault
 from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
 from vault_plugin.settings.origin import Group, Origin, setting
+from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
@@ -72,6 +73,8 @@ def test_a_targets_own_settings_are_each_of_its_keys(secret: str) -> None:
             "address": f"{OTHER},https://third.example",
             "namespace": "n",
             "cacert": secret,
+            "tls_server_name": "v.example",
+            "proxy": "http://p.example:3128",
             "client_cert": secret,
             "client_key": secret,
             "auth": "jwt",
@@ -89,6 +92,8 @@ def test_a_targets_own_settings_are_each_of_its_keys(secret: str) -> None:
         vault_addr=(OTHER, "https://third.example"),
         vault_namespace="n",
         vault_cacert=secret,
+        vault_tls_server_name="v.example",
+        vault_proxy=Proxy("p.example", 3128),
         vault_client_cert=secret,
         vault_client_key=secret,
         auth="jwt",
@@ -182,6 +187,14 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
     assert gathered(row, {**ENVIRON, **way, **bao, "BAO_ADDR": "https://b.example"}, **flags) == alone
     assert (alone.vault_addr, alone.auth, alone.vault_cacert) == ((OTHER,), "token", None)
     assert (alone.vault_capath, alone.vault_tls_server_name, alone.vault_proxy) == (None, None, None)
+
+
+def test_a_target_with_a_folder_of_cas_takes_no_file_of_the_settings(secret: str) -> None:
+    found = gathered({"capath": "/", "mount": "kv"}, ENVIRON | {"VAULT_CACERT": secret, "HOME": "/"})
+    assert (found.vault_capath, found.vault_cacert) == ("/", None)
+    with pytest.raises(SettingsError, match="contains a login") as caught:
+        gathered({"proxy": "http://u:CANARY@p.example"})
+    assert "CANARY" not in str(caught.value)
 
 
 def test_another_vault_is_reached_through_https_proxy_and_keeps_the_limits(secret: str) -> None:
@@ -282,7 +295,19 @@ def test_the_environment_is_the_processs_unless_another_is_given(monkeypatch: py
 
 def test_the_keys_of_a_target_are_the_promised_ones() -> None:
     assert KEYS == (
-        *("address", "namespace", "cacert", "client_cert", "client_key", "auth", "auth_mount", "auth_role"),
+        *(
+            "address",
+            "namespace",
+            "cacert",
+            "capath",
+            "tls_server_name",
+            "proxy",
+            "client_cert",
+            "client_key",
+            "auth",
+            "auth_mount",
+            "auth_role",
+        ),
         *("mount", "path_prefix", "token_file", "role_id_file", "secret_id_file", "jwt_file"),
     )
 

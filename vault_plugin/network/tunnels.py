@@ -54,12 +54,14 @@ def _open(connection: Socket, proxy: Proxy, server: str) -> None:
         lines.append(f"Proxy-Authorization: Basic {login}")
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
     head = _head(connection)
-    match = _STATUS.match(head)
-    # After the head nothing may follow: the server waits for the first bytes of TLS.
-    if match is None or (match[1].startswith(b"2") and not _END.search(head, len(head) - 4)):
+    match, end = _STATUS.match(head), _END.search(head)
+    if match is None:
         raise NoProxyError(proxy)
     if not match[1].startswith(b"2"):
         raise ProxyError(proxy, int(match[1]))
+    # After the head nothing may follow: the server waits for the first bytes of TLS.
+    if end is None or end.end() != len(head):
+        raise NoProxyError(proxy)
 
 
 def _head(connection: Socket) -> bytes:

@@ -159,7 +159,8 @@ class _Gathering:
         for name in ("proxy", "vault_proxy"):
             if flags.get(name) and name in self.values and self.values[name].login:
                 self.complaints.add(
-                    " contains a login, which process lists show: give it in the variable", name
+                    " contains a login, which command lines and files show to others: give it in the variable",
+                    name,
                 )
         own, given = self.values.pop("proxy", None), flags.get("proxy")
         source = self.sources.get("proxy", "")

@@ -111,7 +111,7 @@ _NOBODY = {Cause.REFUSED, Cause.NO_SOCKET, Cause.PROXY_REFUSED}
 _HINTS = {
     Cause.CERTIFICATE: f"Name its CA's PEM file with {_CA}; verification cannot be turned off.",
     Cause.CLIENT_CERTIFICATE: f"Check {_CLIENT}.",
-    Cause.FILES: f"Check {_CA}, {_CLIENT}.",
+    Cause.FILES: f"Check {_CA}, {named('vault_cacert_bytes')}, {named('vault_capath')}, {_CLIENT}.",
     Cause.SCHEME: f"Correct the scheme in {_ADDRESS}.",
     Cause.PROXY_DENIES: f"Have it allow CONNECT to that host and port. {_NOT_THROUGH}",
     Cause.PROXY_FAILS: f"{_REACH} The proxy has to reach it, not this host.",
