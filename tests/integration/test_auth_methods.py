@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.cli import World
 from support.fault_proxy import FaultProxy
+from support.oidc import Platform
 from support.ports import own_port
 from support.tls import Doors, doors_of_openbao, pki
 from support.vault import Vault
@@ -33,7 +34,8 @@ def rejected(world: World, reason: str, *arguments: str, **environ: str | None) 
 def assert_logs_in(world: World, *arguments: str, **environ: str | None) -> None:
     """The login reads and writes, and its token is revoked at the end."""
     before = world.vault.accessors()
-    assert [world.get(*arguments, **environ)["source"] for _ in range(2)] == ["endpoint", "vault"]
+    assert world.get("--renew", *arguments, **environ)["source"] == "endpoint"
+    assert world.get(*arguments, **environ)["source"] == "vault"
     assert world.vault.accessors() == before
 
 
@@ -123,6 +125,34 @@ def test_a_token_that_wraps_something_else_contains_no_secret_id(kv2: World) -> 
         proxy.reset(lambda line: "/unwrap" in line, when="after", times=1)
         assert kv2.run("get", **login, VAULT_ADDR=proxy.address).returncode == 69  # it is not sent again
     assert sum("/unwrap" in line for line in proxy.requests) == 2
+
+
+HELPER = """\
+#!/bin/sh
+case $1 in
+  get) cat "$0.stored" ;;
+  store) cat >"$0.stored" ;;
+  erase) rm -f "$0.stored" ;;
+esac
+"""
+
+
+def test_the_token_helper_of_bao_login_is_used(kv2: World) -> None:
+    helper = kv2.home / "helper"
+    helper.write_text(HELPER)
+    helper.chmod(0o755)
+    (kv2.home / ".bao").write_text(f'token_helper = "{helper}"\n')
+    environ = {"HOME": str(kv2.home), "BAO_ADDR": kv2.vault.address}
+    user = {"password": PASSWORD}
+    with kv2.vault.logins("userpass", f"up-{kv2.mount}", {}, user, kv2.mount, place="users/j"):
+        login = [binary(), "login", "-no-print", "-method=userpass", f"-path=up-{kv2.mount}"]
+        subprocess.run([*login, "username=j", f"password={PASSWORD}"], env=environ, check=True)
+        assert kv2.get(VAULT_TOKEN=None)["source"] == "endpoint"
+        kv2.vault.admin.auth.token.lookup((kv2.home / "helper.stored").read_text())  # it was not revoked
+    helper.write_text("#!/bin/sh\necho two; echo lines\n")
+    kv2.endpoint.requests = 0
+    done = kv2.run("get", VAULT_TOKEN=None)
+    assert (done.returncode, done.stderr.count("\n"), kv2.endpoint.requests) == (78, 1, 0)
 
 
 @contextmanager
@@ -239,3 +269,28 @@ def test_the_login_may_be_in_another_namespace_than_the_mount(bao: Vault, tmp_pa
             wrong = world.run("get", "--auth-mount", where[1], **login, **ids)
             assert (wrong.returncode, wrong.stdout) == (77, "")
             at.close()
+
+
+@pytest.mark.container
+def test_the_logins_on_a_vault_in_a_container(vault_container: Vault, tmp_path: Path) -> None:
+    """Those for which it needs to reach nothing outside."""
+    with Simulator() as endpoint:
+        world = World(endpoint, vault_container, vault_container.mount("v2"), tmp_path)
+        assert world.get()["source"] == "endpoint"  # by the root token
+        helper = tmp_path / "helper"
+        helper.write_text(f"#!/bin/sh\necho {vault_container.root_token}\n")
+        helper.chmod(0o755)
+        (tmp_path / ".vault").write_text(f'token_helper = "{helper}"\n')
+        assert world.get(VAULT_TOKEN=None)["source"] == "vault"
+        login, _ = wrapped(world, f"approle-{world.mount}")
+        assert world.get("--renew", **login)["source"] == "endpoint"
+        password: dict[str, str | None] = {MINE: "userpass", "VAULT_TOKEN": None, "VAULT_PASSWORD": PASSWORD}
+        user = {"password": PASSWORD}
+        with world.vault.logins("userpass", "userpass", {}, user, world.mount, place="users/j.doe"):
+            assert_logs_in(world, "--auth-username", "j.doe", **password)
+        platform = Platform()
+        config = {"jwt_validation_pubkeys": platform.public_key}
+        role = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"]}
+        jwt: dict[str, str | None] = {MINE: "jwt", "VAULT_TOKEN": None, "VAULT_JWT": platform.issue()}
+        with world.vault.logins("jwt", "jwt", config, role, world.mount):
+            assert_logs_in(world, "--auth-role", "ci", **jwt)

@@ -275,6 +275,13 @@ def test_each_command_and_each_option_of_its_own_is_documented() -> None:
     assert missing == []
 
 
+def test_each_test_that_the_table_of_logins_names_exists() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", read("docs/authentication.md"))
+    assert len(named) > 15
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name != "unit"}
+    assert [one for file, one in named if f"\ndef {one}(" not in files[file].read_text("utf-8")] == []
+
+
 def test_each_block_of_yaml_is_yaml() -> None:
     found = [one for page in PAGES for one in blocks(page) if one.language == "yaml"]
     assert found

@@ -40,6 +40,8 @@ CREDENTIALS = [
             "VAULT_JWT",
         ),
         *("BAO_ROLE_ID", "VAULT_ROLE_ID", "BAO_SECRET_ID", "VAULT_SECRET_ID"),
+        *("BAO_WRAPPED_SECRET_ID", "VAULT_WRAPPED_SECRET_ID", "BAO_PASSWORD", "VAULT_PASSWORD"),
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     )
     for suffix in ("", "_FILE")
 ]

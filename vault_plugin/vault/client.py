@@ -183,7 +183,7 @@ class VaultClient:
             return schema.version_metadata(response.get("data")) if isinstance(response, dict) else None
 
         metadata, session = self._call("write", Limits(deadline, in_time=in_time), request)
-        if metadata is None:  # as KV v1 does, which would keep the token for ever
+        if metadata is None:  # as KV v1 does, which would not delete the token
             with suppress(StoreError):
                 self.write_v1(mount, f"data/{path}", {"data": ""}, deadline)
             raise wrong_version(mount, 2)

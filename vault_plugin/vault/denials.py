@@ -48,7 +48,7 @@ class Denials:
         return UnknownTokenError(str(denial.args[0]), hint=hint) if hint else denial
 
     def _fault(self, token: str, is_unknown: bool, recognized: bool, deadline: Deadline) -> str:
-        """What is wrong with the token; empty if Vault does not tell.
+        """What is wrong with the token; empty if Vault does not say.
 
         A denied request uses a wrapping token up, like any other: then Vault does not know it any more.
         """
