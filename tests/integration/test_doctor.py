@@ -168,6 +168,10 @@ def test_a_node_that_is_down_is_a_warning_where_another_one_responds(kv2: World)
     dead = f"http://127.0.0.1:{own_port()}"
     found = Diagnosis(kv2, VAULT_ADDR=f"{dead},{kv2.vault.address}")
     found.warns(f"Vault {dead} connection", "connection refused")
+    same = kv2.vault.address.replace("127.0.0.1", "localhost")
+    both = Diagnosis(kv2, VAULT_ADDR=f"{kv2.vault.address},{same}")
+    assert both.of(Level.FAILED, Level.WARNING) == []
+    assert f"ok           Vault {same} name: localhost resolves to " in both.text
 
 
 def test_a_sealed_vault(kv2: World) -> None:
@@ -251,8 +255,10 @@ def test_policies(kv2: World) -> None:
 def test_vault_tokens(kv2: World) -> None:
     """Expired or unknown, valid for a short time, an AppRole's."""
     said, hint = "Vault denied the lookup of the Vault token", "Vault does not know the Vault token"
-    found = Diagnosis(kv2, VAULT_TOKEN="s.expired")
-    found.names("Vault login", said, hint, 77)
+    ended = kv2.vault.admin.auth.token.create(ttl="1h")["auth"]["client_token"]
+    kv2.vault.admin.auth.token.revoke(ended)  # as Vault does with one that expires
+    for unknown in (ended, "s.unknown"):
+        Diagnosis(kv2, VAULT_TOKEN=unknown).names("Vault login", said, hint, 77)
     short = kv2.vault.admin.auth.token.create(ttl="30s")["auth"]["client_token"]
     found = Diagnosis(kv2, VAULT_TOKEN=short)
     found.warns("Vault login", "the Vault token is valid for another ")

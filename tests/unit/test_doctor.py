@@ -1,6 +1,7 @@
 """`doctor` without servers: what it skips, how it words verdicts, and what rare responses mean."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from email.message import Message
 from http.client import HTTPMessage
@@ -85,10 +86,20 @@ def test_where_a_credential_comes_from_is_shown_without_it(
     assert "s.credential" not in done.out
 
 
+def test_a_value_takes_no_more_than_its_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    monkeypatch.setenv("VAULT_CACERT_BYTES", pem)
+    monkeypatch.setenv("VAULT_RATE_LIMIT", "10:20")
+    lines = run("doctor").out.splitlines()
+    assert "ok           setting vault_rate_limit: 10:20 (VAULT_RATE_LIMIT)" in lines
+    (shown,) = [line for line in lines if "vault_cacert_bytes" in line]
+    assert re.fullmatch(r"ok +setting vault_cacert_bytes: \(\d+ characters\) \(VAULT_CACERT_BYTES\)", shown)
+
+
 def test_a_deadline_that_has_passed_leaves_the_rest_unchecked(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examination.Examination, "_seconds", lambda _: 0.0)
+    monkeypatch.setattr(examination.Examination, "_seconds", lambda *_: 0.0)
     nodes = "http://127.0.0.1:1,http://127.0.0.1:2"
     done = run("doctor", "--url", "http://127.0.0.1:3", "--vault-addr", nodes)
     late = [line for line in done.out.splitlines() if line.endswith("the deadline passed.")]
@@ -192,9 +203,11 @@ def test_the_endpoints_response_to_a_request_without_an_identity(
 # nodes
 
 
-def response(status: int, body: bytes) -> Response:
+def response(status: int, body: bytes, location: str = "") -> Response:
     headers = cast(HTTPMessage, Message())
     headers["Content-Type"] = "application/json"
+    if location:
+        headers["Location"] = location
     return Response(status, headers, body, 0.0)
 
 
@@ -230,6 +243,18 @@ STANDBY = response(200, b'{"initialized": true, "sealed": false, "standby": true
         ),
         ([STANDBY, None], [("ok", "Vault server"), ("ok", "Vault state"), ("failed", "Vault forwarding")]),
         (
+            [STANDBY, response(403, b'{"errors": ["permission denied"]}')],
+            [("ok", "Vault server"), ("ok", "Vault state"), ("ok", "Vault forwarding")],
+        ),
+        (
+            [STANDBY, response(307, b"", "http://127.0.0.1:8300/v1/auth/klearstack-vault-doctor/login")],
+            [("ok", "Vault server"), ("ok", "Vault state"), ("ok", "Vault forwarding")],
+        ),
+        (
+            [STANDBY, response(307, b"", "http://127.0.0.1:8400/v1/auth/klearstack-vault-doctor/login")],
+            [("ok", "Vault server"), ("ok", "Vault state"), ("failed", "Vault forwarding")],
+        ),
+        (
             [STANDBY, response(500, b'{"errors": ["no active node"]}')],
             [("ok", "Vault server"), ("ok", "Vault state"), ("failed", "Vault forwarding")],
         ),
@@ -241,7 +266,8 @@ def test_the_responses_of_a_node(
     monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
     node = "http://127.0.0.1:8200"
     transport = cast(Transport, _Node(*responses))
-    assert found(list(verdicts_on_node("Vault", transport, node, (node,), 5))) == expected
+    nodes = node, "http://127.0.0.1:8300"
+    assert found(list(verdicts_on_node("Vault", transport, node, nodes, 5))) == expected
 
 
 # access

@@ -44,7 +44,7 @@ class Access:
 
     def time(self) -> Deadline:
         """The time for one check."""
-        return Deadline(min(self.settings.timeout, self._deadline.left()))
+        return Deadline(min(self.settings.vault_timeout or self.settings.timeout, self._deadline.left()))
 
     def verdict_on_login(self) -> Verdict:
         """The login, and how long its token is valid."""

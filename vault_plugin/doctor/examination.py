@@ -58,8 +58,9 @@ class Examination:
         else:
             yield from self._access()
 
-    def _seconds(self) -> float:
-        return min(self._settings.timeout, self._deadline.left())
+    def _seconds(self, timeout: float | None = None) -> float:
+        """The time for one request, with another timeout than the general one if it is given."""
+        return min(timeout or self._settings.timeout, self._deadline.left())
 
     def _endpoint(self) -> Iterator[Verdict]:
         if Group.ENDPOINT in self._invalid:
@@ -77,12 +78,13 @@ class Examination:
             return
         nodes, found = self._settings.vault_addr, []
         for node in nodes:
-            if not self._seconds():
+            seconds = self._seconds(self._settings.vault_timeout)
+            if not seconds:
                 yield skipped(f"Vault {node}", _LATE)
                 continue
             with parts_of(replace(self._settings, vault_addr=(node,))) as parts:
                 where = "Vault" if len(nodes) == 1 else f"Vault {node}"
-                verdicts = list(verdicts_on_node(where, parts.transport, node, nodes, self._seconds()))
+                verdicts = list(verdicts_on_node(where, parts.transport, node, nodes, seconds))
                 if not self._vault_clock.measured:
                     self._vault_clock = parts.vault_clock
             reachable += [node] * serves(verdicts)
