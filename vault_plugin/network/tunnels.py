@@ -59,13 +59,15 @@ def _open(connection: Socket, proxy: Proxy, server: str) -> None:
         raise NoProxyError(proxy)
     if not match[1].startswith(b"2"):
         raise ProxyError(proxy, int(match[1]))
+    if end is None:
+        raise ConnectionResetError(errno.ECONNRESET, "closed")
     # After the head nothing may follow: the server waits for the first bytes of TLS.
-    if end is None or end.end() != len(head):
+    if end.end() != len(head):
         raise NoProxyError(proxy)
 
 
 def _head(connection: Socket) -> bytes:
-    """The bytes of a response up to the end of its head. Raises ConnectionResetError if the proxy sends none."""
+    """The bytes of a response up to the end of its head, or of the connection. Raises ConnectionResetError if there are none."""
     head, buffer = b"", bytearray(4096)
     while len(head) < _MOST and not _END.search(head):
         count = connection.recv_into(buffer)

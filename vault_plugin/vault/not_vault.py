@@ -13,7 +13,7 @@ _ADDRESS = named("vault_addr")
 _ADVICE = f"Check that {_ADDRESS} is Vault's own address and not that of a web page, a proxy or a login page."
 _LOGINS = {
     401: f"The server there requires a login of its own. Check {_ADDRESS}.",
-    407: f"The server there is a proxy. Name it with {named('vault_proxy')}, and Vault's own address with {_ADDRESS}.",
+    407: f"The server there is a proxy that requires a login. Name it with {named('vault_proxy')}, and Vault's own address with {_ADDRESS}.",
 }
 _SWITCHES = {
     ("http", "https"): f"Use https:// in {_ADDRESS}.",
