@@ -76,6 +76,13 @@ def connect(
         )
 
 
+@contextmanager
+def parts_of(settings: Settings) -> Iterator["_Parts"]:
+    """The parts that `connect` makes a broker of, for `doctor`, which looks at each of them alone."""
+    with ExitStack() as closing:
+        yield _Parts(settings, closing, bulk=False, limiter=None)
+
+
 class _Parts:
     """The parts of one broker, each made when it is needed first; `closing` closes them."""
 
@@ -231,6 +238,16 @@ class _EndpointLock:
 
     def clear_failure(self) -> None:
         self._handle.clear_failure()
+
+
+def policy_of(
+    role: str, version: str | None, mount: str, prefix: str, namespace: str | None, of_login: str | None
+) -> str:
+    """The policy (HCL) that a role needs, by these settings: in a KV v2 mount unless they say otherwise."""
+    from vault_plugin.vault.policy import hcl, mount_in  # noqa: PLC0415  no other command needs it
+
+    place = mount_in(mount, namespace, namespace if of_login is None else of_login)
+    return hcl(role, int(version or 2), place, prefix)
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:

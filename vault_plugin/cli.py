@@ -19,6 +19,8 @@ COMMANDS = {
     "supervise": "exec:supervise",
     "sync": "sync:sync",
     "watch": "watch:watch",
+    "policy": "policy:policy",
+    "doctor": "doctor:doctor",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

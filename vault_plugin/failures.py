@@ -61,6 +61,7 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     "refused": _Kind(SourceError, "{url} cannot be reached: connection refused.", _LATER),
+    "no_socket": _Kind(SourceError, "{url} cannot be reached: there is no socket at that path.", _LATER),
     "name": _Kind(SourceError, "{url} cannot be reached: its name does not resolve.", _LATER),
     "timeout": _Kind(SourceError, "{url} did not respond in time.", _LATER),
     "deadline": _Kind(

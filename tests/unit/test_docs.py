@@ -122,7 +122,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/errors.md": {"exit codes": exit_codes_table},
     "docs/commands.md": {
         f"options of {name}": (lambda name=name: options_table(name))  # type: ignore[misc]
-        for name in ("get", "exec", "simulate")
+        for name in ("get", "exec", "doctor", "simulate")
     },
     "examples/terraform/README.md": {"keys of the query": query_keys},
     "docs/helpers.md": {"options of helper": lambda: options_table("helper")},

@@ -43,8 +43,9 @@ def test_a_text_from_a_file_comes_with_where_it_was_read(tmp_path: Path) -> None
     assert look_up(("ONE", "TWO", "THREE"), environ, Deadline(5)) == (
         "26",
         ", as read from the file that TWO_FILE names,",
+        "TWO_FILE",
     )
-    assert look_up(("THREE", "TWO"), environ, Deadline(5)) == ("27", "")
+    assert look_up(("THREE", "TWO"), environ, Deadline(5)) == ("27", "", "THREE")
     assert look_up(("ONE",), environ, Deadline(5)) is None
 
 

@@ -24,7 +24,7 @@ COMMANDS = {
     for name in cli.cli.list_commands(CONTEXT)
     if (command := cli.cli.get_command(CONTEXT, name)) is not None and not command.hidden
 }
-WITH_SETTINGS = ["get", "exec", "sync", "watch", "helper"]
+WITH_SETTINGS = ["get", "exec", "sync", "watch", "helper", "doctor"]
 MANUAL = sorted((ROOT / "docs" / "man").iterdir())
 
 
@@ -64,7 +64,8 @@ def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
     found = {name: re.findall(r"^(\S.*):$", shown(run, name), re.MULTILINE) for name in COMMANDS}
     end = ["Examples", "Exit codes"]
     assert {name: groups for name, groups in found.items() if name not in WITH_SETTINGS} == {
-        name: ["Options", *end] for name in ("terraform", "demo", "simulate")
+        **{name: ["Options", *end] for name in ("terraform", "demo", "simulate")},
+        "policy": ["Vault connection", "Vault login", "Vault storage", "General", *end],
     }
     for name in WITH_SETTINGS:
         groups = found[name]

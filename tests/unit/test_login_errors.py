@@ -47,6 +47,7 @@ SAID = {
     "invalid certificate or no client certificate supplied": "no role of the auth method accepts the client certificate",
     "missing name in alias": "the client certificate has no common name (CN), by which Vault names the login",
     "permission denied": "permission denied, without a reason",
+    "namespace not found": "there is no such namespace",
 }
 
 

@@ -25,7 +25,7 @@ from vault_plugin.wording import flag, named, speak, speaking, worded
 PACKAGE = Path(vault_plugin.__file__).parent
 SETTINGS = [one.name for one in fields(Settings)]
 VARIABLES = {variable for one in fields(Settings) for variable in one.metadata["origin"].env}
-WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch")
+WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch", "doctor")
 
 
 def command(name: str) -> click.Command:

@@ -34,8 +34,8 @@ def groups(command: click.Command, ctx: click.Context) -> dict[str, list[click.O
 
 def variables(command: click.Command) -> list[tuple[str, str]]:
     """Names and help of the environment variables that the command reads and that have no option."""
-    if not any(isinstance(param, SettingOption) for param in command.params):
-        return []
+    if not any(isinstance(param, SettingOption) and param.name == "vault_addr" for param in command.params):
+        return []  # It contacts no server, or reads its settings elsewhere.
     origins = [one.metadata["origin"] for one in fields(Settings)]
     return [(", ".join(one.env), one.help) for one in origins if not one.flag]
 

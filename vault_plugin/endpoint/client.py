@@ -6,14 +6,15 @@ only mints another pair.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from vault_plugin.endpoint.connections import Connections, NoResponseError
+from vault_plugin.endpoint.connections import Connections, NoResponseError, Response
 from vault_plugin.endpoint.responses import ResponseReader
 from vault_plugin.endpoint.retries import Retries
 from vault_plugin.errors import Failure, SourceBusyError, SourceError
 from vault_plugin.failures import error_of
 from vault_plugin.network.causes import Cause, ConnectionFailure
+from vault_plugin.network.peer import Peer
 from vault_plugin.network.responses import SPEAKS_TLS
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import ENDPOINT_PATH, issuer
@@ -22,6 +23,11 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import TokenSet
 
+_WITHOUT_IDENTITY = {
+    400,
+    422,
+    500,
+}  # statuses with which the endpoint may respond to a request that names no identity
 _log = logging.getLogger(__name__)
 
 
@@ -80,16 +86,42 @@ class EndpointSource:
                 _log.info("%s Trying again in %.2f s", exc, pause)
                 self._sleep(pause)
 
+    @property
+    def peer(self) -> Peer:
+        """The endpoint's server."""
+        return self._connections.peer
+
+    def explain(self, exc: BaseException) -> SourceError:
+        """The error for an exception that a connection to the endpoint's server has raised."""
+        return error_of(_failure_of(self.peer.explain(exc)), self._url, self._proxy)
+
+    def probe(self, deadline: Deadline) -> Failure | None:
+        """Send one request that cannot mint, since it names no identity; the failure that the endpoint reports.
+
+        None if it responds as if an identity were named. Raises SourceError where there is no response, or one that is not
+        the endpoint's.
+        """
+        try:
+            self._reader.tokens(self._exchange({}, deadline), Identity("-", "-"))
+        except SourceError as exc:
+            if exc.failure and exc.failure.number in _WITHOUT_IDENTITY:
+                return exc.failure
+            raise
+        return None
+
     def close(self) -> None:
         """Close all connections that are not in use."""
         self._connections.close()
 
     def _request(self, identity: Identity, deadline: Deadline) -> TokenSet:
         """Send one request, which ends after the timeout or at the deadline, whatever the endpoint sends."""
+        form = {"user_id": identity.user_id, "company_name": identity.company_name}
+        return self._reader.tokens(self._exchange(form, deadline), identity)
+
+    def _exchange(self, form: Mapping[str, str], deadline: Deadline) -> Response:
         left = deadline.left()
         if not left:
             raise error_of(Failure("unasked"), self._url)
-        form = {"user_id": identity.user_id, "company_name": identity.company_name}
         sent = time.monotonic()
         try:
             response = self._connections.post(form, Deadline(min(self._timeout, left)))
@@ -103,7 +135,7 @@ class EndpointSource:
         took = 1000 * (time.monotonic() - sent)
         _log.debug("POST %s: %d, %.0f ms", self._url, response.status, took)
         self._clock.observe_date(response.headers.get("Date"), sent)
-        return self._reader.tokens(response, identity)
+        return response
 
 
 def _failure_of(failure: ConnectionFailure) -> Failure:

@@ -88,7 +88,7 @@ class Connections:
 
     def __init__(self, url: str, ca_file: str | None, proxy: Proxy | None = None) -> None:
         self._url = url
-        self._peer = Peer.at(url, Tls(ca_file), proxy)
+        self.peer = Peer.at(url, Tls(ca_file), proxy)
         self._idle: list[Adapter] = []
 
     def post(self, form: Mapping[str, str], deadline: Deadline) -> Response:
@@ -96,7 +96,7 @@ class Connections:
         try:
             adapter = self._idle.pop()
         except IndexError:
-            adapter = Adapter(self._peer)
+            adapter = Adapter(self.peer)
         try:
             with unlogged(), within(deadline):
                 return self._exchange(adapter, form)
@@ -113,9 +113,9 @@ class Connections:
         try:
             with adapter.send(request, stream=True) as response:
                 body = _body_of(response)
-            self._peer.check(response.status_code, body)
+            self.peer.check(response.status_code, body)
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
-            raise NoResponseError(self._peer.explain(exc)) from None
+            raise NoResponseError(self.peer.explain(exc)) from None
         return Response(response.status_code, response.headers, body)
 
 

@@ -26,6 +26,7 @@ class Cause(Enum):
     CLIENT_CERTIFICATE = "it rejects the TLS client certificate ({})"
     FILES = "the CA or the client certificate is not a PEM file that can be loaded"
     NAME = "its name does not resolve"
+    NO_SOCKET = "there is no socket at that path"
     PROXY_BROKEN = "the proxy {} closed the connection"
     PROXY_DENIES = "the proxy {} does not allow connections to it (status {})"
     PROXY_FAILS = "the proxy {} could not connect to it (status {})"
@@ -83,7 +84,7 @@ _CAUSES = {
     ssl.SSLCertVerificationError: Cause.CERTIFICATE,
     socket.gaierror: Cause.NAME,
     ConnectionRefusedError: Cause.REFUSED,
-    FileNotFoundError: Cause.REFUSED,  # of a Unix socket
+    FileNotFoundError: Cause.NO_SOCKET,
     TimeoutError: Cause.TIMEOUT,
     ssl.SSLError: Cause.TLS,
 }

@@ -31,7 +31,7 @@ class Peer:
         self.port = port
         self.tls = tls
         # Plain HTTP would show the proxy what is sent.
-        self._proxy = proxy if tls and proxy and proxy.serves(host, port) else None
+        self.proxy = proxy if tls and proxy and proxy.serves(host, port) else None
         self._responded = False
         self._closings = 0
 
@@ -78,7 +78,7 @@ class Peer:
         return cast(TlsSocket, context.wrap_socket(self._connected(), server_hostname=name))
 
     def _connected(self) -> Socket:
-        return tunneled(self._proxy, self.host, self.port) if self._proxy else connected(self.host, self.port)
+        return tunneled(self.proxy, self.host, self.port) if self.proxy else connected(self.host, self.port)
 
     def _speaks_plain_http(self) -> bool:
         with suppress(OSError), _probing(), self._connected() as probe:

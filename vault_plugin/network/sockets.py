@@ -75,7 +75,7 @@ class Socket(socket.socket):
 def connected(host: str, port: int) -> Socket:
     """Connect to the first address of that name that accepts. Raises OSError and its branches."""
     failure: OSError = OSError("the name has no address")
-    addresses = _resolved(host, port)
+    addresses = resolved(host, port)
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         connection = Socket(family, kind, protocol)
         try:
@@ -94,7 +94,8 @@ def connected(host: str, port: int) -> Socket:
     raise failure
 
 
-def _resolved(host: str, port: int) -> list[Any]:
+def resolved(host: str, port: int) -> list[Any]:
+    """What the name resolves to, as socket.getaddrinfo returns it. Raises OSError and its branches."""
     try:
         with suppress(socket.gaierror):  # of an IP address at once
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

@@ -1,6 +1,7 @@
 """TLS: the certificates that connections to a server are verified with, and sockets that keep deadlines."""
 
 import ssl
+from typing import Any, NamedTuple
 
 from vault_plugin.network.sockets import Socket, remaining
 from vault_plugin.network.trust import OwnCa, client_context
@@ -21,6 +22,29 @@ class TlsSocket(Socket, ssl.SSLSocket):
     def is_quiet(self) -> bool:
         """Whether the peer has sent nothing since the last response."""
         return not self.pending() and super().is_quiet()
+
+
+class Certificate(NamedTuple):
+    """A certificate of a verified chain: whose it is, and until when it is valid (Unix seconds)."""
+
+    subject: str
+    not_after: float
+
+
+def verified_chain(connection: object) -> list[Certificate]:
+    """The server's certificate and those that verify it; empty without TLS."""
+    if not isinstance(connection, TlsSocket):
+        return []
+    # Python 3.13 has a method for this, which returns bytes that nothing here can read.
+    chain = connection._sslobj.get_verified_chain()  # type: ignore[attr-defined]  # noqa: SLF001
+    return [_certificate(one.get_info()) for one in chain]
+
+
+def _certificate(about: dict[str, Any]) -> Certificate:
+    names = {name: text for part in about["subject"] for name, text in part}
+    others = [text for _, text in about.get("subjectAltName", ())]
+    subject = names.get("commonName") or ", ".join(others) or ", ".join(names.values())
+    return Certificate(subject, ssl.cert_time_to_seconds(about["notAfter"]))
 
 
 class Tls:

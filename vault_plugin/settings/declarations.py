@@ -8,10 +8,11 @@ the setting is required.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings.endpoint_settings import EndpointSettings
-from vault_plugin.settings.gathering import gather, gather_one, warn_of_form
+from vault_plugin.settings.gathering import Survey, gather, gather_one, survey, warn_of_form
 from vault_plugin.settings.origin import Group, Origin, identity_setting, setting
 from vault_plugin.settings.values import duration, positive_duration, vault_path
 from vault_plugin.settings.vault_settings import VaultConnectionSettings, VaultLoginSettings
@@ -127,6 +128,20 @@ def default_company(given: str | None, environ: Mapping[str, str] | None = None)
         "company_name", ORIGINS["company_name"], given, environ, Settings.deadline
     )
     return company
+
+
+def survey_all(environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> Survey:
+    """What all settings are, where each comes from, and what is wrong with them. The identity is not required."""
+    origins = {
+        name: one._replace(required=one.required and not one.identity) for name, one in ORIGINS.items()
+    }
+    return survey(origins, environ, flags, Settings.deadline)
+
+
+def value_of(name: str, given: str | None, environ: Mapping[str, str] | None = None) -> Any:
+    """The value of one setting alone; its default if it is not given. Raises SettingsError."""
+    found = gather_one(name, ORIGINS[name], given, environ, Settings.deadline)
+    return getattr(Settings, name) if found is None else found
 
 
 def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> float:

@@ -40,10 +40,14 @@ _log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """The value of a variable, or the text of the file that it names; `place` names that file as a part of a sentence."""
+    """The value of a variable, or the text of the file that it names; `place` names that file as a part of a sentence.
+
+    `source` is the variable, or the one that names the file.
+    """
 
     text: str
     place: str
+    source: str
 
 
 def process_environment() -> Mapping[str, str]:
@@ -98,11 +102,11 @@ def look_up(
     """
     for name in names:
         if value := environ.get(name):
-            return Found(value, "")
+            return Found(value, "", name)
         if path := environ.get(f"{name}_FILE"):
             complaint = f"cannot be read from the file that {name}_FILE names"
             text = text_of_file(Path(path), complaint, deadline, rewritten=rewritten)
-            return Found(text, f", as read from the file that {name}_FILE names,")
+            return Found(text, f", as read from the file that {name}_FILE names,", f"{name}_FILE")
     return None
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings.environment import (
@@ -19,11 +19,25 @@ from vault_plugin.settings.token_helper import token_helper, token_of
 from vault_plugin.settings.values import is_plain_and_remote
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.names import is_composed
+from vault_plugin.wording import flag as _flag
 from vault_plugin.wording import named, worded
 
 Flags = Mapping[str, str | bool | None]
 _EMPTY = "is given but empty: give a value, or leave it out"
 _log = logging.getLogger(__name__)
+
+
+class Survey(NamedTuple):
+    """What was gathered: the values that are valid, the deadline that began with reading them, and what is wrong.
+
+    `sources` says where each value that is no default comes from: a flag, a variable, one that names a file, or the file
+    or token helper of another program.
+    """
+
+    values: dict[str, Any]
+    deadline: Deadline
+    sources: dict[str, str]
+    error: SettingsError | None
 
 
 def gather(
@@ -34,6 +48,16 @@ def gather(
     A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
     and TypeError for a flag of no setting.
     """
+    found = survey(origins, environ, flags, seconds)
+    if found.error is not None:
+        raise found.error
+    return found.values, found.deadline
+
+
+def survey(
+    origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
+) -> Survey:
+    """The same with what is wrong. Raises TypeError for a flag of no setting."""
     if unknown := flags.keys() - origins.keys():
         raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
     gathering = _Gathering(process_environment() if environ is None else environ, seconds)
@@ -44,11 +68,12 @@ def gather(
     gathering.prefer_flags(("vault_cacert", "vault_cacert_bytes", "vault_capath"), flags)
     gathering.check_connections()
     gathering.add_credentials(origins)
-    gathering.complaints.raise_if_any()
-    report_ignored(gathering.environ)
-    if any(address.startswith("https:") for address in gathering.values["vault_addr"]):
-        warn_of_skipped_verification(gathering.environ)
-    return gathering.values, gathering.deadline
+    error = gathering.complaints.error()
+    if error is None:
+        report_ignored(gathering.environ)
+        if any(address.startswith("https:") for address in gathering.values["vault_addr"]):
+            warn_of_skipped_verification(gathering.environ)
+    return Survey(gathering.values, gathering.deadline, gathering.sources, error)
 
 
 def gather_one(
@@ -57,8 +82,9 @@ def gather_one(
     """The value of one setting alone; None if it is not given. Raises SettingsError."""
     gathering = _Gathering(process_environment() if environ is None else environ, seconds)
     gathering.add(name, origin, flag)
-    if not gathering.complaints.missing:
-        gathering.complaints.raise_if_any()
+    error = gathering.complaints.error()
+    if error is not None and not gathering.complaints.missing:
+        raise error
     return gathering.values.get(name)
 
 
@@ -80,13 +106,13 @@ class _Complaints:
         self.add(f" is missing{also}", name)
         self.missing.add(name)
 
-    def raise_if_any(self) -> None:
-        """Raise SettingsError if there is a complaint."""
+    def error(self) -> SettingsError | None:
+        """The error; None if there is no complaint."""
         if not self._texts:
-            return
+            return None
         error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
         error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
-        raise error
+        return error
 
 
 class _Gathering:
@@ -96,22 +122,25 @@ class _Gathering:
         self.environ = environ
         self.deadline = Deadline(seconds)
         self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
         self.complaints = _Complaints()
         # Credentials whose files are empty, with a complaint for the login that requires one.
         self._empty: dict[str, str] = {}
 
     def add(self, name: str, origin: Origin, flag: str | bool | None) -> None:
         """Take the setting from the flag, else from the environment or the file that it names."""
-        text, place = flag, ""
+        text, place, source = flag, "", _flag(name)
         try:
             # An empty identity or address is an error. It must not be replaced by that of the environment.
             if flag is None or (flag == "" and not origin.required):
                 found = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret)
-                text, place = found or (None, "")
+                text, place, source = found or (None, "", "")
             value = origin.value(text) if text and isinstance(text, str) else None
         except ValueError as exc:  # raised by this package, and without the value
             self.complaints.add(f"{place} {exc}", name)
             return
+        if text:
+            self.sources[name] = source
         if isinstance(text, bool):
             self.values[name] = text
         elif value is not None:
@@ -134,13 +163,16 @@ class _Gathering:
                     name,
                 )
         own, given = self.values.pop("proxy", None), flags.get("proxy")
+        source = self.sources.get("proxy", "")
         if given and "vault_proxy" not in self.values:  # whose default is HTTPS_PROXY all the same
             self.add("proxy", origin, None)
         general: Proxy | None = self.values.pop("proxy", None) if given else own
         if general:
             general = general.excluding(self.values.get("no_proxy", ""))
             self.values.setdefault("vault_proxy", general)
+            self.sources.setdefault("vault_proxy", self.sources["proxy"])
         self.values["proxy"] = own if given else general
+        self.sources["proxy"] = source
 
     def prefer_flags(self, names: Sequence[str], flags: Flags) -> None:
         """Of settings that stand for each other, drop those of the environment if one is given as a flag."""
@@ -172,8 +204,9 @@ class _Gathering:
         if login.has_helper and not self._is_given("vault_token") and not self._ask_helper(origins):
             return
         for name, file in login.files.items():
-            if not self._is_given(name) and (found := credential_in(file(self.environ), self.deadline)):
-                self.values[name] = found
+            path = file(self.environ)
+            if not self._is_given(name) and (found := credential_in(path, self.deadline)):
+                self.values[name], self.sources[name] = found, str(path)
         for name, also in login.requires.items():
             instead = login.instead.get(name, ())
             if name in self.values or (instead and all(other in self.values for other in instead)):
@@ -213,7 +246,7 @@ class _Gathering:
         if found is None:
             self.complaints.add_missing("vault_token", f", and the token helper {helper} printed none")
             return False
-        self.values["vault_token"] = found
+        self.values["vault_token"], self.sources["vault_token"] = found, str(helper)
         return True
 
 

@@ -128,8 +128,13 @@ class Login:
 
     def adapter(self, token: str, limits: Limits) -> JSONAdapter:
         """hvac's adapter for a request about this token, in the namespace of the login."""
+        return adapter(Session(self._transport, limits), token, self.namespace)
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace of the login."""
         own, of_kv = self._settings.auth_namespace, self._settings.vault_namespace
-        return adapter(Session(self._transport, limits), token, of_kv if own is None else own)
+        return of_kv if own is None else own
 
     @contextmanager
     def _alone(self, deadline: Deadline) -> Iterator[None]:

@@ -22,6 +22,7 @@ from vault_plugin.vault.denials import Denials
 from vault_plugin.vault.hvac_adapter import Limits, Session, adapter
 from vault_plugin.vault.hvac_errors import (
     UnknownTokenError,
+    is_in_no_namespace,
     is_unrouted,
     mount_missing,
     translated,
@@ -60,8 +61,11 @@ class VaultClient:
         """1 or 2, as Vault says. Raises MountMissingError if no KV engine is mounted there."""
 
         def request(vault: JSONAdapter) -> tuple[str, str, int]:
-            with suppress(InvalidPath):
+            try:
                 return schema.mount(vault.get(f"/v1/sys/internal/ui/mounts/{mount}"))
+            except InvalidPath as exc:
+                if is_in_no_namespace(exc):
+                    raise
             return schema.mount(None)
 
         (kind, path, version), _ = self._call("read of the mount's type", Limits(deadline), request)
@@ -79,7 +83,7 @@ class VaultClient:
                 kv = KvV2(vault)
                 found = kv.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
             except InvalidPath as exc:
-                if is_unrouted(exc):
+                if is_unrouted(exc) or is_in_no_namespace(exc):
                     raise
                 if version == 1 and schema.is_versioned(exc.json):
                     raise wrong_version(mount, 1) from None
@@ -94,6 +98,22 @@ class VaultClient:
         except PermanentError:
             return self._unreadable(version, mount, path, deadline)
         return Found(secret, session.took)
+
+    def ask(
+        self, what: str, path: str, deadline: Deadline, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a GET of an API path returns, or a POST with a body, which must be one that changes nothing.
+
+        What is below `auth` and `sys` is asked for in the namespace of the login.
+        """
+
+        def request(vault: JSONAdapter) -> dict[str, Any]:
+            if path.startswith(("auth/", "sys/")):
+                vault.namespace = self.login.namespace
+            response = vault.get(f"/v1/{path}") if body is None else vault.post(f"/v1/{path}", json=body)
+            return schema.secret_v1(response) or {}
+
+        return self._call(what, Limits(deadline), request)[0]
 
     def _reads_others(self, version: int, mount: str, path: str, deadline: Deadline) -> bool:
         """Whether Vault can read another path of the mount, where no secret is."""

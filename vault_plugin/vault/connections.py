@@ -97,6 +97,10 @@ class Connections:
         self._peers[node].check(response.status, content)
         return Response(response.status, response.headers, content, sent)
 
+    def peer(self, node: str) -> Peer:
+        """The server at that address."""
+        return self._peers[node]
+
     def explain(self, node: str, exc: Exception) -> ConnectionFailure:
         """Why an exchange with that node failed."""
         return self._peers[node].explain(exc)

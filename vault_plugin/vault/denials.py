@@ -15,7 +15,7 @@ _NO_TOKEN = (
     f"The request had no Vault token, as {named('auth')} says: check that {named('vault_addr')} is that of Vault Agent or "
     "Vault Proxy, and that its auto-auth works and `use_auto_auth_token` is set."
 )
-_WRAPPING = (
+WRAPPING = (
     "The Vault token is a wrapping token, which contains a response of Vault: get the Vault token out of it with "
     "`vault unwrap -field=token`."
 )
@@ -56,7 +56,7 @@ class Denials:
         try:
             with unlogged():
                 if wrapping.is_wrapping_token(self._login.adapter("", limits), token):
-                    return _WRAPPING
+                    return WRAPPING
                 if is_unknown:
                     return _USED_UP if recognized else ""
                 self._login.adapter(token, limits).get("/v1/auth/token/lookup-self")

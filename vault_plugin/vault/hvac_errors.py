@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError
 
-from vault_plugin.errors import MountMissingError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.vault import schema
 from vault_plugin.vault.hvac_adapter import BASE
 from vault_plugin.vault.schema import BY_POLICY
@@ -60,13 +60,23 @@ def _error_of(exc: VaultError, what: str, mount: str, prefix: str) -> Exception:
     if isinstance(exc, Forbidden):
         return _denied(what, mount, prefix, exc)
     if isinstance(exc, InvalidPath):
-        no_path = StoreRefusedError(
-            f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
-        )
-        return mount_missing(mount) if is_unrouted(exc) else no_path
+        return _not_found(exc, what, mount)
     # The transport has tried again where that can help.
     return StoreRefusedError(
         f"Vault rejected the {what} ({type(exc).__name__}).", hint="See Vault's server log."
+    )
+
+
+def _not_found(exc: InvalidPath, what: str, mount: str) -> StoreError:
+    if is_in_no_namespace(exc):
+        return StoreSettingsError(
+            "Vault has no namespace of the given name.",
+            hint=f"Check {named('vault_namespace')} and {named('auth_namespace')}: `vault namespace list` shows them.",
+        )
+    if is_unrouted(exc):
+        return mount_missing(mount)
+    return StoreRefusedError(
+        f"Vault rejected the {what}: it has no such path (status 404).", hint=f"Check {named('mount')}."
     )
 
 
@@ -118,6 +128,11 @@ def capability(method: str, path: str) -> str:
 def is_unrouted(exc: VaultError) -> bool:
     """Whether a 404 says that nothing is mounted there; a path without a secret has an empty list of errors."""
     return any("no handler for route" in str(error) for error in exc.errors or ())
+
+
+def is_in_no_namespace(exc: VaultError) -> bool:
+    """Whether a 404 says that the namespace does not exist."""
+    return any("namespace not found" in str(error) for error in exc.errors or ())
 
 
 def mount_missing(mount: str) -> MountMissingError:

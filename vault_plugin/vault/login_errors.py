@@ -20,6 +20,11 @@ _ERRORS = [
     (re.compile(pattern, re.IGNORECASE), LoginError(reason, hint))
     for pattern, reason, hint in (
         (
+            r"namespace not found",
+            "there is no such namespace",
+            f"Check {named('auth_namespace')}, or {named('vault_namespace')}, which is its default.",
+        ),
+        (
             r"no handler for route|route entry not found",
             "no auth method is mounted there",
             f"Check {_MOUNT}: `vault auth list` shows what is mounted.",

@@ -57,6 +57,10 @@ class Verdict(NamedTuple):
     leader: str = ""
     is_quota: bool = False
 
+    def error_of(self, node: str) -> StoreError:
+        """The error for a request to that node."""
+        return self.error(f"The request to Vault at {node} failed: {self.reason}.", hint=self.hint)
+
 
 LAGGING = Verdict("it has not yet applied an earlier write (status {status})", "Try again.")
 QUOTA = Verdict(
@@ -66,6 +70,8 @@ QUOTA = Verdict(
     stays=True,
     is_quota=True,
 )
+SEALED = Verdict("it is sealed", "Unseal Vault.", weight=FINAL)
+UNINITIALIZED = Verdict("it is not initialized", "Initialize Vault.", weight=FINAL)
 OWN_LIMIT = Verdict(
     "the rate limit of the settings leaves no time for it before the deadline",
     f"Raise {named('vault_rate_limit')} or {named('deadline')}.",
@@ -88,11 +94,11 @@ _RESPONSES: tuple[tuple[Callable[[Response], bool], Verdict], ...] = (
     ),
     (
         lambda response: response.status == 503 and not _is_page(response) and b"sealed" in response.body,
-        Verdict("it is sealed", "Unseal Vault.", weight=FINAL),
+        SEALED,
     ),
     (
         lambda response: response.status == 501 and not _is_page(response),
-        Verdict("it is not initialized", "Initialize Vault.", weight=FINAL),
+        UNINITIALIZED,
     ),
     (
         lambda response: response.status >= 500 and _is_page(response),
@@ -101,6 +107,7 @@ _RESPONSES: tuple[tuple[Callable[[Response], bool], Verdict], ...] = (
     (lambda response: response.status >= 500, Verdict("status {status}", _LOG, ambiguous=True)),
 )
 
+_NOBODY = {Cause.REFUSED, Cause.NO_SOCKET, Cause.PROXY_REFUSED}
 _HINTS = {
     Cause.CERTIFICATE: f"Name its CA's PEM file with {_CA}; verification cannot be turned off.",
     Cause.CLIENT_CERTIFICATE: f"Check {_CLIENT}.",
@@ -139,10 +146,13 @@ def on_response(
     for matches, verdict in _RESPONSES:
         if matches(response):
             return with_status(verdict, status)
-    if not not_vault.is_of_vault(status, response.body):
-        reason = not_vault.described(status, response.headers, response.body)
-        return Verdict(reason, not_vault.advice(status), StoreSettingsError, FINAL)
-    return None
+    return None if not_vault.is_of_vault(status, response.body) else on_other_server(response)
+
+
+def on_other_server(response: Response) -> Verdict:
+    """The verdict on a server that is not Vault."""
+    reason = not_vault.described(response.status, response.headers, response.body)
+    return Verdict(reason, not_vault.advice(response.status), StoreSettingsError, FINAL)
 
 
 def on_failure(failure: ConnectionFailure) -> Verdict:
@@ -152,7 +162,7 @@ def on_failure(failure: ConnectionFailure) -> Verdict:
         hint = CLOCK
     elif failure.cause is Cause.CERTIFICATE and failure.number in OTHER_NAME:
         hint = f"Check {_ADDRESS}, or give the name in the certificate with {named('vault_tls_server_name')}."
-    weight = NOBODY_LISTENS if failure.cause in {Cause.REFUSED, Cause.PROXY_REFUSED} else TRANSIENT
+    weight = NOBODY_LISTENS if failure.cause in _NOBODY else TRANSIENT
     return Verdict(
         str(failure),
         hint,
@@ -199,7 +209,7 @@ class Attempts:
 
     def note(self, node: str, verdict: Verdict) -> StoreError:
         """Count a failed try; its error. Raises it if there may be no further try."""
-        error = verdict.error(f"The request to Vault at {node} failed: {verdict.reason}.", hint=verdict.hint)
+        error = verdict.error_of(node)
         error.unrepeatable = not self._repeatable
         self.last = error
         if not verdict.leader:  # following a redirect is a part of the same try

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.network.library_logs import unlogged
+from vault_plugin.network.peer import Peer
 from vault_plugin.network.sockets import within
 from vault_plugin.network.tls import Tls
 from vault_plugin.settings.proxies import Proxy
@@ -166,6 +167,10 @@ class Transport:
                 self._local.failed = node, result, time.monotonic()
             raise TransportError(result)
         return result
+
+    def peer(self, node: str) -> Peer:
+        """The server at that address, one of the cluster's nodes."""
+        return self._connections.peer(node)
 
     def _known_failure(self, node: str) -> Verdict | None:
         """The verdict on what this thread has just sent there once, if another request would fail in the same way."""

@@ -1,0 +1,44 @@
+"""The write test: stores a small secret as a token is stored, and reads it back."""
+
+from vault_plugin.doctor.access import Access
+from vault_plugin.doctor.verdicts import Verdict, failed, ok, warning
+from vault_plugin.errors import KlearstackVaultError
+from vault_plugin.vault.hvac_errors import CasMismatchError
+
+_CHECK = "write test"
+_NAME = (
+    "klearstack-vault-doctor"  # of its path below the prefix; the paths of identities have three more parts
+)
+_LIFE = 10  # seconds after which KV v2 deletes what was written
+_DATA = {"written-by": "klearstack-vault doctor --write-test"}
+
+
+def verdict_on_writing(access: Access, version: int) -> Verdict:
+    """Whether a secret can be written and read. It is always the same path, and holds no token."""
+    path = f"{access.settings.path_prefix}/{_NAME}"
+    place = f"{access.settings.mount}/{path}"
+    try:
+        end = _write_v2(access, path) if version == 2 else _write_v1(access, path)
+    except CasMismatchError:
+        return warning(_CHECK, f"another process wrote to {place} at the same time.", "Try again.")
+    except KlearstackVaultError as exc:
+        return failed(_CHECK, exc)
+    if end:
+        return ok(_CHECK, f"{place} was written and read; Vault deletes it at {end}.")
+    return warning(_CHECK, f"{place} was written and read; Vault does not delete it.", "Delete it.")
+
+
+def _write_v2(access: Access, path: str) -> str:
+    """When KV v2 deletes what was written; empty if never. Raises StoreError."""
+    client, mount = access.client, access.settings.mount
+    found = client.read(2, mount, path, access.time()).secret
+    client.set_metadata(mount, path, _LIFE, {}, access.time())
+    version = found["metadata"]["version"] if found else 0
+    metadata, _ = client.write(mount, path, _DATA, version, access.time())
+    return str(metadata["deletion_time"])
+
+
+def _write_v1(access: Access, path: str) -> str:
+    access.client.write_v1(access.settings.mount, path, _DATA, access.time())
+    access.client.read(1, access.settings.mount, path, access.time())
+    return ""
