@@ -25,6 +25,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.place import Place
 from vault_plugin.vault.consistency_index import handed_over
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.transport import Transport
@@ -43,16 +44,17 @@ def connect(
     reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
     limiter: AdaptiveRateLimiter | None = None,
+    manifest: str = "",
     closing_deadline: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """Make a broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
     login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
-    one worker alone. `limiter` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
+    one worker alone. `limiter` learns what this Vault accepts. What is stored belongs to the `manifest` of that name. `closing_deadline` starts the time for revoking the login.
     """
     with ExitStack() as closing:
-        parts = _Parts(settings, closing, bulk=bulk, limiter=limiter)
+        parts = _Parts(settings, closing, bulk=bulk, limiter=limiter, manifest=manifest)
         store = once(lambda: parts.make_store(reread or (lambda _: settings), closing_deadline))
         locks = _Locks(settings, parts, store)
         freshness = Freshness(
@@ -69,6 +71,7 @@ def connect(
             freshness=freshness,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
+            where=f"{settings.mount}/{settings.path_prefix} at {','.join(settings.vault_addr)}",
         )
 
 
@@ -76,7 +79,13 @@ class _Parts:
     """The parts of one broker, each made when it is needed first; `closing` closes them."""
 
     def __init__(
-        self, settings: Settings, closing: ExitStack, *, bulk: bool, limiter: AdaptiveRateLimiter | None
+        self,
+        settings: Settings,
+        closing: ExitStack,
+        *,
+        bulk: bool,
+        limiter: AdaptiveRateLimiter | None,
+        manifest: str,
     ) -> None:
         self.vault_clock, self.endpoint_clock = ServerClock(), ServerClock()
         self.transport = Transport(
@@ -92,6 +101,7 @@ class _Parts:
         self._settings = settings
         self._closing = closing
         self._bulk = bulk
+        self._manifest = manifest
         self._accept_other_users = settings.on_user_mismatch == "warn"
 
     def now(self) -> float:
@@ -128,6 +138,7 @@ class _Parts:
             self._settings.path_prefix,
             latest=self.now,
             accept_other_users=self._accept_other_users,
+            manifest=self._manifest,
         )
 
     def make_source(self) -> TokenSource:
@@ -158,7 +169,7 @@ class _Locks:
         self._warned: set[str] = set()
 
     @contextmanager
-    def lock(self, identity: Identity, deadline: Deadline) -> Iterator["_EndpointLock"]:
+    def lock(self, identity: Identity | Place, deadline: Deadline) -> Iterator["_EndpointLock"]:
         """See broker.ports.Lock."""
         with self._flights.lock(self._key(identity), deadline) as handle:
             if handle.unlocked:
@@ -169,7 +180,7 @@ class _Locks:
             finally:
                 warn_of_skew(self._parts.vault_clock, self._parts.endpoint_clock)
 
-    def _key(self, identity: Identity) -> str:
+    def _key(self, identity: Identity | Place) -> str:
         settings = self._settings
         vault = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
         return "\n".join((*vault, issuer(settings.url), identity.path(settings.path_prefix, Kind.ACCESS)))

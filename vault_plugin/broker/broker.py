@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 
 from vault_plugin.broker.freshness import Freshness
 from vault_plugin.broker.grant import Grant
+from vault_plugin.broker.inventory import Inventory
 from vault_plugin.broker.minting import LOCK_SHARE, Minter, MintRequest, States
 from vault_plugin.broker.ports import Lock, TokenReader, TokenSource, TokenStore
 from vault_plugin.broker.retention import corrected, warn_of_failed_correction, warn_of_overdue
@@ -32,8 +33,13 @@ class Broker:
         freshness: Freshness,
         deadline: float,
         bypass: bool,
+        where: str = "",
     ) -> None:
-        """`deadline` (seconds) is for one call, unless that is given another. `bypass`: mint although Vault is down."""
+        """`deadline` (seconds) is for one call, unless that is given another. `bypass`: mint although Vault is down.
+
+        `where` names the prefix and its Vault in messages.
+        """
+        self.inventory = Inventory(store, lock, deadline=deadline, where=where)
         self._reader = reader
         self._store = store
         self._source = source

@@ -7,6 +7,7 @@ from vault_plugin.errors import SourceError
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
+from vault_plugin.tokens.place import Holding, Place
 from vault_plugin.tokens.stored import PathState, StoredToken
 
 
@@ -16,6 +17,15 @@ class TokenReader(Protocol):
     blind: bool
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None: ...
+
+
+class StoredPaths(Protocol):
+    """What is stored below the prefix. See vault.inventory."""
+
+    def companies(self, deadline: Deadline) -> list[str]: ...
+    def places(self, company: str, deadline: Deadline) -> list[Place]: ...
+    def look(self, place: Place, kind: Kind, deadline: Deadline) -> Holding | None: ...
+    def delete(self, place: Place, kind: Kind, deadline: Deadline, manifest: str | None = None) -> bool: ...
 
 
 class TokenStore(Protocol):
@@ -43,6 +53,7 @@ class TokenStore(Protocol):
     ) -> StoredToken: ...
     def repair(self, identity: Identity, state: PathState, deadline: Deadline) -> PathState: ...
     def reject(self, identity: Identity, state: PathState, deadline: Deadline) -> None: ...
+    def inventory(self, deadline: Deadline) -> StoredPaths: ...
 
 
 class TokenSource(Protocol):
@@ -72,4 +83,6 @@ class LockHandle(Protocol):
 class Lock(Protocol):
     """Holds the lock of an identity: one caller at a time on this host (single-flight)."""
 
-    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[LockHandle]: ...
+    def __call__(
+        self, identity: Identity | Place, deadline: Deadline
+    ) -> AbstractContextManager[LockHandle]: ...

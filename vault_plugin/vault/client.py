@@ -166,6 +166,10 @@ class VaultClient:
 
         self._call("write", Limits(deadline), request)
 
+    def call(self, what: str, deadline: Deadline, request: Callable[[JSONAdapter], T]) -> T:
+        """Send a request of hvac's that may be repeated; its result."""
+        return self._call(what, Limits(deadline), request)[0]
+
     def close(self, deadline: Deadline) -> None:
         """Revoke the token of our login."""
         self._login.revoke(deadline)

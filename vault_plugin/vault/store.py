@@ -10,6 +10,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.inventory import Inventory
 from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
@@ -31,14 +32,19 @@ class VaultStore:
         *,
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
+        manifest: str = "",
     ) -> None:
-        """`latest` gives the time of the clock that is furthest ahead, Vault's or the endpoint's (Unix seconds)."""
+        """`latest` gives the time of the clock that is furthest ahead, Vault's or the endpoint's (Unix seconds).
+
+        What is written belongs to the manifest of that name; if it is empty, to the same one as before.
+        """
         self._client = client
         self._clock = clock
         self._mount = mount
         self._prefix = prefix
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
+        self._manifest = manifest
         self._found: Engine | None = None
 
     @contextmanager
@@ -112,6 +118,11 @@ class VaultStore:
         """Whether one of several writers at the same time wins, and the others learn of it (KV v2)."""
         return isinstance(self._engine(deadline), Kv2)
 
+    def inventory(self, deadline: Deadline) -> Inventory:
+        """What is stored below the prefix."""
+        engine = self._engine(deadline)
+        return Inventory(engine, self._mount, self._prefix, accept_other_users=self._accept_other_users)
+
     def _engine(self, deadline: Deadline) -> Engine:
         """The engine of the mount, found out by one request."""
         if self._found is None:
@@ -123,5 +134,6 @@ class VaultStore:
                 self._prefix,
                 latest=self._latest,
                 accept_other_users=self._accept_other_users,
+                manifest=self._manifest,
             )
         return self._found
