@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from vault_plugin.broker import Broker
 from vault_plugin.broker.freshness import Freshness
+from vault_plugin.broker.inventory import Inventory
 from vault_plugin.broker.ports import TokenReader, TokenSource, TokenStore
 from vault_plugin.errors import OutputError, SourceError
 from vault_plugin.failures import error_of, is_shared
@@ -71,7 +72,14 @@ def connect(
             freshness=freshness,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
-            where=f"{settings.mount}/{settings.path_prefix} at {','.join(settings.vault_addr)}",
+            inventory=Inventory(
+                store,
+                locks.lock,
+                deadline=settings.deadline,
+                address=",".join(settings.vault_addr),
+                mount=settings.mount,
+                prefix=settings.path_prefix,
+            ),
         )
 
 

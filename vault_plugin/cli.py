@@ -19,6 +19,8 @@ COMMANDS = {
     "supervise": "exec:supervise",
     "sync": "sync:sync",
     "watch": "watch:watch",
+    "status": "status:status",
+    "delete": "delete:delete",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

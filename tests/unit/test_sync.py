@@ -68,7 +68,7 @@ class FakeTargets(Slots):
         return outcome("fresh", 800) if number in self.fresh else None
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False, renew: bool = False
     ) -> EnsureResult:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))

@@ -29,6 +29,15 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # older versions of
 
 
 DURATION = _Duration()
+CONCURRENCY = option(
+    "--concurrency",
+    group="Limits",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Maximum number of identities processed in parallel.",
+)
 
 
 def manifest_options(command: F) -> F:
@@ -59,15 +68,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="[I/]N",
         help="Process shard I of N. The index defaults to CI_NODE_INDEX or JOB_COMPLETION_INDEX.",
     ),
-    option(
-        "--concurrency",
-        group="Limits",
-        metavar="N",
-        type=click.IntRange(1, 256),
-        default=16,
-        show_default=True,
-        help="Maximum number of identities processed in parallel.",
-    ),
+    CONCURRENCY,
     option(
         "--rate",
         group="Limits",

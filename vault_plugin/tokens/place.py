@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from math import floor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.tokens.identity import Identity, encode
@@ -13,7 +13,7 @@ from vault_plugin.tokens.stored import VaultRef
 _HASHED = re.compile(r"[A-Za-z0-9_@.~-]+~~[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """The two segments that belong to one identity alone. Names of more than 160 characters are hashed in them."""
 
@@ -58,20 +58,21 @@ class Holding(NamedTuple):
     """What the path of a token holds, without the token. Moments are Unix seconds, `now` that of the read by Vault's clock.
 
     `identity` is None if neither the path nor the data names it. `expires_at` is when the token expires or is deleted,
-    whichever comes first; None if there is no token. `life` is its whole lifetime in seconds.
+    whichever comes first; None if there is no token. `life` is its whole lifetime in seconds. An `unmanaged` secret is not
+    ours.
     """
 
     place: Place
     kind: Kind
     ref: VaultRef
     now: float
+    content: Literal["ours", "unmanaged", "nothing"] = "ours"
     identity: Identity | None = None
     expires_at: float | None = None
     life: float | None = None
     minted_at: float | None = None
     manifest: str = ""
     issued_by: str = ""
-    managed: bool = True
 
     @property
     def left(self) -> int | None:

@@ -44,12 +44,16 @@ class Inventory:
         """The places of that company, given as a segment; other folders there may be among them."""
         return [Place(company, user) for user in self._folders(f"{self._prefix}/{company}", deadline)]
 
-    def look(self, place: Place, kind: Kind, deadline: Deadline) -> Holding | None:
-        """What the path of a token holds; None if there is nothing. Raises ForeignSecretError if it is not ours."""
+    def look(self, place: Place, kind: Kind, deadline: Deadline, *, thorough: bool = False) -> Holding | None:
+        """What the path of a token holds; None if there is nothing. Raises ForeignSecretError if it is not ours.
+
+        Without `thorough`, nothing is found where KV v2 has metadata and no version, as a write leaves it that was broken
+        off: that takes another request.
+        """
         ref = VaultRef(self._mount, place.path(self._prefix, kind))
         secret = self._engine.client.read(self._engine.version, ref.mount, ref.path, deadline).secret
         if secret is None:
-            return None
+            return self._bare(place, kind, ref, deadline) if thorough else None
         is_v2 = self._engine.version == 2
         about: Mapping[str, Any] = secret["metadata"] if is_v2 else {}
         data = secret["data"] if is_v2 else secret
@@ -63,7 +67,7 @@ class Inventory:
             kind,
             ref,
             self._engine.clock.now(),
-            identity,
+            identity=identity,
             manifest=manifest_in(about.get("custom_metadata") if is_v2 else data),
             issued_by=issuer_in(about),
         )
@@ -84,12 +88,10 @@ class Inventory:
 
         With a `manifest`, only if the path belongs to the manifest of that name. Raises ForeignSecretError.
         """
-        found = self.look(place, kind, deadline)
-        path = place.path(self._prefix, kind)
-        if found is None and not self._has_bare_metadata(path, deadline):
+        found = self.look(place, kind, deadline, thorough=True)
+        if found is None or (manifest is not None and found.manifest != manifest):
             return False
-        if manifest is not None and (found is None or found.manifest != manifest):
-            return False
+        path = found.ref.path
 
         def request(vault: JSONAdapter) -> object:
             if self._engine.version == 1:
@@ -100,18 +102,22 @@ class Inventory:
         _log.info("deleted %s/%s", self._mount, path)
         return True
 
-    def _has_bare_metadata(self, path: str, deadline: Deadline) -> bool:
-        """Whether KV v2 has metadata of ours without any version, as a write leaves it that was broken off."""
+    def _bare(self, place: Place, kind: Kind, ref: VaultRef, deadline: Deadline) -> Holding | None:
+        """What a path without any version holds."""
+        if self._engine.version == 1:
+            return None
 
-        def request(vault: JSONAdapter) -> bool:
+        def request(vault: JSONAdapter) -> dict[str, Any]:
             try:
-                return is_managed(schema.of_path(KvV2(vault).read_secret_metadata(path, self._mount)))
+                return schema.of_path(KvV2(vault).read_secret_metadata(ref.path, self._mount))
             except InvalidPath:
-                return False
+                return {}
 
-        return self._engine.version == 2 and self._engine.client.call(
-            "read of the metadata", deadline, request
-        )
+        about = self._engine.client.call("read of the metadata", deadline, request)
+        if not is_managed(about):
+            return None
+        manifest, now = manifest_in(about["custom_metadata"]), self._engine.clock.now()
+        return Holding(place, kind, ref, now, identity=place.identity, manifest=manifest)
 
     def _folders(self, path: str, deadline: Deadline) -> list[str]:
         """The folders there whose names can be those of a company or a user."""
