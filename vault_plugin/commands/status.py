@@ -130,7 +130,7 @@ def _table(vault: Inventory, holdings: list[Holding], warn: float, vaults: int) 
     columns = shutil.get_terminal_size().columns if is_terminal or os.environ.get("COLUMNS") else None
     colours = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     table = f"{render_table(holdings, warn, columns=columns, colours=colours)}\n" if holdings else ""
-    return f"{table}{summary(holdings, warn)} in {where}\n"
+    return table + summary(holdings, warn, where)
 
 
 def _exit_code(holdings: list[Holding], warn: float) -> int:

@@ -47,16 +47,16 @@ def in_order(holdings: Iterable[Holding]) -> list[Holding]:
     """Sort them: what is missing comes first, then what expires first."""
     return sorted(
         holdings,
-        key=lambda one: (one.expires_at or 0.0, one.place, one.kind),
+        key=lambda one: (int(one.expires_at or 0), one.place, one.kind),
     )
 
 
-def summary(holdings: Sequence[Holding], warn: float) -> str:
-    """Sum up how many are in which state."""
+def summary(holdings: Sequence[Holding], warn: float, where: str) -> str:
+    """Sum up how many are in which state, in a line; `where` names the prefix."""
     counts = Counter(state_of(one, warn) for one in holdings)
     texts = [f"{counts[state]:,} {word}" for state, word in _WORDS.items() if counts[state]]
     total = f"{len(holdings):,} token{'' if len(holdings) == 1 else 's'}"
-    return f"{total}: {', '.join(texts)}," if texts else "No tokens"
+    return f"{total} in {where}: {', '.join(texts)}\n" if texts else f"No tokens in {where}\n"
 
 
 def render_json(stored: Mapping[Inventory, Iterable[Holding]], warn: float) -> str:
@@ -126,8 +126,8 @@ def _cells(one: Holding, warn: float) -> tuple[str, ...]:
     company, user = one.place.company, one.place.user
     if one.identity:
         company, user = one.identity.company_name, one.identity.user_id
-    version = "" if one.ref.version is None else str(one.ref.version)
-    minted = "" if one.minted_at is None else f"{_span(one.now - one.minted_at, 1)} ago"
+    version = "-" if one.ref.version is None else str(one.ref.version)
+    minted = "-" if one.minted_at is None else f"{_span(one.now - one.minted_at, 1)} ago"
     return (
         company,
         user,
