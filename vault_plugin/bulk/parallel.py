@@ -43,7 +43,7 @@ class Parallel:
             found = run.results.get(timeout=None if self._deadline is None else self._deadline.left())
         except Empty:
             raise StoreError(
-                "The deadline passed before Vault had answered all requests.",
+                "The deadline passed before Vault had responded to all requests.",
                 hint=f"Allow more time with {named('deadline')}.",
             ) from None
         if isinstance(found, BaseException):

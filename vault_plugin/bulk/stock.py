@@ -32,7 +32,8 @@ class Found(NamedTuple):
 
 def listed(targets: Targets, parallel: Parallel) -> Iterator[Site]:
     """Yield the sites below each prefix; one listing for the prefix, and one for each company."""
-    companies = [(vault, company) for vault in targets.inventories for company in vault.companies()]
+    listings = parallel.map(lambda vault: vault.companies(), targets.inventories)
+    companies = [(vault, company) for vault, found in listings for company in found]
     for (vault, _), places in parallel.map(lambda one: one[0].places(one[1]), companies):
         yield from (Site(vault, place) for place in places)
 
