@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.fakes import NOW
+from support.fakes import NOW, FakeLock
 from support.pages import blocks
 
 from vault_plugin.broker.inventory import Inventory
@@ -47,10 +47,10 @@ def holding(
 
 
 def vault(address: str = "https://vault.example:8200") -> Inventory:
-    def nothing(*_: object) -> Any:
+    def nothing() -> Any:
         raise NotImplementedError
 
-    return Inventory(nothing, nothing, deadline=1, address=address, mount="secret", prefix="klearstack")
+    return Inventory(nothing, FakeLock(), deadline=1, address=address, mount="secret", prefix="klearstack")
 
 
 SAMPLE = in_order(
