@@ -110,6 +110,8 @@ def test_what_is_not_ours_is_neither_shown_nor_deleted(world: World) -> None:
     others = {
         "klearstack/Acme/9/access": {"x": "y"},  # an unmanaged secret where a token belongs
         "klearstack/Acme/27/access": record,  # the token of another identity
+        "klearstack/Acme/28/access": record | {"user_id": ""},
+        "klearstack/Acme/29/refresh": record | {"user_id": "29"},  # not the kind of token that belongs there
         "klearstack/Acme/26/other": record,
         "klearstack/Acme/26/access/deeper": record,
         "klearstack/Acme/access": record,
@@ -134,12 +136,20 @@ def test_what_is_not_ours_is_neither_shown_nor_deleted(world: World) -> None:
 
 def test_data_of_others_in_a_path_of_ours_is_left_alone(kv2: World) -> None:
     kv2.store()
-    kv2.vault.write(kv2.mount, "klearstack/Acme/26/access", {"x": "y"})  # the custom_metadata stays
-    assert MANAGED_BY.items() <= metadata_of(kv2, "klearstack/Acme/26/access").items()
+    path = "klearstack/Acme/26/access"
     with vault(kv2) as targets:
-        assert [one.kind for one in all_ours(targets)] == [Kind.REFRESH]
+        for data in (
+            {"x": "y"},
+            {"user_id": "26", "company_name": "Acme"},
+            {"user_id": "27", "company_name": "Acme"},
+        ):
+            kv2.vault.write(kv2.mount, path, data)  # the custom_metadata stays
+            assert MANAGED_BY.items() <= metadata_of(kv2, path).items()
+            assert [one.content for one in only(targets).holdings(PLACE)] == ["unmanaged", "ours"]
+            assert only(targets).delete(PLACE, "production") == 0
+            assert kv2.vault.read(kv2.mount, path) == data
         assert delete_all(targets).paths == 1
-    assert kv2.vault.read(kv2.mount, "klearstack/Acme/26/access") == {"x": "y"}
+    assert secrets(kv2) == {path}
 
 
 def test_data_and_metadata_are_destroyed(kv2: World) -> None:

@@ -18,7 +18,7 @@ from support.texts import CHARACTERS
 
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.endpoint.connections import Adapter
-from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
+from vault_plugin.errors import KlearstackVaultError, MountMissingError, SourceBusyError, StoreError
 from vault_plugin.network.tls import Tls
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
@@ -217,6 +217,12 @@ def test_no_response_of_vault_to_a_listing_or_a_deletion_is_an_internal_error(
     documented(
         lambda: store(first, one, other).inventory(Deadline(5)).delete(PLACE, Kind.ACCESS, Deadline(0.005))
     )
+
+
+def test_a_mount_that_is_removed_before_a_listing_is_missing() -> None:
+    unrouted = b'{"errors": ["no handler for route \\"secret/metadata/p\\". route entry not found."]}'
+    with pytest.raises(MountMissingError):
+        store(FOUND_MOUNT, (404, {}, unrouted)).inventory(Deadline(5)).companies(Deadline(5))
 
 
 @FUZZ

@@ -154,6 +154,13 @@ def test_an_unmanaged_secret_is_shown_only_where_a_token_should_be(
     assert (done.code, "2 replaced by an unmanaged secret, 2 valid" in done.out) == (4, True)
 
 
+def test_the_format_of_a_manifest_is_by_its_name(vault: FakeInventory, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("user_id,company_name\n1,Acme\n")
+    assert "2 tokens" in run("status", str(tmp_path / "m.csv")).out
+    done = run("status", str(tmp_path / "m.txt"))
+    assert (done.code, "Its name has to end in .yaml, .jsonl or .csv." in done.err) == (64, True)
+
+
 def test_status_needs_no_endpoint_and_no_identity(
     monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run
 ) -> None:
@@ -270,7 +277,8 @@ def test_a_dry_run_lists_and_deletes_nothing(vault: FakeInventory, run: Run, man
 def test_one_identity_is_that_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run
 ) -> None:
-    assert run("delete", "--yes").code == 78
+    done = run("delete", "--yes")
+    assert (done.code, "--user-id (KLEARSTACK_USER_ID) is missing" in done.err) == (78, True)
     monkeypatch.setenv("KLEARSTACK_USER_ID", "2")
     monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Acme")
     assert run("delete", "--yes").out == "2 paths of 1 identity deleted\n"

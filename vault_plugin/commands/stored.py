@@ -12,6 +12,7 @@ from vault_plugin.bulk.stock import Site, listed, of_identities
 from vault_plugin.bulk.targets import Targets, connect_all
 from vault_plugin.commands.manifests import CONCURRENCY, DURATION, opened_manifest
 from vault_plugin.commands.options import files, option
+from vault_plugin.manifest.formats import format_of
 from vault_plugin.settings import Settings
 from vault_plugin.tokens.identity import Identity
 
@@ -40,7 +41,8 @@ class Chosen(NamedTuple):
 @contextmanager
 def of_manifest(path: str, flags: Mapping[str, Any], company: str | None, **how: Any) -> Iterator[Chosen]:
     """Choose the identities of a manifest, whatever the shard. Raises what `opened_manifest` raises."""
-    options = {**flags, "manifest": path, "form": None, "shard": "1/1", "company_name": company}
+    form = format_of(path, None, "Its name has to end in .yaml, .jsonl or .csv.")
+    options = {**flags, "manifest": path, "form": form, "shard": "1/1", "company_name": company}
     with opened_manifest(options) as manifest, connect_all(manifest.targets) as targets:
         identities = (entry.identity for entry in manifest.entries())
         yield Chosen(list(of_identities(targets, identities)), targets, Parallel(targets, **how))

@@ -16,11 +16,11 @@ def cut(text: str, columns: int) -> str:
     """The text in so many columns at most; one that is longer ends in an ellipsis."""
     if width(text) <= columns:
         return text
-    kept, left = "", columns - 1
-    for cluster, needed in _clusters(text):
-        if needed > left:
-            break
+    kept, left, clusters = "", columns - 1, _clusters(text)
+    cluster, needed = next(clusters)
+    while needed <= left:
         kept, left = kept + cluster, left - needed
+        cluster, needed = next(clusters)
     return kept + ELLIPSIS
 
 
@@ -42,8 +42,7 @@ def _clusters(text: str) -> Iterator[tuple[str, int]]:
         if cluster:
             yield cluster, columns
         cluster, columns = char, own
-    if cluster:
-        yield cluster, columns
+    yield cluster, columns
 
 
 def _columns(char: str) -> int:
