@@ -15,6 +15,7 @@ import pytest
 from support.bulk import manifest, sync
 from support.cli import COMMAND, World
 from support.fault_proxy import FaultProxy
+from support.leaks import leaked
 from support.waiting import until
 
 from vault_plugin.app import connect
@@ -334,6 +335,8 @@ def test_status_judges_what_is_stored(kv2: World) -> None:
     path = manifest(world, range(26, 28))
     assert world.run("status", path, "--exit-code", "--warn", "1h").returncode == 4
     assert "eyJ" not in done.stdout
+    done = world.run("status", "-vv", **nobody)
+    assert leaked(world, world.endpoint, done.stdout + done.stderr) == []
     assert world.endpoint.mints == 1
 
 

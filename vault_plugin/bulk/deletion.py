@@ -15,8 +15,10 @@ UNASKED = 0.1  # share of a manifest's paths that are pruned without a confirmat
 
 
 class Plan(NamedTuple):
-    """What would be deleted: the places, and their paths; how many paths are left alone, since what they hold is
-    `unmanaged`; and how many paths the manifest has `kept`.
+    """What would be deleted: the places, and their paths.
+
+    `unmanaged` is the number of paths that are left alone since they hold another secret, `kept` the number of paths that
+    the manifest keeps.
     """
 
     found: list[Found]
