@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from vault_plugin.broker import Broker
 from vault_plugin.broker.freshness import Freshness
+from vault_plugin.broker.inventory import Inventory
 from vault_plugin.broker.ports import TokenReader, TokenSource, TokenStore
 from vault_plugin.errors import OutputError, SourceError
 from vault_plugin.failures import error_of, is_shared
@@ -25,6 +26,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
+from vault_plugin.tokens.place import Place
 from vault_plugin.vault.consistency_index import handed_over
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.renewal import renewing
@@ -44,16 +46,17 @@ def connect(
     reread: Callable[[Deadline], Settings] | None = None,
     bulk: bool = False,
     limiter: AdaptiveRateLimiter | None = None,
+    manifest: str = "",
     closing_deadline: Callable[[], Deadline] = lambda: Deadline(REVOKE_TIMEOUT),
 ) -> Iterator[Broker]:
     """Make a broker over the endpoint and the Vault that the settings name; nothing is contacted before its first use.
 
     `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
     login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
-    one worker alone. `limiter` learns what this Vault accepts. `closing_deadline` starts the time for revoking the login.
+    one worker alone. `limiter` learns what this Vault accepts. What is stored belongs to the `manifest` of that name. `closing_deadline` starts the time for revoking the login.
     """
     with ExitStack() as closing:
-        parts = _Parts(settings, closing, bulk=bulk, limiter=limiter)
+        parts = _Parts(settings, closing, bulk=bulk, limiter=limiter, manifest=manifest)
         client = once(lambda: parts.make_client(reread or (lambda _: settings), closing_deadline))
         store = once(lambda: parts.make_store(client()))
         if settings.auth != "none":
@@ -73,6 +76,14 @@ def connect(
             freshness=freshness,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
+            inventory=Inventory(
+                store,
+                locks.lock,
+                deadline=settings.deadline,
+                address=",".join(settings.vault_addr),
+                mount=settings.mount,
+                prefix=settings.path_prefix,
+            ),
         )
 
 
@@ -80,14 +91,20 @@ def connect(
 def parts_of(settings: Settings) -> Iterator["_Parts"]:
     """The parts that `connect` makes a broker of, for `doctor`, which looks at each of them alone."""
     with ExitStack() as closing:
-        yield _Parts(settings, closing, bulk=False, limiter=None)
+        yield _Parts(settings, closing, bulk=False, limiter=None, manifest="")
 
 
 class _Parts:
     """The parts of one broker, each made when it is needed first; `closing` closes them."""
 
     def __init__(
-        self, settings: Settings, closing: ExitStack, *, bulk: bool, limiter: AdaptiveRateLimiter | None
+        self,
+        settings: Settings,
+        closing: ExitStack,
+        *,
+        bulk: bool,
+        limiter: AdaptiveRateLimiter | None,
+        manifest: str,
     ) -> None:
         self.vault_clock, self.endpoint_clock = ServerClock(), ServerClock()
         self.transport = Transport(
@@ -109,6 +126,7 @@ class _Parts:
         self._settings = settings
         self._closing = closing
         self._bulk = bulk
+        self._manifest = manifest
         self._accept_other_users = settings.on_user_mismatch == "warn"
         self._kv_version = int(settings.kv_version) if settings.kv_version else None
 
@@ -154,6 +172,7 @@ class _Parts:
             latest=self.now,
             accept_other_users=self._accept_other_users,
             version=self._kv_version,
+            manifest=self._manifest,
         )
 
     def make_source(self) -> TokenSource:
@@ -185,7 +204,7 @@ class _Locks:
         self._warned: set[str] = set()
 
     @contextmanager
-    def lock(self, identity: Identity, deadline: Deadline) -> Iterator["_EndpointLock"]:
+    def lock(self, identity: Identity | Place, deadline: Deadline) -> Iterator["_EndpointLock"]:
         """See broker.ports.Lock."""
         with self._flights.lock(self._key(identity), deadline) as handle:
             if handle.unlocked:
@@ -196,7 +215,7 @@ class _Locks:
             finally:
                 warn_of_skew(self._parts.vault_clock, self._parts.endpoint_clock)
 
-    def _key(self, identity: Identity) -> str:
+    def _key(self, identity: Identity | Place) -> str:
         settings = self._settings
         vault = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
         return "\n".join((*vault, issuer(settings.url), identity.path(settings.path_prefix, Kind.ACCESS)))

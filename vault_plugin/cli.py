@@ -21,6 +21,8 @@ COMMANDS = {
     "watch": "watch:watch",
     "policy": "policy:policy",
     "doctor": "doctor:doctor",
+    "status": "status:status",
+    "delete": "delete:delete",
     "helper": "helper:helper",
     "terraform": "terraform:terraform",
     "demo": "servers:demo",

@@ -1,8 +1,8 @@
 """All errors, by who can correct the cause.
 
 Exit codes are those of sysexits.h where they fit. 2 is no error here, though it means a usage error to click and "remote"
-to vault and bao: as in Terraform, `sync --detailed-exitcode` exits by it if something changed. `sync` exits by 5 if some
-identities failed.
+to vault and bao: as in Terraform, `sync --detailed-exitcode` exits by it if something changed. `sync` and `delete` exit by 5
+if some identities failed, `status --exit-code` by 3 or 4 for what monitoring should report.
 
     KlearstackVaultError      70   internal error
     ├── UsageError            64   usage error

@@ -10,6 +10,7 @@ from math import ceil, floor, inf
 from threading import Event
 from typing import Any, NamedTuple
 
+from vault_plugin.broker.ports import StoredPaths
 from vault_plugin.bulk.circuit_breaker import CircuitBreaker
 from vault_plugin.bulk.scope import Scope
 from vault_plugin.errors import KlearstackVaultError, SourceError, StoreBusyError, StoreError, TokenError
@@ -18,6 +19,7 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.names import checked
+from vault_plugin.tokens.place import Place
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef, WrappingToken
 from vault_plugin.vault.record import (
@@ -199,6 +201,9 @@ class FakeStore:
         self.wrapped.append(dict(fields))
         return WrappingToken(Secret(f"hvs.wrapping-{len(self.wrapped)}"), seconds, self.now() + seconds)
 
+    def inventory(self, deadline: Deadline) -> StoredPaths:
+        raise NotImplementedError  # a real Vault can be listed
+
     def delay(self, identity: Identity, kind: Kind, seconds: float) -> None:
         """Delay the deletion of what is stored to so many seconds after its token expires."""
         version, data, deletion = self.data[identity.path("p", kind)]
@@ -286,7 +291,7 @@ class FakeLock:
         self.handle = FakeLockHandle()
 
     @contextmanager
-    def __call__(self, identity: Identity, deadline: Deadline) -> Iterator[FakeLockHandle]:
+    def __call__(self, identity: Identity | Place, deadline: Deadline) -> Iterator[FakeLockHandle]:
         self.acquired += 1
         self.meanwhile()
         yield self.handle

@@ -33,8 +33,10 @@ REPOSITORY = "https://github.com/klearstack/klearstack-vault"
 # Exit codes that are no error's.
 OTHER_CODES = {
     0: "success",
-    2: "`sync --detailed-exitcode`: a token was, or would be, minted or copied",
-    5: "`sync`: some identities failed or were not tried; the others are done",
+    2: "`sync --detailed-exitcode`: a token was, or would be, minted, copied or pruned",
+    3: "`status --exit-code`: a token is about to expire (`--warn`), and none is missing",
+    4: "`status --exit-code`: a token is missing or has expired, or nothing is stored",
+    5: "`sync`, `delete`: some identities failed or were not tried; the others are done",
     130: "interrupted (Ctrl-C); 128 + n: ended by signal n, or `exec`'s command was",
 }
 RETRYABLE = {5}  # of these
@@ -122,7 +124,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/errors.md": {"exit codes": exit_codes_table},
     "docs/commands.md": {
         f"options of {name}": (lambda name=name: options_table(name))  # type: ignore[misc]
-        for name in ("get", "exec", "doctor", "simulate")
+        for name in ("get", "exec", "status", "delete", "doctor", "simulate")
     },
     "examples/terraform/README.md": {"keys of the query": query_keys},
     "docs/helpers.md": {"options of helper": lambda: options_table("helper")},

@@ -1,7 +1,7 @@
 """`ensure`, which keeps the tokens of many identities valid."""
 
 import pytest
-from support.brokers import World
+from support.brokers import STAGING, World
 from support.fakes import (
     ACME,
     NOW,
@@ -115,3 +115,24 @@ def test_ensure_mints_nothing_with_vault_down() -> None:
     with pytest.raises(StoreError):
         world.broker.ensure(ACME)
     assert world.source.mints == 0
+
+
+def test_renew_mints_although_the_token_is_fresh() -> None:
+    world = World()
+    world.keep(at=NOW - 10)
+    grant = world.broker.ensure(ACME, renew=True)
+    assert (grant.source, grant.access.token.jti, world.source.mints) == ("endpoint", "j", 1)
+
+
+def test_renew_shares_the_mint_of_another_caller_that_it_waited_for() -> None:
+    world = World(warm=False)
+    world.keep(at=NOW - 10)
+    world.lock.meanwhile = lambda: world.keep(jti="of another caller")
+    grant = world.broker.ensure(ACME, renew=True)
+    assert (grant.source, grant.access.token.jti, world.source.mints) == ("vault", "of another caller", 0)
+
+
+def test_renew_replaces_a_token_of_another_endpoint() -> None:
+    world = World()
+    world.keep(by=STAGING, at=NOW - 10)
+    assert world.broker.ensure(ACME, renew=True).source == "endpoint"

@@ -24,7 +24,7 @@ COMMANDS = {
     for name in cli.cli.list_commands(CONTEXT)
     if (command := cli.cli.get_command(CONTEXT, name)) is not None and not command.hidden
 }
-WITH_SETTINGS = ["get", "exec", "sync", "watch", "helper", "doctor"]
+WITH_SETTINGS = ["get", "exec", "sync", "watch", "status", "delete", "helper", "doctor"]
 MANUAL = sorted((ROOT / "docs" / "man").iterdir())
 
 

@@ -25,6 +25,7 @@ from vault_plugin.manifest.row import Row
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
 from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.place import Place
 
 ALL = Shard(1, 1)
 KEYS = ("address", "mount", "namespace", "path_prefix")
@@ -613,3 +614,49 @@ def test_nothing_more_is_kept_of_those_that_are_worked_through(tmp_path: Path) -
             assert tracemalloc.get_traced_memory()[1] < 80_000
         finally:
             tracemalloc.stop()
+
+
+# The name
+
+
+def named(name: str) -> str:
+    return f"name: {name}\nidentities: [{{user_id: 1, company_name: Acme}}]\n"
+
+
+@pytest.mark.parametrize("name", ["production", "007", "Büro 2", "x" * MAX_NAME])
+def test_a_manifest_may_have_a_name_which_is_a_text(name: str) -> None:
+    one = manifest(named(name))
+    assert (one.name, one.total, one.count) == (name, 1, 1)
+    assert len(one.targets) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("x" * (MAX_NAME + 1), f"has more than {MAX_NAME} characters"),
+        ('"a\\tb"', "has the control or invisible character U+0009 at position 2"),
+        ('"a\\xA0b"', "has a character that cannot be printed"),  # Vault refuses it
+        ('" a"', "begins or ends with white space"),
+        ("", "is null or empty: set a value, or remove the key"),
+    ],
+)
+def test_a_name_that_vault_or_a_terminal_cannot_show_is_reported(name: str, problem: str) -> None:
+    assert problems(named(name)) == [f"line 1: `name` {problem}"]
+
+
+def test_without_a_name_it_is_empty() -> None:
+    assert manifest("identities: []").name == ""
+    assert manifest("user_id,company_name\n1,A\n", "csv").name == ""
+
+
+def test_whether_the_manifest_has_a_place_is_the_same_for_each_shard() -> None:
+    long = "ü" * 60
+    users = ["1", "a/b", long, "x" * 200]
+    rows = "".join(f"- {{user_id: {user}, company_name: Acme}}\n" for user in users)
+    for number in (1, 2):
+        one = manifest(f"identities:\n{rows}", shard=Shard(number, 2))
+        assert (one.total, one.count < 4) == (4, True)
+        assert all(one.has(Place.of(Identity(user, "Acme"))) for user in users)
+        for identity in (Identity("1", "acme"), Identity("2", "Acme"), Identity("x" * 201, "Acme")):
+            assert not one.has(Place.of(identity))
+    assert not manifest("identities: []").has(Place.of(Identity("1", "Acme")))

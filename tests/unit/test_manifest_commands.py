@@ -59,7 +59,7 @@ class FakeTargets(Slots):
         self.meanwhile: Callable[[], object] = lambda: None
 
     @contextmanager
-    def connect_all(self, gather: Sequence[Callable[[], Settings]]) -> Iterator["FakeTargets"]:
+    def connect_all(self, gather: Sequence[Callable[[], Settings]], manifest: str) -> Iterator["FakeTargets"]:
         self.settings += [one() for one in gather]
         yield self
 
@@ -83,7 +83,7 @@ class FakeTargets(Slots):
         return found if found.result == "fresh" else None
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False, renew: bool = False
     ) -> EnsureResult:
         return self._outcome(identity)
 

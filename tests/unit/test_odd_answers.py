@@ -18,13 +18,14 @@ from support.texts import CHARACTERS
 
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.endpoint.connections import Adapter
-from vault_plugin.errors import KlearstackVaultError, SourceBusyError, StoreError
+from vault_plugin.errors import KlearstackVaultError, MountMissingError, SourceBusyError, StoreError
 from vault_plugin.network.tls import Tls
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
+from vault_plugin.tokens.place import Place
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState
 from vault_plugin.vault import schema
@@ -162,6 +163,7 @@ FOUND_V1: tuple[int, dict[str, str], bytes] = (
     {},
     json.dumps({"data": {**MOUNT["data"], "options": None}}).encode(),
 )
+PLACE = Place.of(ACME)
 ENOUGH: dict[str, Any] = {
     "user_id": "26",
     "company_name": "Acme",
@@ -199,6 +201,29 @@ def test_no_response_of_vault_to_a_read_is_an_internal_error(
 ) -> None:
     replies = (first, reply) if first else (reply,)
     documented(lambda: store(*replies).read(ACME, Kind.ACCESS, Deadline(0.005)))
+
+
+@FUZZ
+@given(REPLY, REPLY, st.sampled_from([FOUND_MOUNT, FOUND_V1]))
+@example((200, {}, b'{"data": {"keys": ["a/", 5]}}'), FOUND_MOUNT, FOUND_V1)
+@example((404, {}, b'{"errors": []}'), (200, {}, b'{"data": {"custom_metadata": 5}}'), FOUND_MOUNT)
+@example((404, {}, b'{"errors": []}'), (200, {}, b'{"data": 5}'), FOUND_MOUNT)
+def test_no_response_of_vault_to_a_listing_or_a_deletion_is_an_internal_error(
+    one: tuple[int, dict[str, str], bytes],
+    other: tuple[int, dict[str, str], bytes],
+    first: tuple[int, dict[str, str], bytes],
+) -> None:
+    documented(lambda: store(first, one).inventory(Deadline(5)).companies(Deadline(0.005)))
+    documented(lambda: store(first, one).inventory(Deadline(5)).look(PLACE, Kind.ACCESS, Deadline(0.005)))
+    documented(
+        lambda: store(first, one, other).inventory(Deadline(5)).delete(PLACE, Kind.ACCESS, Deadline(0.005))
+    )
+
+
+def test_a_mount_that_is_removed_before_a_listing_is_missing() -> None:
+    unrouted = b'{"errors": ["no handler for route \\"secret/metadata/p\\". route entry not found."]}'
+    with pytest.raises(MountMissingError):
+        store(FOUND_MOUNT, (404, {}, unrouted)).inventory(Deadline(5)).companies(Deadline(5))
 
 
 @FUZZ

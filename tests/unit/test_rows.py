@@ -139,7 +139,9 @@ def test_a_section_that_stands_there_twice_is_told() -> None:
     assert said == [row(2, user_id="1"), Problem(3, "identities", TWICE), row(4, user_id="2")]
 
 
-@pytest.mark.parametrize(("section", "value"), [("defaults", "{file: /x}"), ("targets", "[]")])
+@pytest.mark.parametrize(
+    ("section", "value"), [("name", "production"), ("defaults", "{file: /x}"), ("targets", "[]")]
+)
 def test_a_section_after_the_stream_of_identities_is_told(section: str, value: str) -> None:
     problem = Problem(2, section, "must come before `identities`, which is read as a stream")
     assert read("yaml", f"identities: []\n{section}: {value}\n")[0] == problem
@@ -154,6 +156,11 @@ def test_a_section_after_the_stream_of_identities_is_told(section: str, value: s
         ("defaults", "", "must be a mapping"),
         ("targets", "{a: {b: c}}", "must be a list"),
         ("targets", "x", "must be a list"),
+        ("name", "[a]", "must be a string"),
+        ("name", "{a: b}", "must be a string"),
+        ("name", "", EMPTY),
+        ("name", "~", EMPTY),
+        ("name", "!!int 5", "is not a plain string without a tag"),
         ("identity", "[{a: b}, [c]]", "is not a section of a manifest"),
     ],
 )

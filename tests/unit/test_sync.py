@@ -68,7 +68,7 @@ class FakeTargets(Slots):
         return outcome("fresh", 800) if number in self.fresh else None
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False, renew: bool = False
     ) -> EnsureResult:
         number = int(identity.user_id)
         self.asked.append(("ensure", number))
@@ -528,3 +528,13 @@ def test_whoever_takes_no_place_at_the_gate_gives_none_back(
     run = Run(check=check)
     monkeypatch.setattr(run.sync._breaker, "release", lambda _permit: pytest.fail("released"))
     run.sync._release(permit)
+
+
+def test_renew_looks_for_no_valid_token() -> None:
+    run = Run(concurrency=1, renew=True, rate=1e6)
+    run.targets.fresh = {0, 1}
+    run.over(2)
+    assert run.targets.asked == [("ensure", 0), ("ensure", 1)]
+    assert Run(renew=True, check=True).over(2).results == [(0, "would_mint"), (1, "would_mint")]
+    one = sync._Pending(entry(0))
+    assert Run(renew=True).sync._process(one, Permit.READ) == (None, one)

@@ -387,8 +387,8 @@ class World:
         ]
         return [[one.token.jti if one else None for one in two] for two in found]
 
-    def ensure(self, min_ttl: float | None = None) -> tuple[str, str, int]:
-        result, grant = self.targets.ensure(ACME, min_ttl=min_ttl)
+    def ensure(self, min_ttl: float | None = None, *, renew: bool = False) -> tuple[str, str, int]:
+        result, grant = self.targets.ensure(ACME, min_ttl=min_ttl, renew=renew)
         return result, grant.access.token.jti, self.source.mints
 
 
@@ -543,3 +543,22 @@ def test_an_identity_waits_for_each_vault() -> None:
     stopping.set()
     with targets.slot(stopping) as admitted:
         assert not admitted
+
+
+def test_one_mint_renews_all() -> None:
+    world = World(FakeStore, FakeStore, FakeStore, minted=pair(at=NOW + 1, jti="minted"))
+    for number in range(3):
+        world.keep(number)
+    assert world.ensure(renew=True) == ("minted", "minted", 1)
+    assert world.held == [["minted", "minted"]] * 3
+    assert world.ensure() == ("fresh", "minted", 1)
+
+
+def test_what_another_endpoint_issued_is_renewed_in_all() -> None:
+    world = World(FakeStore, FakeStore, minted=pair(at=NOW + 1, jti="minted", by="https://api.example"))
+    for store in world.stores:
+        for kind in Kind:
+            theirs = token(kind, jti="theirs", by="https://staging.example")
+            store.write(ACME, theirs, "1", PathState(), Deadline(10))
+    assert world.ensure(renew=True) == ("minted", "minted", 1)
+    assert world.held == [["minted", "minted"]] * 2

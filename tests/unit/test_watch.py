@@ -73,7 +73,7 @@ class FakeTargets(Slots):
         return outcome("fresh") if self.fresh else None
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False, renew: bool = False
     ) -> EnsureResult:
         self.looks.put(("ensure", identity.user_id, min_ttl))
         self.meanwhile()
@@ -389,7 +389,12 @@ def test_each_failure_is_counted_by_its_code_and_told_by_v(caplog: pytest.LogCap
 def test_one_that_fails_keeps_none_of_the_others() -> None:
     class Half(FakeTargets):
         def ensure(
-            self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+            self,
+            identity: Identity,
+            *,
+            min_ttl: float | None = None,
+            cautious: bool = False,
+            renew: bool = False,
         ) -> EnsureResult:
             self.looks.put(("ensure", identity.user_id, min_ttl))
             if identity.user_id == "0":

@@ -6,6 +6,7 @@ from typing import Any
 
 from vault_plugin.broker.freshness import Freshness
 from vault_plugin.broker.grant import Grant
+from vault_plugin.broker.inventory import Inventory
 from vault_plugin.broker.minting import LOCK_SHARE, Minter, MintRequest, States
 from vault_plugin.broker.ports import Lock, TokenReader, TokenSource, TokenStore
 from vault_plugin.broker.retention import corrected, warn_of_failed_correction, warn_of_overdue
@@ -33,8 +34,10 @@ class Broker:
         freshness: Freshness,
         deadline: float,
         bypass: bool,
+        inventory: Inventory | None = None,
     ) -> None:
         """`deadline` (seconds) is for one call, unless that is given another. `bypass`: mint although Vault is down."""
+        self.inventory = inventory
         self._reader = reader
         self._store = store
         self._source = source
@@ -153,27 +156,44 @@ class Broker:
         min_ttl: float | None = None,
         deadline: Deadline | None = None,
         cautious: bool = False,
+        renew: bool = False,
     ) -> Grant:
         """Ensure that Vault has a fresh access token (and, if it has to be minted, a refresh token), by `get`'s rules.
 
         For many identities: the lock comes first, so that a fresh token costs one read, and no other token a second one.
-        Nothing stale is returned, since the caller has to know what failed. For `min_ttl` and `cautious` see MintRequest.
+        Nothing stale is returned, since the caller has to know what failed. For `min_ttl`, `cautious` and `renew` see
+        MintRequest.
 
         Raises what `get` raises.
         """
         deadline = deadline or Deadline(self.deadline)
-        request = MintRequest(identity, (Kind.ACCESS,), deadline, min_ttl=min_ttl, cautious=cautious)
+        kinds = (Kind.ACCESS,)
+        previous = self._first_look(identity, kinds, deadline, thorough=True) if renew else None
+        request = MintRequest(
+            identity, kinds, deadline, renew=renew, previous=previous, min_ttl=min_ttl, cautious=cautious
+        )
         return _checked(identity, self._minter.obtain(request, {}))
 
-    def adopt(self, identity: Identity, origin: "Broker", deadline: Deadline | None = None) -> None:
-        """Copy what the Vault of another broker holds; nothing is minted. Raises StoreError and its subclasses, TokenError."""
+    def adopt(
+        self,
+        identity: Identity,
+        origin: "Broker",
+        deadline: Deadline | None = None,
+        *,
+        renew: bool = False,
+    ) -> None:
+        """Copy what the Vault of another broker holds; nothing is minted. `renew` also replaces another endpoint's token.
+
+        Raises StoreError and its subclasses, TokenError.
+        """
         deadline = deadline or Deadline(self.deadline)
         store, freshness = self._store(), self._freshness
         for kind in (Kind.REFRESH, Kind.ACCESS):  # in the order of a mint
             theirs = origin._store().read(identity, kind, deadline.half()).stored  # noqa: SLF001  of the same class
             if theirs is not None and theirs.token.is_of(freshness.endpoint):
                 state = store.read(identity, kind, deadline.half())
-                freshness.raise_for_other_endpoint([state.stored])
+                if not renew:
+                    freshness.raise_for_other_endpoint([state.stored])
                 state = corrected(store, identity, state, deadline)
                 age = theirs.age(origin._freshness.vault_now())  # noqa: SLF001  of the same class
                 written = store.write(identity, theirs.token, theirs.release_version, state, deadline, age)

@@ -8,6 +8,7 @@ from vault_plugin.errors import SourceError
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token, TokenSet
+from vault_plugin.tokens.place import Holding, Place
 from vault_plugin.tokens.stored import PathState, StoredToken, WrappingToken
 
 
@@ -17,6 +18,17 @@ class TokenReader(Protocol):
     blind: bool
 
     def read(self, identity: Identity, kind: Kind, deadline: Deadline) -> StoredToken | None: ...
+
+
+class StoredPaths(Protocol):
+    """What is stored below the prefix. See vault.inventory."""
+
+    def companies(self, deadline: Deadline) -> list[str]: ...
+    def places(self, company: str, deadline: Deadline) -> list[Place]: ...
+    def look(
+        self, place: Place, kind: Kind, deadline: Deadline, *, thorough: bool = False
+    ) -> Holding | None: ...
+    def delete(self, place: Place, kind: Kind, deadline: Deadline, manifest: str | None = None) -> bool: ...
 
 
 class TokenStore(Protocol):
@@ -48,6 +60,7 @@ class TokenStore(Protocol):
     def wrap(
         self, fields: Mapping[str, Any], ttl: float, left: Callable[[], float], deadline: Deadline
     ) -> WrappingToken: ...
+    def inventory(self, deadline: Deadline) -> StoredPaths: ...
 
 
 class TokenSource(Protocol):
@@ -77,4 +90,6 @@ class LockHandle(Protocol):
 class Lock(Protocol):
     """Holds the lock of an identity: one caller at a time on this host (single-flight)."""
 
-    def __call__(self, identity: Identity, deadline: Deadline) -> AbstractContextManager[LockHandle]: ...
+    def __call__(
+        self, identity: Identity | Place, deadline: Deadline
+    ) -> AbstractContextManager[LockHandle]: ...

@@ -22,10 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What a manifest contains: the functions that gather each target's settings, and the identities."""
+    """What a manifest contains: the functions that gather each target's settings, the identities, and its name."""
 
     targets: Sequence[Callable[[], Settings]]
     entries: Sequence[Entry]
+    name: str = ""
 
 
 def run(
@@ -39,7 +40,10 @@ def run(
     with _signals() as signals:
         plan: Plan | None = load()
         while plan is not None:
-            with connect_all(plan.targets) as targets, watcher_of(targets, plan.entries) as watcher:
+            with (
+                connect_all(plan.targets, plan.name) as targets,
+                watcher_of(targets, plan.entries) as watcher,
+            ):
                 received, plan = _run_plan(load, signals, watcher, notifier)
     return received
 

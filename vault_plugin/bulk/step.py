@@ -16,13 +16,20 @@ EXCESS = 5.0  # seconds beyond its deadline after which a worker counts as hangi
 class Step:
     """Ensures an identity's token as far as circuit breaker and rate limiter permit. Safe among threads.
 
-    `rate` bounds the mints begun per second; `stopping` ends the wait for one.
+    `rate` bounds the mints begun per second; `stopping` ends the wait for one. `renew` mints although a token is valid.
     """
 
     def __init__(
-        self, targets: Targets, breaker: CircuitBreaker, rate: float | None, stopping: threading.Event
+        self,
+        targets: Targets,
+        breaker: CircuitBreaker,
+        rate: float | None,
+        stopping: threading.Event,
+        *,
+        renew: bool = False,
     ) -> None:
         self._targets = targets
+        self._renew = renew
         self._breaker = breaker
         self._rate_limiter = None if rate is None else RateLimiter(rate, sleep=stopping.wait)
         self._stopping = stopping
@@ -33,7 +40,9 @@ class Step:
 
         Raises what Targets.ensure raises.
         """
-        if permit is Permit.READ or self._rate_limiter is not None:
+        if self._renew and permit is Permit.READ:
+            return None
+        if not self._renew and (permit is Permit.READ or self._rate_limiter is not None):
             with self.timed():
                 found = self._targets.check(identity, min_ttl=min_ttl, repair=True)
             if found or permit is Permit.READ:
@@ -45,7 +54,7 @@ class Step:
                 return None
         with self.timed():
             cautious = permit is Permit.PROBE or self._breaker.cautious
-            return self._targets.ensure(identity, min_ttl=min_ttl, cautious=cautious)
+            return self._targets.ensure(identity, min_ttl=min_ttl, cautious=cautious, renew=self._renew)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -28,9 +28,9 @@ class Sync:
     """Processes entries in parallel; `report` is called with each result, one at a time.
 
     `rate` bounds the mints begun per second, `stop_after` the consecutive failures and the failed probes of an outage
-    (0: no bound), `deadline` (seconds) the whole run. After `stop()`, or when a bound is reached, identities in progress
-    have GRACE seconds to finish; a later run processes the remaining ones. With `wrap_ttl` (seconds), each result has a
-    wrapping token of the access token.
+    (0: no bound), `deadline` (seconds) the whole run. `renew` mints although a token is valid. After `stop()`, or when a
+    bound is reached, identities in progress have GRACE seconds to finish; a later run processes the remaining ones. With
+    `wrap_ttl` (seconds), each result has a wrapping token of the access token.
 
     While the endpoint or Vault fails for all (see circuit_breaker.py), identities that need a mint wait.
     """
@@ -46,6 +46,7 @@ class Sync:
         deadline: float | None = None,
         check: bool = False,
         wrap_ttl: float | None = None,
+        renew: bool = False,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self.counts: Counter[Result] = Counter()
@@ -60,8 +61,9 @@ class Sync:
         self._deadline = None if deadline is None else Deadline(deadline)
         self._check = check
         self._wrap_ttl = wrap_ttl
+        self._renew = renew
         self._breaker = breaker or CircuitBreaker(stop_after, workers=concurrency)
-        self._step = Step(targets, self._breaker, rate, self._stopping)
+        self._step = Step(targets, self._breaker, rate, self._stopping, renew=renew)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._in_a_row = 0
@@ -184,7 +186,7 @@ class Sync:
         """Return the identity's result; None if it needs a mint that is not permitted now."""
         try:
             if self._check:
-                found = self._targets.check(entry.identity)
+                found = None if self._renew else self._targets.check(entry.identity)
                 return SyncResult.of(entry, found) if found else SyncResult(entry, "would_mint")
             ensured = self._step.run(entry.identity, permit)
             if ensured is None:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from vault_plugin.app import REVOKE_TIMEOUT, connect, once
 from vault_plugin.broker import Broker, Grant
+from vault_plugin.broker.inventory import Inventory
 from vault_plugin.errors import StoreError
 from vault_plugin.output.formats import describe
 from vault_plugin.settings import Settings
@@ -30,6 +31,11 @@ class Targets:
     def __init__(self, brokers: Sequence[Broker], limiters: Sequence[AdaptiveRateLimiter] = ()) -> None:
         self._brokers = brokers
         self._limiters = limiters
+
+    @property
+    def inventories(self) -> list[Inventory]:
+        """What each Vault stores."""
+        return [broker.inventory for broker in self._brokers if broker.inventory]
 
     @property
     def deadline(self) -> float:
@@ -70,21 +76,25 @@ class Targets:
         return self._brokers[0].wrap(grant, fields, ttl)
 
     def ensure(
-        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False
+        self, identity: Identity, *, min_ttl: float | None = None, cautious: bool = False, renew: bool = False
     ) -> EnsureResult:
         """Ensure that each Vault has a valid access token, by at most one mint; by another one if the first Vault cannot
         store it.
 
         A Vault that fails does not keep the others from getting the token; its error is raised at the end. `cautious`
-        mints only if the token can be stored. Raises what Broker.ensure raises.
+        mints only if the token can be stored. `renew` mints although there is a valid token. Raises what Broker.ensure raises.
         """
         if len(self._brokers) == 1:  # no other Vault to look for a token in
-            return _result_of(self._brokers[0].ensure(identity, min_ttl=min_ttl, cautious=cautious))
+            only = self._brokers[0]
+            return _result_of(only.ensure(identity, min_ttl=min_ttl, cautious=cautious, renew=renew))
         deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
         held: list[tuple[Broker, Grant]] = []
         lacking: list[Broker] = []
         for broker in self._brokers:
+            if renew:
+                lacking.append(broker)
+                continue
             with _set_aside(failures):
                 grant = broker.stored(identity, min_ttl=min_ttl, repair=True, deadline=deadline)
                 if grant:
@@ -94,11 +104,13 @@ class Targets:
         while lacking and not held:
             broker = lacking.pop(0)
             with _set_aside(failures):
-                grant = broker.ensure(identity, min_ttl=min_ttl, deadline=deadline, cautious=cautious)
+                grant = broker.ensure(
+                    identity, min_ttl=min_ttl, deadline=deadline, cautious=cautious, renew=renew
+                )
                 held.append((broker, grant))
         for broker in lacking:
             with _set_aside(failures):
-                broker.adopt(identity, held[0][0], deadline)
+                broker.adopt(identity, held[0][0], deadline, renew=renew)
         if failures:
             if held:  # then the failure of one Vault does not concern the mints of other identities
                 failures[0].for_all = False
@@ -128,10 +140,10 @@ def _within(gather: Callable[..., Settings], deadline: Deadline) -> Settings:
 
 
 @contextmanager
-def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
+def connect_all(gather: Sequence[Callable[..., Settings]], manifest: str = "") -> Iterator[Targets]:
     """Connect to the Vaults whose settings these functions gather, now and when a login expires.
 
-    Flags that they are called with take precedence over their own.
+    Flags that they are called with take precedence over their own. What is stored belongs to the `manifest` of that name.
     """
     farewell = once(lambda: Deadline(REVOKE_TIMEOUT))  # shared, as they are closed one after the other
     with ExitStack() as stack:
@@ -143,6 +155,7 @@ def connect_all(gather: Sequence[Callable[..., Settings]]) -> Iterator[Targets]:
                     reread=partial(_within, one),
                     bulk=True,
                     limiter=limiter,
+                    manifest=manifest,
                     closing_deadline=farewell,
                 )
             )

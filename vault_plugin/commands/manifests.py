@@ -17,6 +17,17 @@ from vault_plugin.settings.declarations import default_company
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+CONCURRENCY = option(
+    "--concurrency",
+    group="Limits",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Maximum number of identities processed in parallel.",
+)
+
+
 def manifest_options(command: F) -> F:
     """A decorator for commands over a manifest; `opened_manifest` reads it."""
     for decorate in reversed(_OPTIONS):
@@ -45,15 +56,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="[I/]N",
         help="Process shard I of N. The index defaults to CI_NODE_INDEX or JOB_COMPLETION_INDEX.",
     ),
-    option(
-        "--concurrency",
-        group="Limits",
-        metavar="N",
-        type=click.IntRange(1, 256),
-        default=16,
-        show_default=True,
-        help="Maximum number of identities processed in parallel.",
-    ),
+    CONCURRENCY,
     option(
         "--rate",
         group="Limits",

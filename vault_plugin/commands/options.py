@@ -195,6 +195,11 @@ def identities(count: int) -> str:
     return f"{count:,} {'identity' if count == 1 else 'identities'}"
 
 
+def paths(count: int) -> str:
+    """The count of paths in Vault with its noun: "1 path"."""
+    return f"{count:,} {'path' if count == 1 else 'paths'}"
+
+
 def print_out(text: str) -> None:
     """Print without a buffer. Raises WriteError if standard output cannot be written."""
     click.echo(text, nl=False)

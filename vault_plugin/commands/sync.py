@@ -3,7 +3,6 @@
 import json
 import logging
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from os import EX_OK
@@ -11,9 +10,11 @@ from typing import Any
 
 import click
 
+from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.report import SyncResult
 from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
+from vault_plugin.commands.failed import Failures
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import (
     DURATION,
@@ -28,6 +29,7 @@ from vault_plugin.commands.options import (
     wrap_ttl_option,
 )
 from vault_plugin.commands.progress import Progress
+from vault_plugin.commands.pruning import PRUNE, YES, Pruning
 from vault_plugin.errors import UsageError
 from vault_plugin.output.destination import STDOUT, Output
 from vault_plugin.output.streams import require_output
@@ -35,7 +37,6 @@ from vault_plugin.signals import STOP, handled
 
 CHANGED = 2  # as of Terraform's -detailed-exitcode
 PARTIAL = 5
-SHOWN = 10  # kinds of failures on standard error, and lines of each; --report has all of them
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +49,9 @@ _log = logging.getLogger(__name__)
     ),
 )
 @manifest_options
+@PRUNE
+@YES
+@option("--renew", group="Token", is_flag=True, help="Mint a new token for every identity.")
 @option(
     "--stop-after",
     group="Limits",
@@ -65,7 +69,7 @@ _log = logging.getLogger(__name__)
     "--detailed-exitcode",
     group="Output",
     is_flag=True,
-    help="Exit with 2 if a token was, or would be, minted or copied.",
+    help="Exit with 2 if a token was, or would be, minted, copied or pruned.",
 )
 @option(
     "--report",
@@ -81,6 +85,9 @@ def sync(
     *,
     concurrency: int,
     rate: float | None,
+    prune: bool,
+    yes: bool,
+    renew: bool,
     stop_after: int,
     deadline: float | None,
     check: bool,
@@ -98,13 +105,16 @@ def sync(
     handler = log_to_stderr(verbose, repeat=False)
     require_output()
     _check_wrapping(wrap_ttl, report, check=check)
-    with opened_manifest(options) as manifest:
+    if yes and not prune:
+        raise UsageError("--yes applies to --prune only.")
+    pruning: Pruning | None = None
+    with opened_manifest(options) as manifest, connect_all(manifest.targets, manifest.name) as targets:
+        if prune:
+            parallel = Parallel(targets, concurrency=concurrency, deadline=deadline)
+            pruning = Pruning(manifest, targets, parallel, check=check, yes=yes)
         destination = None if report is None else Output(report, secret=wrap_ttl is not None)
         handler.progress = Progress(manifest.count)
-        with (
-            _reporting(destination, handler.progress) as record,
-            connect_all(manifest.targets) as targets,
-        ):
+        with _reporting(destination, handler.progress) as record:
             run = Sync(
                 targets,
                 record,
@@ -113,12 +123,20 @@ def sync(
                 stop_after=stop_after,
                 deadline=deadline,
                 check=check,
+                renew=renew,
                 wrap_ttl=wrap_ttl,
             )
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
-    _print_result(run, manifest.count, to_stderr=destination is not None and destination.descriptor == STDOUT)
-    return _exit_code(run, manifest.count, caught, detailed=detailed_exitcode)
+        if pruning and not run.stopped_by and run.outage is None:
+            pruning.run()
+    to_stderr = destination is not None and destination.descriptor == STDOUT
+    _print_result(run, manifest.count, to_stderr=to_stderr)
+    code = _exit_code(run, manifest.count, caught, detailed=detailed_exitcode)
+    if pruning:
+        pruning.report(to_stderr=to_stderr)
+        return pruning.exit_code(code, CHANGED if detailed_exitcode else EX_OK)
+    return code
 
 
 def _check_wrapping(wrap_ttl: float | None, report: str | None, *, check: bool) -> None:
@@ -129,43 +147,10 @@ def _check_wrapping(wrap_ttl: float | None, report: str | None, *, check: bool) 
         raise UsageError("--check changes nothing, and makes no wrapping tokens.", hint="Omit --wrap-ttl.")
 
 
-class _Failures:
-    """Failures by message: one line for each kind, however often it occurred."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._lines: dict[str, list[int]] = {}  # of the manifest, the first ones of each kind
-        self._others = 0
-
-    def add(self, error: str, line: int) -> None:
-        """Count a failure of the identity on that line of the manifest."""
-        if error not in self._lines and len(self._lines) == SHOWN:
-            self._others += 1
-            return
-        self._counts[error] += 1
-        lines = self._lines.setdefault(error, [])
-        if len(lines) < SHOWN:
-            lines.append(line)
-
-    def report(self) -> None:
-        """Write them to standard error."""
-        for error, lines in self._lines.items():
-            where, count = ", ".join(map(str, sorted(lines))), self._counts[error]
-            if count == 1:
-                where = f"line {where}"
-            else:
-                more = f" and {count - len(lines):,} more" if count > len(lines) else ""
-                where = f"{identities(count)} failed (lines {where}{more})"
-            click.echo(f"klearstack-vault: {where}: {error}", err=True)
-        if self._others:
-            others = identities(self._others)
-            click.echo(f"klearstack-vault: {others} failed in other ways: --report lists all.", err=True)
-
-
 @contextmanager
 def _reporting(report: Output | None, progress: Progress) -> Iterator[Callable[[SyncResult], None]]:
     """Yield what records each result: in the report, in the progress line, and in the list of failures at the end."""
-    failures = _Failures()
+    failures = Failures()
     with ExitStack() as stack:
         stack.callback(failures.report)
         write = None if report is None else stack.enter_context(report.lines())

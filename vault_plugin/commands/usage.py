@@ -23,7 +23,7 @@ def words_of(command: click.Command) -> Words:
             for name, text in elsewhere.items()
         },
     }
-    if "manifest" in options:
+    if "manifest" in options and "user_id" not in options:
         others["user_id"] = "`user_id` in the manifest"
     return words(lambda name: flag(name) if name in names else None, others)
 

@@ -121,7 +121,7 @@ def _load(options: Mapping[str, Any], served: str) -> service.Plan:
     with opened_manifest(options) as manifest:
         entries = list(manifest.entries())
     click.echo(f"klearstack-vault: keeping the tokens of {identities(len(entries))}{served}", err=True)
-    return service.Plan(manifest.targets, entries)
+    return service.Plan(manifest.targets, entries, manifest.name)
 
 
 @contextmanager

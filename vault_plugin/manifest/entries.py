@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import NamedTuple
 
-from vault_plugin.manifest.row import Problem
+from vault_plugin.manifest.row import Problem, Row
 from vault_plugin.tokens.identity import Identity, encode
 from vault_plugin.tokens.names import checked
 
@@ -24,8 +24,7 @@ class Entry(NamedTuple):
 def read_entry(line: int, fields: Mapping[str, str]) -> Iterator[Entry | Problem]:
     """Yield the entry of these fields, or a problem for each field that is missing or invalid."""
     problems = list(name_problems(line, fields, "user_id", "company_name", *{"name"} & fields.keys()))
-    if len(fields.get("name", "")) > MAX_NAME:
-        problems.append(Problem(line, "name", f"has more than {MAX_NAME} characters"))
+    problems += too_long(line, fields)
     if problems:
         yield from problems
         return
@@ -34,6 +33,20 @@ def read_entry(line: int, fields: Mapping[str, str]) -> Iterator[Entry | Problem
         yield Entry(line, identity, _file(fields.get("file"), identity), fields.get("name"))
     except ValueError as exc:
         yield Problem(line, "file", str(exc))
+
+
+def too_long(line: int, fields: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a problem if the `name` is too long."""
+    if len(fields.get("name", "")) > MAX_NAME:
+        yield Problem(line, "name", f"has more than {MAX_NAME} characters")
+
+
+def manifest_name_problems(row: Row) -> Iterator[Problem]:
+    """Yield what is invalid about the name of a manifest, which Vault stores."""
+    problems = [*name_problems(row.line, row.fields, "name"), *too_long(row.line, row.fields)]
+    if not problems and not row.fields["name"].isprintable():  # Vault accepts no other custom_metadata
+        problems.append(Problem(row.line, "name", "has a character that cannot be printed"))
+    yield from problems
 
 
 def name_problems(line: int, fields: Mapping[str, str], *keys: str) -> Iterator[Problem]:

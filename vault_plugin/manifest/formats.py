@@ -22,13 +22,13 @@ FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {
 _EXTENSIONS = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
-def format_of(path: str, form: str | None) -> str:
-    """Return the given format, or that of the file extension; standard input is YAML. Raises UsageError."""
+def format_of(path: str, form: str | None, hint: str = f"--format takes {', '.join(FORMATS)}.") -> str:
+    """Return the given format, or that of the file extension; standard input is YAML. Raises UsageError with that hint."""
     found = form or ("yaml" if path == "-" else _EXTENSIONS.get(Path(path).suffix.lower()))
     if found is None:
         raise UsageError(
             "The manifest's file extension does not name a format.",
-            hint=f"--format takes {', '.join(FORMATS)}.",
+            hint=hint,
         )
     return found
 

@@ -11,12 +11,14 @@ from functools import lru_cache, partial
 from typing import BinaryIO
 
 from vault_plugin.errors import SettingsError
-from vault_plugin.manifest.entries import Entry, name_problems, read_entry
+from vault_plugin.manifest.entries import Entry, manifest_name_problems, name_problems, read_entry
 from vault_plugin.manifest.formats import FORMATS
 from vault_plugin.manifest.row import IDENTITY_KEYS, Problem, Row, shown
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
+from vault_plugin.tokens.identity import MAX_SEGMENT
 from vault_plugin.tokens.names import is_composed
+from vault_plugin.tokens.place import Place
 
 DEFAULT_KEYS = ("company_name", "file")
 MAX_SHOWN = 50  # problems; a wrong column makes one of each row
@@ -27,7 +29,8 @@ class Manifest:
     """A valid manifest.
 
     `targets` gather the settings of each Vault that it names, or of the one that command line and environment name;
-    `count` is the number of identities in this shard. Raises SettingsError with all problems.
+    `count` is the number of identities in this shard, `total` that in all of them; `name` may be empty. Raises SettingsError
+    with all problems.
     """
 
     def __init__(
@@ -43,9 +46,16 @@ class Manifest:
         self._form = form
         self._shard = shard
         self._company_name = company_name
-        self._keys = {"identities": IDENTITY_KEYS, "defaults": DEFAULT_KEYS, "targets": target_keys}
+        self._keys = {
+            "name": ("name",),
+            "identities": IDENTITY_KEYS,
+            "defaults": DEFAULT_KEYS,
+            "targets": target_keys,
+        }
         self._warned = False
-        self.count = 0
+        self.name = ""
+        self.count = self.total = 0
+        self._duplicates = _Duplicates()
         self.targets: list[Callable[[], Settings]] = []
         problems = list(self._problems(settings_of))
         if problems:
@@ -61,12 +71,19 @@ class Manifest:
             if isinstance(item, Entry) and self._shard.holds(item.identity):
                 yield item
 
+    def has(self, place: Place) -> bool:
+        """Whether an identity of the manifest, whatever its shard, belongs there. Its hash may be that of another one."""
+        return self._duplicates.has(place)
+
     def _problems(self, settings_of: Callable[..., Settings]) -> Iterator[Problem | str]:
         """Validate the manifest; also count the identities and collect the targets."""
-        duplicates = _Duplicates()
+        duplicates = self._duplicates
         for item in self._items():
             if isinstance(item, Problem):
                 yield item
+            elif isinstance(item, Row) and item.section == "name":
+                self.name = item.fields["name"]
+                yield from manifest_name_problems(item)
             elif isinstance(item, Row):
                 self.targets.append(partial(settings_of, item))
                 try:
@@ -75,6 +92,7 @@ class Manifest:
                     yield Problem(item.line, "targets", str(exc))
             else:
                 yield from duplicates.of_entry(item)
+                self.total += 1
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:
@@ -112,7 +130,7 @@ class Manifest:
                 defaults |= row.fields
                 refused = list(name_problems(row.line, row.fields, *{"company_name"} & row.fields.keys()))
                 yield from refused
-            elif row.section == "targets":
+            elif row.section in ("name", "targets"):
                 yield row
             elif not refused or "company_name" in row.fields:
                 yield from read_entry(row.line, defaults | row.fields)
@@ -126,10 +144,16 @@ class _Duplicates:
 
     def __init__(self) -> None:
         self._lines: dict[str, dict[int, int]] = {}  # by what is compared: the first line of each hash
+        self._long: set[Place] = set()  # of names that may be hashed in a path
         self._resolved = lru_cache(1024)(os.path.realpath)  # a folder may have several spellings
 
     def of_entry(self, entry: Entry) -> Iterator[Problem]:
         """Yield a problem for each field that must be unique and is not."""
+        if any(
+            len(name.encode()) > MAX_SEGMENT // 3
+            for name in (entry.identity.user_id, entry.identity.company_name)
+        ):
+            self._long.add(Place.of(entry.identity))
         yield from self._find(entry.identity, entry.line, "user_id", "and company are the same as in line")
         if entry.file:
             folder, file = os.path.split(entry.file)
@@ -137,6 +161,13 @@ class _Duplicates:
             yield from self._find(path, entry.line, "file", "is the same as in line")
         if entry.name:  # Prometheus drops one of two metrics with equal labels
             yield from self._find(entry.name, entry.line, "name", "is the same as in line")
+
+    def has(self, place: Place) -> bool:
+        """Whether an identity with that place was found."""
+        identity = place.identity
+        return place in self._long or (
+            identity is not None and hash(identity) in self._lines.get("user_id", ())
+        )
 
     def of_target(self, line: int, settings: Settings) -> Iterator[Problem]:
         """Yield a problem if an earlier target stores tokens in the same place."""

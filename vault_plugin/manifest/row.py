@@ -13,7 +13,10 @@ MAX_LINE = 64 * 1024  # bytes of a line of JSON, characters of a line of CSV
 
 
 class Row(NamedTuple):
-    """One mapping of strings. `section` is `defaults`, `targets` or `identities`; empty fields are left out."""
+    """One mapping of strings. `section` is `defaults`, `targets` or `identities`; empty fields are left out.
+
+    In the section `name`, which is no mapping, there is one field of that name.
+    """
 
     section: str
     line: int

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from vault_plugin.manifest.bounded import BoundedStream
-from vault_plugin.manifest.row import TWICE, Field, Problem, Row, StopError, make_row, shown
+from vault_plugin.manifest.row import EMPTY, TWICE, Field, Problem, Row, StopError, make_row, shown
 
 MAX_SCALAR = 64 * 1024  # bytes of a value
 MAX_DEPTH = 100  # levels of nested lists and mappings; a manifest needs four
@@ -100,7 +100,7 @@ def _document(events: _Events) -> Iterator[Row | Problem]:
         line, name = events.line, _text(key) or ""
         if name in seen:
             yield Problem(line, shown(name), TWICE)
-        elif name in ("defaults", "targets") and "identities" in seen:
+        elif name in ("name", "defaults", "targets") and "identities" in seen:
             yield Problem(line, name, "must come before `identities`, which is read as a stream")
         seen.add(name)
         events.skip(key)
@@ -114,7 +114,11 @@ def _document(events: _Events) -> Iterator[Row | Problem]:
 
 def _section(name: str, line: int, events: _Events) -> Iterator[Row | Problem]:
     value = events.next()
-    if name == "defaults" and isinstance(value, _MAP):
+    if name == "name" and isinstance(value, yaml.ScalarEvent):
+        text = _text(value)
+        fault = "is not a plain string without a tag" if text is None else "" if text else EMPTY
+        yield from make_row(name, events.line, [Field(line, name, text or "", fault)])
+    elif name == "defaults" and isinstance(value, _MAP):
         yield from make_row(name, events.line, _fields(events))
     elif name in ("targets", "identities") and isinstance(value, _LIST):
         while not isinstance(item := events.next(), yaml.SequenceEndEvent):
@@ -125,7 +129,12 @@ def _section(name: str, line: int, events: _Events) -> Iterator[Row | Problem]:
                 events.skip(item)
     else:
         events.skip(value)
-        kinds = {"defaults": "must be a mapping", "targets": "must be a list", "identities": "must be a list"}
+        kinds = {
+            "name": "must be a string",
+            "defaults": "must be a mapping",
+            "targets": "must be a list",
+            "identities": "must be a list",
+        }
         yield Problem(line, shown(name), kinds.get(name, "is not a section of a manifest"))
 
 

@@ -74,7 +74,8 @@ class WrappingToken(NamedTuple):
 class PathState(NamedTuple):
     """The state of a path: its newest version (0 if there is none, for check-and-set), the lifetime in whole seconds
     that Vault gave to that version, the token in it if it is not deleted, the issuer in its custom_metadata, how long
-    Vault took to respond (seconds), and when a token was last rejected here (RFC 3339; empty if none was).
+    Vault took to respond (seconds), when a token was last rejected here (RFC 3339; empty if none was), and the name of the
+    manifest that the path belongs to (empty if it belongs to none).
     """
 
     version: int = 0
@@ -83,6 +84,7 @@ class PathState(NamedTuple):
     issued_by: str = ""
     took: float = 0.0
     rejected_at: str = ""
+    manifest: str = ""
 
     def newly_rejected(self, now: float) -> bool:
         """Whether a token was rejected so recently that another rejection does not count (`now`: Unix seconds by Vault's clock)."""

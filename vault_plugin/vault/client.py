@@ -214,6 +214,10 @@ class VaultClient:
 
         return self._call("wrapping of the token", Limits(deadline, in_time=in_time), request)[0]
 
+    def call(self, what: str, deadline: Deadline, request: Callable[[JSONAdapter], T]) -> T:
+        """Send a request of hvac's that may be repeated; its result."""
+        return self._call(what, Limits(deadline), request)[0]
+
     def close(self, deadline: Deadline) -> None:
         """Revoke the token of our login."""
         self.login.revoke(deadline)

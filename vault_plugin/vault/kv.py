@@ -49,6 +49,7 @@ class Engine(ABC):
         *,
         latest: Callable[[], float],
         accept_other_users: bool,
+        manifest: str = "",
     ) -> None:
         self.client = client
         self.clock = clock
@@ -56,6 +57,7 @@ class Engine(ABC):
         self._prefix = prefix
         self._latest = latest
         self._accept_other_users = accept_other_users
+        self._manifest = manifest
 
     @property
     @abstractmethod
@@ -117,6 +119,10 @@ class Engine(ABC):
         """The data to write over `state`, with the mark of a new rejection, which another writer may have left there."""
         marked = state.newly_rejected(self.clock.now())
         return task.data | ({REJECTED_AT: state.rejected_at} if marked else {})
+
+    def manifest_of(self, state: PathState) -> str:
+        """The name of the manifest that a path with this state belongs to once we have written to it."""
+        return self._manifest or state.manifest
 
     def left(self, task: Task) -> float:
         """Seconds until the token expires."""

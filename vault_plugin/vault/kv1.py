@@ -10,7 +10,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import REJECTED_EVERY, PathState, StoredToken, VaultRef
 from vault_plugin.vault.kv import Engine, Task
-from vault_plugin.vault.record import described, rejected_at
+from vault_plugin.vault.record import described, manifest_in, marks, rejected_at
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Kv1(Engine):
                 "The token expired before it could be stored.", hint="Its lifetime is too short."
             )
         ref, stored = task.ref, StoredToken(task.token, task.ref, task.data["release_version"])
-        data = self.data(task, newest) | {"ttl": f"{ttl}s"}
+        data = self.data(task, newest) | marks(self.manifest_of(newest)) | {"ttl": f"{ttl}s"}
         self.client.write_v1(ref.mount, ref.path, data, task.deadline)
         _log.info("wrote %s/%s: %s", ref.mount, ref.path, described(stored))
         return stored
@@ -43,8 +43,9 @@ class Kv1(Engine):
         """See Engine."""
         ref = self.ref(identity, kind)
         if self.read(identity, kind, deadline).stored == state.stored:
-            self.client.write_v1(ref.mount, ref.path, data | {"ttl": f"{REJECTED_EVERY:.0f}s"}, deadline)
+            data = data | marks(state.manifest) | {"ttl": f"{REJECTED_EVERY:.0f}s"}
+            self.client.write_v1(ref.mount, ref.path, data, deadline)
 
     def _state_of(self, ref: VaultRef, secret: dict[str, Any], identity: Identity, kind: Kind) -> PathState:
         stored = self._stored_at(ref, secret, identity, kind)
-        return PathState(stored=stored, rejected_at=rejected_at(secret))
+        return PathState(stored=stored, rejected_at=rejected_at(secret), manifest=manifest_in(secret))

@@ -27,6 +27,7 @@ from vault_plugin.vault.record import (
     described,
     is_managed,
     issuer_in,
+    manifest_in,
     rejected_at,
     unmanaged,
     without_token,
@@ -56,7 +57,7 @@ class Kv2(Engine):
     def rewrite_metadata(self, identity: Identity, kind: Kind, state: PathState, deadline: Deadline) -> None:
         """Write the metadata that the path already has."""
         ref = self.ref(identity, kind)
-        custom = custom_metadata_of(state.issued_by)
+        custom = custom_metadata_of(state.issued_by, state.manifest)
         self.client.set_metadata(ref.mount, ref.path, state.life or 1, custom, deadline)
 
     def write(self, task: Task, state: PathState) -> StoredToken:
@@ -122,19 +123,19 @@ class Kv2(Engine):
 
     def _prepared(self, task: Task, state: PathState) -> PathState:
         """The state with a lifetime that fits, set now unless the path has one already; None if no lifetime fits."""
-        issuer = custom_metadata(task.token).get(ISSUED_BY, "")
-        is_marked = state.issued_by == issuer
+        issuer, manifest = custom_metadata(task.token).get(ISSUED_BY, ""), self.manifest_of(state)
+        is_marked = (state.issued_by, state.manifest) == (issuer, manifest)
         if state.life is not None and is_marked and fits(state.life, self.left(task), task.times):
             return state
         life = plan(self.left(task), task.times)
         if life < 1:  # KV v2 takes less than a second for "never".
             return state._replace(life=None)
-        self._set_life(task, life)
-        return state._replace(life=life, issued_by=issuer)
+        self._set_life(task, state, life)
+        return state._replace(life=life, issued_by=issuer, manifest=manifest)
 
-    def _set_life(self, task: Task, life: int) -> None:
+    def _set_life(self, task: Task, state: PathState, life: int) -> None:
         with task.times.measured():
-            custom = custom_metadata(task.token)
+            custom = custom_metadata(task.token, self.manifest_of(state))
             self.client.set_metadata(task.ref.mount, task.ref.path, life, custom, task.deadline)
 
     def _attempt(self, task: Task, state: PathState, life: int) -> tuple[Outcome, PathState]:
@@ -192,7 +193,7 @@ class Kv2(Engine):
             return PathState(state.version)
         if _landing(task, state.stored, state.life) is not Landing.LATE:
             return state
-        self._set_life(task, 1)
+        self._set_life(task, state, 1)
         ref, data = task.ref, without_token(self.data(task, state), task.token.kind)
         try:
             metadata, _ = self.client.write(ref.mount, ref.path, data, state.version, task.deadline)
@@ -209,7 +210,14 @@ def _state(metadata: dict[str, Any], data: Mapping[str, Any] | None, stored: Sto
     """The state of a path with this version metadata and data."""
     created, deletion = (parse_rfc3339(metadata[name]) for name in ("created_time", "deletion_time"))
     life = round(deletion - created) if deletion and created else None
-    return PathState(metadata["version"], life, stored, issuer_in(metadata), rejected_at=rejected_at(data))
+    return PathState(
+        metadata["version"],
+        life,
+        stored,
+        issuer_in(metadata),
+        rejected_at=rejected_at(data),
+        manifest=manifest_in(metadata.get("custom_metadata")),
+    )
 
 
 def _warn_of_limit(life: int | None) -> None:

@@ -13,6 +13,8 @@ from vault_plugin.wording import named
 
 MANAGED_BY = {"managed-by": "klearstack-vault"}  # In the custom_metadata of every KV v2 path that we manage.
 ISSUED_BY = "issued-by"  # In the custom_metadata: the endpoint that issued the token, where it is known.
+# In the custom_metadata, and in the data of KV v1, which has none: the manifest whose `sync` or `watch` minted the token.
+MANIFEST = "manifest"
 # In the data: when the token before this one was removed, since a server had rejected it.
 REJECTED_AT = "rejected_at"
 MAX_VALUE = 512  # bytes; the longest value that custom_metadata takes
@@ -105,17 +107,27 @@ def is_managed(metadata: Mapping[str, Any]) -> bool:
     return MANAGED_BY.items() <= (metadata.get("custom_metadata") or {}).items()
 
 
-def custom_metadata(token: Token) -> dict[str, str]:
-    """The custom_metadata of the path for a token."""
+def custom_metadata(token: Token, manifest: str = "") -> dict[str, str]:
+    """The custom_metadata of the path for a token that belongs to the manifest of that name."""
     url = token.issued_by
     if len(url) > MAX_VALUE:
         url = f"{url[: MAX_VALUE - 66]}~~{sha256(url.encode()).hexdigest()}"
-    return custom_metadata_of(url)
+    return custom_metadata_of(url, manifest)
 
 
-def custom_metadata_of(issuer: str) -> dict[str, str]:
-    """The custom_metadata of a path for tokens of this issuer, which is empty if it is not known."""
-    return MANAGED_BY | ({ISSUED_BY: issuer} if issuer else {})
+def custom_metadata_of(issuer: str, manifest: str = "") -> dict[str, str]:
+    """The custom_metadata of a path for tokens of this issuer and this manifest, which are empty if not known."""
+    return MANAGED_BY | ({ISSUED_BY: issuer} if issuer else {}) | marks(manifest)
+
+
+def marks(manifest: str) -> dict[str, str]:
+    """What says that a path belongs to the manifest of that name; nothing if that is empty."""
+    return {MANIFEST: manifest} if manifest else {}
+
+
+def manifest_in(marked: Mapping[str, Any] | None) -> str:
+    """The name of the manifest in custom_metadata, or in the data of KV v1; empty if they name none."""
+    return _text((marked or {}).get(MANIFEST))
 
 
 def issuer_in(metadata: Mapping[str, Any]) -> str:

@@ -78,6 +78,20 @@ def secret_v2(response: object) -> dict[str, Any] | None:
     }
 
 
+def of_path(response: object) -> dict[str, Any]:
+    """KV v2's metadata of a path. Raises MalformedError."""
+    found = _dict(_dict(response).get("data"))
+    return found | {"custom_metadata": _dict(found.get("custom_metadata") or {})}
+
+
+def keys(response: object) -> list[str]:
+    """The names that a listing returns; a folder's ends in a slash. Raises MalformedError."""
+    found = _dict(_dict(response).get("data")).get("keys")
+    if not (isinstance(found, list) and all(isinstance(name, str) for name in found)):
+        raise MalformedError
+    return found
+
+
 def version_metadata(metadata: object) -> dict[str, Any]:
     """KV v2's metadata of a version. Raises MalformedError."""
     about = _dict(metadata)

@@ -11,6 +11,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken, WrappingToken
 from vault_plugin.vault.client import VaultClient
+from vault_plugin.vault.inventory import Inventory
 from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
@@ -34,10 +35,12 @@ class VaultStore:
         latest: Callable[[], float] | None = None,
         accept_other_users: bool = False,
         version: int | None = None,
+        manifest: str = "",
     ) -> None:
         """`latest` gives the time of the clock that is furthest ahead, Vault's or the endpoint's (Unix seconds).
 
-        `version` is that of the KV secrets engine, if it is known.
+        `version` is that of the KV secrets engine, if it is known. What is written belongs to the manifest of that name;
+        if it is empty, to the same one as before.
         """
         self._client = client
         self._clock = clock
@@ -46,6 +49,7 @@ class VaultStore:
         self._latest = latest or clock.now
         self._accept_other_users = accept_other_users
         self._version = version
+        self._manifest = manifest
         self._found: Engine | None = None
 
     @contextmanager
@@ -125,6 +129,11 @@ class VaultStore:
         """Whether one of several writers at the same time wins, and the others learn of it (KV v2)."""
         return isinstance(self._engine(deadline), Kv2)
 
+    def inventory(self, deadline: Deadline) -> Inventory:
+        """What is stored below the prefix."""
+        engine = self._engine(deadline)
+        return Inventory(engine, self._mount, self._prefix, accept_other_users=self._accept_other_users)
+
     def _engine(self, deadline: Deadline) -> Engine:
         """The engine of the mount, found out by one request unless it is known."""
         if self._found is None:
@@ -137,5 +146,6 @@ class VaultStore:
                 self._prefix,
                 latest=self._latest,
                 accept_other_users=self._accept_other_users,
+                manifest=self._manifest,
             )
         return self._found
