@@ -32,6 +32,12 @@ def test_ldap_sends_the_password_in_the_body_and_quotes_the_user_name() -> None:
     assert sent == ("/v1/auth/corp/ldap/login/DOM%5CJan%C3%A9%20Doe", False, {"password": "pâss"})
 
 
+def test_userpass_sends_the_password_in_the_body_and_quotes_the_user_name() -> None:
+    settings = settings_with(auth_username="a b%", vault_password=Secret("p"))
+    sent = METHODS["userpass"].send(cast(JSONAdapter, Adapter()), settings, "up")
+    assert sent == ("/v1/auth/up/login/a%20b%25", False, {"password": "p"})
+
+
 def test_a_certificate_is_sent_with_the_name_of_its_role_if_there_is_one() -> None:
     for given, body in (({}, {}), ({"auth_role": "ci"}, {"name": "ci"})):
         settings = settings_with(vault_client_cert=os.devnull, **given)

@@ -37,9 +37,9 @@ def requested(
         "Authorization": f"Bearer {token.reveal() if token else ''}",
         "User-Agent": "klearstack-vault",
     }
-    connections = Connections((origin,), Tls(None))
+    connections, delays = Connections((origin,), Tls(None)), full_jitter(0.5, 5.0)
     try:
-        for delay in full_jitter(0.5, 5.0):
+        while True:
             reason, is_final, kind = "", False, StoreError
             with unlogged(), within(Deadline(min(settings.timeout, deadline.left()))):
                 try:
@@ -53,13 +53,13 @@ def requested(
                     failure = connections.explain(origin, exc)
                     reason, is_final = str(failure), failure.final
                     kind = StoreSettingsError if failure.misconfigured else StoreError
+            delay = next(delays)
             if is_final or delay >= deadline.left():
                 raise _error(kind, parts.netloc, reason)
             _log.info("GitHub Actions at %s: %s; trying again in %.2f s", parts.netloc, reason, delay)
             sleep(delay)
     finally:
         connections.close()
-    raise AssertionError  # pragma: no cover  the delays never end
 
 
 def _reason(response: Response) -> tuple[str, bool]:
