@@ -15,8 +15,10 @@ from support.tls import Doors, doors_of_openbao, pki
 from support.vault import Vault
 from support.waiting import until
 
+from vault_plugin.app import connect
 from vault_plugin.demo.embedded import binary, stop
 from vault_plugin.demo.simulator import Simulator
+from vault_plugin.settings import Settings
 
 PASSWORD = "corréct hörse"
 MINE = "KLEARSTACK_VAULT_AUTH"
@@ -212,6 +214,9 @@ def test_without_a_token_the_proxy_adds_its_own_also_on_a_unix_socket(kv2: World
     with proxy_of_bao(kv2, tmp_path) as (tcp, unix):
         assert kv2.get(**login, VAULT_ADDR=tcp)["source"] == "endpoint"
         assert kv2.get(**login, VAULT_ADDR=unix)["source"] == "vault"
+        settings = Settings.from_env(kv2.environ | {MINE: "none", "VAULT_ADDR": unix})
+        with connect(settings) as broker:
+            assert broker.get(settings.identity()).access.token.value.reveal() == kv2.endpoint.issued[1]
         with FaultProxy(tcp) as seen:
             kv2.get("--renew", **login, VAULT_ADDR=seen.address)
         assert [head for head in seen.heads if b"x-vault-token" in head.lower() or b"hvs." in head] == []

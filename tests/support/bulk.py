@@ -84,10 +84,13 @@ def assert_a_second_run_only_reads(world: World, count: int) -> None:
 
 
 def mount_looks(proxy: FaultProxy) -> int:
-    """Requests that ask about the mount: one, or as many as began at the same time."""
+    """Requests that ask about the mount: one, or as many as began at the same time.
+
+    With one about the Vault token, where a loaded machine has taken so long that it is looked up.
+    """
     looks = sum("/sys/internal/ui/mounts/" in line for line in proxy.requests)
     assert 1 <= looks <= 16
-    return looks
+    return looks + sum("/auth/token/lookup-self" in line for line in proxy.requests)
 
 
 def assert_connections_are_kept(world: World, count: int) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError
+from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
@@ -245,3 +245,16 @@ def test_a_token_that_cannot_be_revoked_is_logged(caplog: pytest.LogCaptureFixtu
 )
 def test_what_a_policy_has_to_give_is_named(method: str, path: str, needed: str) -> None:
     assert capability(method, path) == needed
+
+
+def test_kv_v2_where_v1_was_expected_is_reported_by_a_read() -> None:
+    body = {"data": None, "warnings": ["Invalid path for a versioned K/V secrets engine. See the API docs"]}
+    with pytest.raises(StoreSettingsError, match="The KV secrets engine at kv is not version 1"):
+        client_of(Vault(response(404, body))).read(1, "kv", "p/x", Deadline(5))
+
+
+@pytest.mark.parametrize("status", [400, 431])
+def test_a_token_that_is_too_long_for_a_header_is_named(status: int) -> None:
+    body = {"errors": ["authentication token exceeds maximum allowed header size"]}
+    with pytest.raises(StoreRefusedError, match="longer than the server accepts in a header"):
+        client_of(Vault(response(status, body))).read(1, "kv", "p/x", Deadline(5))

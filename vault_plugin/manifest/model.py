@@ -141,7 +141,7 @@ class _Duplicates:
     def of_target(self, line: int, settings: Settings) -> Iterator[Problem]:
         """Yield a problem if an earlier target stores tokens in the same place."""
         addresses = tuple(sorted(settings.vault_addr))
-        place = addresses, settings.vault_namespace, settings.mount, settings.path_prefix
+        place = addresses, settings.vault_namespace or None, settings.mount, settings.path_prefix
         yield from self._find(place, line, "targets", "names the same place in Vault as line")
 
     def _find(self, what: object, line: int, key: str, text: str) -> Iterator[Problem]:

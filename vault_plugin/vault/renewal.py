@@ -12,7 +12,7 @@ from vault_plugin.errors import StoreError
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault.schema import Lease
 
-FIRST_LOOK = 3.0  # seconds after the start: most processes have ended by then, and send no request for it
+FIRST_LOOK = 5.0  # seconds after the start: most processes have ended by then, and send no request for it
 RENEW_AFTER = 0.5  # of the TTL
 SHORTEST = 0.5  # seconds between two renewals
 RETRY_AFTER = 2.0  # seconds after Vault was not available
