@@ -40,7 +40,8 @@ class Old:
         }
         for kind, life in LIVES.items():
             for mint in (1, 2):
-                name, dates = f"{kind}_{mint}", {"issued_at": now + mint - 2, "expires_at": now + life}
+                # Before any token of this run, which would not replace one that was issued later.
+                name, dates = f"{kind}_{mint}", {"issued_at": now + mint - 60, "expires_at": now + life}
                 claims = {"iat": dates["issued_at"], "exp": dates["expires_at"], "jti": f"{name}-jti"}
                 self._values |= {name: jwt(kind, **claims), f"{name}_jti": f"{name}-jti"}
                 for field, date in dates.items():
