@@ -194,7 +194,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr("vault_plugin.commands.get.connect", lambda _: nullcontext(world.broker))
     monkeypatch.setattr(
         "vault_plugin.commands.sync.connect_all",
-        lambda _: nullcontext(Targets([world.broker] * world.vaults)),
+        lambda *_: nullcontext(Targets([world.broker] * world.vaults)),
     )
     return world
 
