@@ -8,31 +8,24 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 from vault_plugin.broker import Broker
 from vault_plugin.broker.freshness import Freshness
 from vault_plugin.broker.inventory import Inventory
-from vault_plugin.broker.ports import TokenReader, TokenSource, TokenStore
-from vault_plugin.errors import OutputError, SourceError
-from vault_plugin.failures import error_of, is_shared
-from vault_plugin.locks.handle import LockHandle
-from vault_plugin.locks.singleflight import SingleFlight
+from vault_plugin.broker.ports import Lock, TokenReader, TokenSource, TokenStore
+from vault_plugin.locks.endpoint_lock import EndpointLocks
 from vault_plugin.settings import Settings
-from vault_plugin.settings.values import ENDPOINT_PATH, issuer
-from vault_plugin.timing.clock import ServerClock, latest
+from vault_plugin.settings.values import issuer
+from vault_plugin.timing.clock import ServerClock, latest, warn_of_skew
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
-from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind
-from vault_plugin.tokens.place import Place
 from vault_plugin.vault.consistency_index import handed_over
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.renewal import renewing
 from vault_plugin.vault.transport import Transport
 
-MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
 # Seconds for revoking a login at the end, which would expire by itself. No deadline has more left.
 REVOKE_TIMEOUT = 0.5
 T = TypeVar("T")
@@ -53,7 +46,8 @@ def connect(
 
     `reread` reads the settings again, until a deadline, when the login to Vault ends, for callers that live longer than a
     login; it may raise SettingsError. `bulk` is for many identities: no warm reader, and no wait for a busy endpoint by
-    one worker alone. `limiter` learns what this Vault accepts. What is stored belongs to the `manifest` of that name. `closing_deadline` starts the time for revoking the login.
+    one worker alone. `limiter` learns what this Vault accepts. What is stored belongs to the `manifest` of that name.
+    `closing_deadline` starts the time for revoking the login.
     """
     with ExitStack() as closing:
         parts = _Parts(settings, closing, bulk=bulk, limiter=limiter, manifest=manifest)
@@ -61,7 +55,12 @@ def connect(
         store = once(lambda: parts.make_store(client()))
         if settings.auth != "none":
             closing.enter_context(renewing(lambda: client().login))
-        locks = _Locks(settings, parts, store)
+        locks = EndpointLocks(
+            settings,
+            hand_over=partial(handed_over, parts.transport),
+            checks_and_sets=lambda deadline: store().checks_and_sets(deadline),
+            released=lambda: warn_of_skew(parts.vault_clock, parts.endpoint_clock),
+        )
         freshness = Freshness(
             now=parts.now,
             vault_now=parts.vault_clock.now,
@@ -76,14 +75,7 @@ def connect(
             freshness=freshness,
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
-            inventory=Inventory(
-                store,
-                locks.lock,
-                deadline=settings.deadline,
-                address=",".join(settings.vault_addr),
-                mount=settings.mount,
-                prefix=settings.path_prefix,
-            ),
+            inventory=parts.make_inventory(store, locks.lock),
         )
 
 
@@ -175,6 +167,18 @@ class _Parts:
             manifest=self._manifest,
         )
 
+    def make_inventory(self, store: Callable[[], TokenStore], lock: Lock) -> Inventory:
+        """Make what lists and deletes stored tokens."""
+        settings = self._settings
+        return Inventory(
+            store,
+            lock,
+            deadline=settings.deadline,
+            address=",".join(settings.vault_addr),
+            mount=settings.mount,
+            prefix=settings.path_prefix,
+        )
+
     def make_source(self) -> TokenSource:
         """Make the endpoint's client."""
         from vault_plugin.endpoint.client import EndpointSource  # noqa: PLC0415  requests
@@ -191,72 +195,6 @@ class _Parts:
         )
         self._closing.callback(source.close)
         return source
-
-
-class _Locks:
-    """The lock of each identity at this endpoint and this Vault."""
-
-    def __init__(self, settings: Settings, parts: _Parts, store: Callable[[], TokenStore]) -> None:
-        self._settings = settings
-        self._parts = parts
-        self._store = store
-        self._flights = SingleFlight(settings.lock_dir)
-        self._warned: set[str] = set()
-
-    @contextmanager
-    def lock(self, identity: Identity | Place, deadline: Deadline) -> Iterator["_EndpointLock"]:
-        """See broker.ports.Lock."""
-        with self._flights.lock(self._key(identity), deadline) as handle:
-            if handle.unlocked:
-                self._accept_unlocked(handle.unlocked, deadline)
-            try:
-                with handed_over(self._parts.transport, handle):
-                    yield _EndpointLock(handle, self._settings)
-            finally:
-                warn_of_skew(self._parts.vault_clock, self._parts.endpoint_clock)
-
-    def _key(self, identity: Identity | Place) -> str:
-        settings = self._settings
-        vault = (*sorted(settings.vault_addr), settings.vault_namespace or "", settings.mount)
-        return "\n".join((*vault, issuer(settings.url), identity.path(settings.path_prefix, Kind.ACCESS)))
-
-    def _accept_unlocked(self, reason: OutputError, deadline: Deadline) -> None:
-        """Go on without a lock where KV v2's check-and-set lets one of several writers win; KV v1 has nothing like it."""
-        if not self._store().checks_and_sets(deadline.half()):
-            raise reason
-        if str(reason) not in self._warned:
-            self._warned.add(str(reason))
-            _log.warning("%s Without locks, several processes of this host may mint at the same time", reason)
-
-
-class _EndpointLock:
-    """A held lock, with the failure of this endpoint that its holders share. See broker.ports.LockHandle."""
-
-    def __init__(self, handle: LockHandle, settings: Settings) -> None:
-        self.waited = handle.waited
-        self._handle = handle
-        self._url = settings.url + ENDPOINT_PATH
-        self._timeout = settings.timeout
-        self._proxy = settings.proxy
-        # The settings on which the endpoint's response depends.
-        ca_file = settings.ca_cert and str(Path(settings.ca_cert).absolute())
-        self._terms = repr((settings.url, ca_file, settings.proxy, settings.timeout))
-
-    def failure(self, deadline: Deadline) -> SourceError | None:
-        found = self._handle.failure(self._terms, deadline.began)
-        if found is None or not is_shared(found[0], min(self._timeout, deadline.left())):
-            return None
-        failure, age = found
-        return error_of(
-            failure._replace(retry_after=max(0.0, failure.retry_after - age)), self._url, self._proxy
-        )
-
-    def share_failure(self, exc: SourceError) -> None:
-        if exc.failure is not None and is_shared(exc.failure, 0.0):
-            self._handle.write_failure(exc.failure, self._terms)
-
-    def clear_failure(self) -> None:
-        self._handle.clear_failure()
 
 
 def policy_of(
@@ -281,17 +219,3 @@ def once(make: Callable[[], T]) -> Callable[[], T]:
             return made[0]
 
     return get
-
-
-def warn_of_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
-    """Warn if the two servers' clocks, as far as they have been measured, are more than MAX_SKEW apart."""
-    if not (vault_clock.measured and endpoint_clock.measured):
-        return
-    skew = vault_clock.now() - endpoint_clock.now()
-    if abs(skew) > MAX_SKEW:
-        how, then = (
-            ("ahead of", "tokens are deleted too early by that much")
-            if skew > 0
-            else ("behind", "the lifetime of a token counts from when it is stored")
-        )
-        _log.warning("Vault's clock is %.0f s %s the endpoint's: %s", abs(skew), how, then)

@@ -134,9 +134,9 @@ def test_a_server_that_fails_accepts_nothing(client: Client, bao: Vault, status:
         for answer in (429, status):
             proxy.answer(lambda _: True, answer, when="before", times=1)
             transport.once("GET", LOOK, {}, None, 5)
-        assert transport.is_throttled
+        assert transport.quota.is_throttled
         transport.once("GET", LOOK, {}, None, 5)
-        assert not transport.is_throttled
+        assert not transport.quota.is_throttled
 
 
 def test_requests_that_belong_together_wait_once(client: Client, bao: Vault) -> None:
@@ -144,7 +144,7 @@ def test_requests_that_belong_together_wait_once(client: Client, bao: Vault) -> 
         transport = client.to(proxy.address)
         proxy.answer(lambda _: True, 429, when="before", times=1)
         transport.once("GET", LOOK, {}, None, 5)
-        transport.reserve(2, Deadline(60))
+        transport.quota.reserve(2, Deadline(60))
         assert len(client.slept) == 1
         client.limiter._closed_until = 0.0  # the sleep took no time
         for _ in range(2):
@@ -157,7 +157,7 @@ def test_requests_that_belong_together_wait_once(client: Client, bao: Vault) -> 
 def test_requests_that_belong_together_wait_again_if_vault_rejects_one(client: Client, bao: Vault) -> None:
     with FaultProxy(bao.address) as proxy:
         transport = client.to(proxy.address)
-        transport.reserve(2, Deadline(60))
+        transport.quota.reserve(2, Deadline(60))
         proxy.answer(lambda _: True, 429, when="before", times=1, retry_after=1)
         transport.request("GET", LOOK, {}, None, Deadline(60))
         assert [delay > 1 for delay in client.slept] == [True]
@@ -166,8 +166,8 @@ def test_requests_that_belong_together_wait_again_if_vault_rejects_one(client: C
 def test_where_the_quota_has_room_for_one_request_each_waits(client: Client, bao: Vault) -> None:
     client.limiter._rate = 0.5
     transport = client.to(bao.address)
-    assert transport.gap == 2
-    transport.reserve(2, Deadline(60))
+    assert transport.quota.gap == 2
+    transport.quota.reserve(2, Deadline(60))
     for _ in range(2):
         transport.request("GET", LOOK, {}, None, Deadline(60))
     assert [delay > 1.5 for delay in client.slept] == [True]  # the first waits for nobody
@@ -204,7 +204,7 @@ def test_before_a_mint_vault_must_have_accepted_a_request_again(kv2: World, clie
         proxy.answer(lambda _: True, 429, when="before", times=2)
         transport.once("GET", LOOK, {}, None, 5)
         with one.mint(ACME, Deadline(5)):
-            assert not transport.is_throttled
+            assert not transport.quota.is_throttled
         assert ["/access" in line for line in proxy.requests[asked:]] == [False, True, True]
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from support.fakes import ACME
 
-from vault_plugin.app import connect, warn_of_skew
+from vault_plugin.app import connect
 from vault_plugin.broker import Broker
 from vault_plugin.errors import BusyError, Failure, SourceError
 from vault_plugin.failures import error_of
 from vault_plugin.settings import Settings
-from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.clock import ServerClock, warn_of_skew
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.transport import Transport

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -34,7 +35,7 @@ def response(status: int, body: object) -> Response:
 class Vault:
     """What VaultClient uses of a transport: logins succeed, and the rest gets the given responses."""
 
-    gap = 0.0
+    quota = SimpleNamespace(gap=0.0)
     only_denied = False
 
     def __init__(self, *replies: Response, other: Response | TransportError | None = None) -> None:

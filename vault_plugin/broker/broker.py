@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from vault_plugin.broker.freshness import Freshness
-from vault_plugin.broker.grant import Grant
+from vault_plugin.broker.grant import Grant, checked
 from vault_plugin.broker.inventory import Inventory
 from vault_plugin.broker.minting import LOCK_SHARE, Minter, MintRequest, States
 from vault_plugin.broker.ports import Lock, TokenReader, TokenSource, TokenStore
@@ -61,7 +61,7 @@ class Broker:
         Raises SourceError, TokenError, StoreError and their subclasses; BusyError if another process holds the lock until
         the deadline; OutputError if there can be no lock.
         """
-        return _checked(identity, self._got(identity, kinds, renew=renew))
+        return checked(identity, self._got(identity, kinds, renew=renew))
 
     def _got(self, identity: Identity, kinds: Collection[Kind], *, renew: bool) -> Grant:
         deadline = Deadline(self.deadline)
@@ -147,7 +147,7 @@ class Broker:
             grant = self._freshness.fresh(found, min_ttl)
             if grant and grant.overdue:
                 warn_of_overdue(grant.overdue)
-        return grant and _checked(identity, grant)
+        return grant and checked(identity, grant)
 
     def ensure(
         self,
@@ -172,7 +172,7 @@ class Broker:
         request = MintRequest(
             identity, kinds, deadline, renew=renew, previous=previous, min_ttl=min_ttl, cautious=cautious
         )
-        return _checked(identity, self._minter.obtain(request, {}))
+        return checked(identity, self._minter.obtain(request, {}))
 
     def adopt(
         self,
@@ -244,12 +244,3 @@ class Broker:
         except KlearstackVaultError as exc:
             warn_of_failed_correction(grant.overdue, exc)
         return self._freshness.fresh(stored, min_ttl)
-
-
-def _checked(identity: Identity, grant: Grant) -> Grant:
-    """Warn of a stored token that names another user, which is returned only where the settings accept that."""
-    if grant.source == "vault" and not all(
-        granted.token.names(identity.user_id) for granted in grant.tokens.values()
-    ):
-        _log.warning("the stored token names another user than the one asked for")
-    return grant

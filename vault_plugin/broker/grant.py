@@ -1,11 +1,15 @@
 """What a caller of the broker gets: tokens, with where they are stored and how long they are valid."""
 
+import logging
 from collections.abc import Mapping
 from math import floor
 from typing import Literal, NamedTuple
 
+from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import VaultRef
+
+_log = logging.getLogger(__name__)
 
 
 class GrantedToken(NamedTuple):
@@ -64,3 +68,12 @@ class Grant(NamedTuple):
     def refresh(self) -> GrantedToken:
         """The refresh token. Raises KeyError unless it was requested."""
         return self.tokens[Kind.REFRESH]
+
+
+def checked(identity: Identity, grant: Grant) -> Grant:
+    """Warn of a stored token that names another user, which is returned only where the settings accept that."""
+    if grant.source == "vault" and not all(
+        granted.token.names(identity.user_id) for granted in grant.tokens.values()
+    ):
+        _log.warning("the stored token names another user than the one asked for")
+    return grant

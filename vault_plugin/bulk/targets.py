@@ -87,16 +87,23 @@ class Targets:
         if len(self._brokers) == 1:  # no other Vault to look for a token in
             only = self._brokers[0]
             return _result_of(only.ensure(identity, min_ttl=min_ttl, cautious=cautious, renew=renew))
+        return self._ensure_all(identity, min_ttl, cautious=cautious, renew=renew)
+
+    def _ensure_all(
+        self, identity: Identity, min_ttl: float | None, *, cautious: bool, renew: bool
+    ) -> EnsureResult:
+        """See `ensure`, for several Vaults."""
         deadline = Deadline(self.deadline)
         failures: list[StoreError] = []
         held: list[tuple[Broker, Grant]] = []
         lacking: list[Broker] = []
         for broker in self._brokers:
-            if renew:
-                lacking.append(broker)
-                continue
             with _set_aside(failures):
-                grant = broker.stored(identity, min_ttl=min_ttl, repair=True, deadline=deadline)
+                grant = (
+                    None
+                    if renew
+                    else broker.stored(identity, min_ttl=min_ttl, repair=True, deadline=deadline)
+                )
                 if grant:
                     held.append((broker, grant))
                 else:

@@ -1,6 +1,7 @@
 """`get`: print a token."""
 
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -65,7 +66,7 @@ def get(
     output: str | None,
     wrap_ttl: float | None,
     verbose: int,
-    **flags: str | bool | None,
+    **flags: Any,
 ) -> None:
     """Print a token, reusing the one in Vault while it is valid.
 
@@ -77,14 +78,11 @@ def get(
         if output is None:
             require_output()
         formats.check(form, KINDS[wanted], wrapping=wrap_ttl is not None)
-        for name in ("user_id", "company_name"):  # a line each, in this order
-            if flags[name] == "-":
-                flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
+        _read_identity(flags)
         ci.check(form, output)
         if form == "github" or wrap_ttl is not None:
-            flags["on_vault_error"] = (
-                "fail"  # a step output refers to a token in Vault; Vault makes wrapping tokens
-            )
+            # A step output refers to a token in Vault, and Vault makes wrapping tokens.
+            flags["on_vault_error"] = "fail"
         settings = Settings.from_env(**flags)
         destination = None if output is None else Output(output)
         deadline = Deadline(settings.deadline)
@@ -99,13 +97,24 @@ def get(
             return
     except Exception as exc:
         if form == "json":
-            error = exc if isinstance(exc, KlearstackVaultError) else internal_error(exc)
-            with suppress(WriteError):  # the first failure decides the exit code
-                print_out(formats.render_error(error))
+            _print_error(exc)
         raise
     print_out(text)
     if form == "github":
         ci.write_step_outputs(grant, wrapping=wrapping)  # after the masks
+
+
+def _read_identity(flags: dict[str, str | bool | None]) -> None:
+    """Replace each `-` by a line of standard input, in this order."""
+    for name in ("user_id", "company_name"):
+        if flags[name] == "-":
+            flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
+
+
+def _print_error(exc: Exception) -> None:
+    error = exc if isinstance(exc, KlearstackVaultError) else internal_error(exc)
+    with suppress(WriteError):  # the first failure decides the exit code
+        print_out(formats.render_error(error))
 
 
 def _rendered(grant: Grant, wrapping: WrappingToken | None, form: str) -> str:

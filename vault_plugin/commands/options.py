@@ -20,7 +20,9 @@ from vault_plugin.wording import flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Loggers, each of a module or a folder, whose warnings are about servers, or the same for all identities.
-ONCE = ("vault_plugin.app", "vault_plugin.broker", "vault_plugin.endpoint", "vault_plugin.vault")
+ONCE = tuple(
+    f"vault_plugin.{part}" for part in ("broker", "endpoint", "locks.endpoint_lock", "timing", "vault")
+)
 MAX_LINE = 64 * 1024  # bytes of standard input
 KINDS = {"access": (Kind.ACCESS,), "refresh": (Kind.REFRESH,), "both": (Kind.ACCESS, Kind.REFRESH)}
 

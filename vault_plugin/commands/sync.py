@@ -40,6 +40,10 @@ PARTIAL = 5
 _log = logging.getLogger(__name__)
 
 
+# Options that are arguments of Sync.
+_HOW = ("concurrency", "rate", "stop_after", "deadline", "check", "renew", "wrap_ttl")
+
+
 @click.command(
     cls=Command,
     short_help="Ensure every identity has a valid token.",
@@ -82,20 +86,7 @@ _log = logging.getLogger(__name__)
 @verbose_option
 @settings_options("user_id", "company_name", "deadline", "on_vault_error")
 def sync(
-    *,
-    concurrency: int,
-    rate: float | None,
-    prune: bool,
-    yes: bool,
-    renew: bool,
-    stop_after: int,
-    deadline: float | None,
-    check: bool,
-    detailed_exitcode: bool,
-    report: str | None,
-    wrap_ttl: float | None,
-    verbose: int,
-    **options: Any,
+    *, prune: bool, yes: bool, detailed_exitcode: bool, report: str | None, verbose: int, **options: Any
 ) -> int:
     """Ensure that every identity has a valid token in Vault.
 
@@ -104,28 +95,19 @@ def sync(
     """
     handler = log_to_stderr(verbose, repeat=False)
     require_output()
-    _check_wrapping(wrap_ttl, report, check=check)
+    how = {name: options.pop(name) for name in _HOW}
+    _check_wrapping(how["wrap_ttl"], report, check=how["check"])
     if yes and not prune:
         raise UsageError("--yes applies to --prune only.")
     pruning: Pruning | None = None
     with opened_manifest(options) as manifest, connect_all(manifest.targets, manifest.name) as targets:
         if prune:
-            parallel = Parallel(targets, concurrency=concurrency, deadline=deadline)
-            pruning = Pruning(manifest, targets, parallel, check=check, yes=yes)
-        destination = None if report is None else Output(report, secret=wrap_ttl is not None)
+            parallel = Parallel(targets, concurrency=how["concurrency"], deadline=how["deadline"])
+            pruning = Pruning(manifest, targets, parallel, check=how["check"], yes=yes)
+        destination = None if report is None else Output(report, secret=how["wrap_ttl"] is not None)
         handler.progress = Progress(manifest.count)
         with _reporting(destination, handler.progress) as record:
-            run = Sync(
-                targets,
-                record,
-                concurrency=concurrency,
-                rate=rate,
-                stop_after=stop_after,
-                deadline=deadline,
-                check=check,
-                renew=renew,
-                wrap_ttl=wrap_ttl,
-            )
+            run = Sync(targets, record, **how)
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
         if pruning and not run.stopped_by and run.outage is None:

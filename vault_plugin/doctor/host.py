@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 
-from vault_plugin.app import MAX_SKEW
 from vault_plugin.doctor.verdicts import Verdict, failed, ok, skipped, warning
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.locks.singleflight import SingleFlight
-from vault_plugin.timing.clock import ServerClock
+from vault_plugin.timing.clock import MAX_SKEW, ServerClock
 from vault_plugin.timing.deadline import Deadline
 
 # Seconds by which ServerClock may be ahead of the server: a `Date` has whole seconds.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
+from vault_plugin.settings.complaints import Complaints
 from vault_plugin.settings.environment import (
     is_readable,
     look_up,
@@ -88,33 +89,6 @@ def gather_one(
     return gathering.values.get(name)
 
 
-class _Complaints:
-    """All that is wrong with the settings, as one error."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._settings: set[str] = set()
-        self.missing: set[str] = set()
-
-    def add(self, complaint: str, *about: str) -> None:
-        """Add a text, after the name of the first of these settings."""
-        self._texts.append(named(about[0]) + complaint)
-        self._settings.update(about)
-
-    def add_missing(self, name: str, also: str = "") -> None:
-        """Add that no source has a required setting."""
-        self.add(f" is missing{also}", name)
-        self.missing.add(name)
-
-    def error(self) -> SettingsError | None:
-        """The error; None if there is no complaint."""
-        if not self._texts:
-            return None
-        error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
-        error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
-        return error
-
-
 class _Gathering:
     """The values that are known so far, and the complaints about them."""
 
@@ -123,7 +97,7 @@ class _Gathering:
         self.deadline = Deadline(seconds)
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
-        self.complaints = _Complaints()
+        self.complaints = Complaints()
         # Credentials whose files are empty, with a complaint for the login that requires one.
         self._empty: dict[str, str] = {}
 

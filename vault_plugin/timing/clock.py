@@ -6,6 +6,7 @@ after t0. Hence, at any later t, it reads less than D + 1 + (t - t0). Lifetimes 
 too late, a token only looks a little older than it is.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import ceil
 
+MAX_SKEW = 5.0  # seconds; `Date` headers alone leave up to 2 s open
 MAX_DATE = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that RFC 3339 can write
+_log = logging.getLogger(__name__)
 
 
 def format_rfc3339(instant: int) -> str:
@@ -82,3 +85,17 @@ class ServerClock:
 def latest(*clocks: ServerClock) -> float:
     """Unix seconds by the measured clock that is furthest ahead; by the local one if none has been measured."""
     return max((clock.now() for clock in clocks if clock.measured), default=clocks[0].now())
+
+
+def warn_of_skew(vault_clock: ServerClock, endpoint_clock: ServerClock) -> None:
+    """Warn if the two servers' clocks, as far as they have been measured, are more than MAX_SKEW apart."""
+    if not (vault_clock.measured and endpoint_clock.measured):
+        return
+    skew = vault_clock.now() - endpoint_clock.now()
+    if abs(skew) > MAX_SKEW:
+        how, then = (
+            ("ahead of", "tokens are deleted too early by that much")
+            if skew > 0
+            else ("behind", "the lifetime of a token counts from when it is stored")
+        )
+        _log.warning("Vault's clock is %.0f s %s the endpoint's: %s", abs(skew), how, then)

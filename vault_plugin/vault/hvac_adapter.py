@@ -56,7 +56,7 @@ class Session:
             **self._limits._asdict(),
         )
         self.sent = response.sent
-        self.took = time.monotonic() - response.sent + self._transport.gap
+        self.took = time.monotonic() - response.sent + self._transport.quota.gap
         return _Response(response)
 
 

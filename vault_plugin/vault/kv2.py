@@ -102,7 +102,7 @@ class Kv2(Engine):
         """
         for _ in range(ATTEMPTS):
             # The lifetime counts from when the data is written: a wait must come before both requests, not between them.
-            self.client.transport.reserve(2 if state.life is None else 1, task.deadline)
+            self.client.transport.quota.reserve(2 if state.life is None else 1, task.deadline)
             state = self._prepared(task, state)
             if state.life is None:
                 return self._given_up(task, state)
@@ -149,7 +149,7 @@ class Kv2(Engine):
 
         def in_time() -> bool:
             # The times contain the wait for the rate limit, which is over when this is asked.
-            return self.left(task) - life >= max(0.0, task.times.quickest - self.client.transport.gap)
+            return self.left(task) - life >= max(0.0, task.times.quickest - self.client.transport.quota.gap)
 
         ref, data = task.ref, self.data(task, state)
         try:

@@ -58,8 +58,8 @@ class VaultStore:
 
         Raises StoreBusyError if its rate limit quota leaves too few of them before the deadline.
         """
-        with self._client.transport.mint(deadline):
-            while self._client.transport.is_throttled:
+        with self._client.transport.quota.mint(deadline):
+            while self._client.transport.quota.is_throttled:
                 # Only a request can find out that the quota has room again; a read waits until it may be sent.
                 self.read(identity, Kind.ACCESS, deadline.half())
             yield

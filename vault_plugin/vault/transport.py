@@ -7,10 +7,9 @@ to a node that the settings name, since requests carry the Vault token.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
-from vault_plugin.errors import StoreBusyError, StoreError
+from vault_plugin.errors import StoreError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.network.peer import Peer
 from vault_plugin.network.sockets import within
@@ -23,11 +22,10 @@ from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import FAILURES, Connections, Response
+from vault_plugin.vault.quota import Quota
 from vault_plugin.vault.retries import (
     FINAL,
     LAGGING,
-    OWN_LIMIT,
-    QUOTA,
     Attempts,
     Verdict,
     on_failure,
@@ -88,20 +86,14 @@ class Transport:
         `max_retries`: how often a request is sent again at most; None for as often as the deadline allows.
         """
         self.index: str | None = None  # X-Vault-Index of the newest write, which later reads must have seen.
-        # Whether Vault has recognized the token, and granted none of its requests.
-        self.only_denied = False
-        self._granted = False
+        self.only_denied = self._granted = (
+            False  # whether Vault recognizes the token, and grants none of its requests
+        )
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
-        tls = Tls(
-            ca_file,
-            client_cert,
-            client_key,
-            ca_text=ca_text,
-            ca_folder=ca_folder,
-            server_name=server_name,
-        )
+        trust = {"ca_text": ca_text, "ca_folder": ca_folder, "server_name": server_name}
+        tls = Tls(ca_file, client_cert, client_key, **trust)
         self._connections = Connections(addresses, tls, proxy)
         self._max_retries = max_retries
         self._limiter = limiter or AdaptiveRateLimiter()
@@ -110,6 +102,7 @@ class Transport:
         self._local = threading.local()
         self._sleep = sleep
         self._node = 0
+        self.quota = Quota(self._limiter, lambda: self._addresses[self._node], sleep)
 
     def request(
         self,
@@ -130,7 +123,7 @@ class Transport:
         """
         attempts = Attempts(self._addresses, repeatable=repeatable, max_retries=self._max_retries)
         while True:
-            self._wait_for_quota(deadline)
+            self.quota.wait(deadline)
             if not in_time():
                 raise OutdatedError
             node = self._addresses[self._node]
@@ -159,7 +152,7 @@ class Transport:
         Raises TransportError if it gets no response, StoreBusyError if the rate limit of the settings does not permit it.
         """
         if self._limiter.is_limited:
-            self._wait_for_quota(Deadline(seconds))
+            self.quota.wait(Deadline(seconds))
         node = self._addresses[self._node]
         result = self._try(method, path, headers, body, seconds)
         if isinstance(result, Verdict):
@@ -181,60 +174,6 @@ class Transport:
     def close(self) -> None:
         """Close all connections that are not in use."""
         self._connections.close()
-
-    @contextmanager
-    def mint(self, deadline: Deadline) -> Iterator[None]:
-        """Wait until Vault accepts enough requests to store one more pair of new tokens, as the block does.
-
-        Raises StoreBusyError if that is not before the deadline.
-        """
-        with self._limiter.mint(deadline.left) as admitted:
-            if not admitted:
-                raise self._quota_error()
-            yield
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether Vault rejected the newest request because of a rate limit quota."""
-        return self._limiter.refusing
-
-    @property
-    def gap(self) -> float:
-        """Seconds that the rate limit quota leaves between two requests of a thread that belong together."""
-        return self._limiter.gap
-
-    def reserve(self, requests: int, deadline: Deadline) -> None:
-        """Wait now for the next requests of this thread, so that none of them waits for the quota later.
-
-        Where Vault accepts too few for that, each of them waits. Raises StoreBusyError if the deadline is too early.
-        """
-        self._local.reserved = 0
-        if not self._limiter.gap:
-            self._wait_for_quota(deadline, requests)
-            self._local.reserved = requests
-
-    def _wait_for_quota(self, deadline: Deadline, requests: int = 1) -> None:
-        """Wait until requests may be sent. Raises StoreBusyError if that is not before the deadline."""
-        reserved: int = getattr(self._local, "reserved", 0)
-        if reserved:
-            self._local.reserved = reserved - 1
-            if self._limiter.stands(time.monotonic()):
-                return
-        while True:
-            start = self._limiter.reserve(requests)
-            wait = start - time.monotonic()
-            if wait > 0:
-                if wait >= deadline.left():
-                    raise self._quota_error()
-                _log.debug("Vault's rate limit quota: the next request is sent in %.2f s", wait)
-                self._sleep(wait)
-            if self._limiter.stands(start):
-                return
-
-    def _quota_error(self) -> StoreBusyError:
-        verdict = with_status(QUOTA, 429) if self._limiter.refusing else OWN_LIMIT
-        node = self._addresses[self._node]
-        return StoreBusyError(f"The request to Vault at {node} failed: {verdict.reason}.", hint=verdict.hint)
 
     def _try(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, seconds: float
