@@ -19,13 +19,14 @@ from vault_plugin.errors import SettingsError, StoreError
 
 ROOT = Path(__file__).parents[2]
 INTERRUPTED = """
-import sys, urllib.request
+import time, urllib.request
 from vault_plugin.demo.embedded import openbao
 try:
     with openbao() as server:
         try:
             print(server.pid, flush=True)
-            sys.stdin.read()
+            while True:  # a signal just before one long wait would not be noticed
+                time.sleep(0.01)
         except KeyboardInterrupt:
             with urllib.request.urlopen(server.address + "/v1/sys/health") as answer:
                 print(answer.status, flush=True)

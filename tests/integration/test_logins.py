@@ -265,7 +265,7 @@ def of_job(github: GitHub) -> dict[str, str | None]:
     return {**JWT, **github.requests, "SSL_CERT_FILE": str(github.ca_file)}
 
 
-@pytest.mark.measured
+@pytest.mark.usefixtures("measured")
 def test_a_job_of_github_actions_logs_in_with_an_id_token_that_it_requests(
     kv2: World, github: GitHub
 ) -> None:

@@ -14,7 +14,7 @@ from vault_plugin.broker import Broker
 from vault_plugin.settings import Settings
 from vault_plugin.vault import renewal
 
-PERIOD = 2  # seconds
+PERIOD = 5  # seconds
 
 
 @pytest.fixture(autouse=True)

@@ -388,3 +388,11 @@ def test_past_its_limit_a_connection_does_nothing() -> None:
         other.setblocking(False)
         with pytest.raises(BlockingIOError):
             other.recv(1)
+
+
+def test_a_request_that_outlives_the_transport_leaves_no_connection(bao: Vault, client: Client) -> None:
+    """As one for the renewal of the login may, in a thread of its own."""
+    transport = client.transport(bao.address)
+    transport.close()
+    assert transport.request("GET", "/v1/sys/seal-status", {}, None, Deadline(5)).status == 200
+    assert not any(transport._connections._idle.values())

@@ -159,7 +159,8 @@ def test_a_token_that_names_another_user_is_refused(kv2: World, face: str) -> No
     assert leaked(kv2, kv2.endpoint, done.stdout + done.stderr) == []
     said = json.loads(done.stdout)["error"] if done.stdout else None
     assert said is None or said["code"] == "user_mismatch"
-    assert re.search(r"set \S*( \()?KLEARSTACK_ON_USER_MISMATCH\)? to warn", done.stderr)
+    setting = r"(`on_user_mismatch` in the query )?\S*( ?\()?KLEARSTACK_ON_USER_MISMATCH\)?"
+    assert re.search(f"set {setting} to warn", done.stderr)
     assert (stored(kv2), stored(kv2, Kind.REFRESH)) == (None, None)
     assert kv2.endpoint.mints == 1
 

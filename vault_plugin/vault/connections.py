@@ -66,6 +66,7 @@ class Connections:
     def __init__(self, addresses: Iterable[str], tls: Tls, proxy: Proxy | None = None) -> None:
         self._peers = {address: _peer(address, tls, proxy) for address in addresses}
         self._idle: dict[str, list[_Connection]] = {address: [] for address in self._peers}
+        self._closed = False
 
     def exchange(
         self, node: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
@@ -93,6 +94,8 @@ class Connections:
             connection.close()
             raise http.client.IncompleteRead(b"")
         self._idle[node].append(connection)
+        if self._closed:  # meanwhile, by another thread
+            self.close()
         _log.debug("%s %s: %d, %.0f ms", method, path, response.status, 1000 * (time.monotonic() - sent))
         self._peers[node].check(response.status, content)
         return Response(response.status, response.headers, content, sent)
@@ -106,10 +109,12 @@ class Connections:
         return self._peers[node].explain(exc)
 
     def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections, those in use as soon as their exchange has ended."""
+        self._closed = True
         for connections in self._idle.values():
-            while connections:
-                connections.pop().close()
+            with suppress(IndexError):
+                while True:
+                    connections.pop().close()
 
     def _connection(self, node: str) -> tuple[_Connection, bool]:
         """A connection to the node, and whether it has been used before."""

@@ -172,7 +172,7 @@ class Transport:
         return verdict if failed == node and time.monotonic() - at < RECENT else None
 
     def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections, those in use as soon as their exchange has ended."""
         self._connections.close()
 
     def _try(
