@@ -182,7 +182,7 @@ def test_a_request_waits_again_if_another_is_rejected_meanwhile(client: Client, 
         if len(client.slept) == 1:
             client.limiter.refuse(3, float("inf"))
 
-    transport._sleep = meanwhile
+    transport.quota._sleep = meanwhile
     transport.request("GET", LOOK, {}, None, Deadline(60))
     assert [delay > 3 for delay in client.slept] == [False, True]
 

@@ -102,6 +102,9 @@ def _created(name: str) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         taken = not os.fstat(descriptor).st_nlink
     except BlockingIOError:
+        # Another writer removes it. Were it removed here as well, that one could remove the next file of this name.
+        with _guard:
+            _in_use.pop(name, None)
         taken = True
     except OSError:  # without locks, no writer removes it as a leftover
         taken = False
