@@ -3,13 +3,20 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.cli import World
 from support.fault_proxy import FaultProxy
 
-from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import (
+    MountMissingError,
+    SettingsError,
+    StoreError,
+    StoreRefusedError,
+    StoreSettingsError,
+)
 from vault_plugin.settings import Settings
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -191,6 +198,21 @@ def test_a_credential_file_that_stays_empty_is_named(kv2: World, tmp_path: Path)
     file.unlink()
     with pytest.raises(StoreRefusedError, match="credentials cannot be read again: VAULT_TOKEN"):
         one.read(2, kv2.mount, PATH, Deadline(1))
+
+
+def test_a_try_that_the_deadline_cuts_short_does_not_hide_the_reason(kv2: World) -> None:
+    known = SettingsError("VAULT_TOKEN cannot be read.")
+    known.settings = frozenset({"vault_token"})
+    tries = iter([SettingsError("It could not be read in time."), known])
+
+    def reread(_: Deadline) -> Settings:
+        raise next(tries, SettingsError("It could not be read in time."))
+
+    settings = Settings.from_env(kv2.environ | {"VAULT_TOKEN": "hvs.old"})
+    with closing(Transport(settings.vault_addr, ServerClock(), timeout=5)) as transport:
+        one = VaultClient(transport, settings, reread)
+        with pytest.raises(StoreRefusedError, match="cannot be read again: VAULT_TOKEN cannot be read"):
+            one.read(2, kv2.mount, PATH, Deadline(3))
 
 
 def test_a_denied_request_leads_to_one_new_login(kv2: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,12 +153,14 @@ class Login:
 
         Raises StoreRefusedError, which says what cannot be read, at the deadline.
         """
-        reason = "not before the deadline"  # A reason that is known from an earlier try is reported instead.
+        unread = reason = "not before the deadline"
         for delay in full_jitter(0.1, 1.0):
             try:
                 return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
             except (SettingsError, TimeoutError) as exc:
-                reason = f"{exc}".rstrip(".") if isinstance(exc, SettingsError) else reason
+                # A try that the deadline cut short, which is about no setting, does not replace a known reason.
+                if isinstance(exc, SettingsError) and (exc.settings or reason is unread):
+                    reason = f"{exc}".rstrip(".")
                 _log.info("the credentials for Vault cannot be read again: %s", reason)
                 if delay >= deadline.left():
                     error = StoreRefusedError(
