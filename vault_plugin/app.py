@@ -61,18 +61,12 @@ def connect(
             checks_and_sets=lambda deadline: store().checks_and_sets(deadline),
             released=lambda: warn_of_skew(parts.vault_clock, parts.endpoint_clock),
         )
-        freshness = Freshness(
-            now=parts.now,
-            vault_now=parts.vault_clock.now,
-            endpoint=issuer(settings.url),
-            min_ttl=settings.min_ttl,
-        )
         yield Broker(
             reader=None if bulk else parts.make_reader(),
             store=store,
             source=once(parts.make_source),
             lock=locks.lock,
-            freshness=freshness,
+            freshness=parts.make_freshness(),
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
             inventory=parts.make_inventory(store, locks.lock),
@@ -125,6 +119,15 @@ class _Parts:
     def now(self) -> float:
         """Unix seconds by the latest of the servers' clocks."""
         return latest(self.vault_clock, self.endpoint_clock)
+
+    def make_freshness(self) -> Freshness:
+        """Make what judges stored tokens."""
+        return Freshness(
+            now=self.now,
+            vault_now=self.vault_clock.now,
+            endpoint=issuer(self._settings.url),
+            min_ttl=self._settings.min_ttl,
+        )
 
     def make_reader(self) -> TokenReader | None:
         """Make the warm reader; None where there is no Vault token yet, since only the store logs in."""

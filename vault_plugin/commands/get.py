@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from vault_plugin.app import connect
-from vault_plugin.broker import Grant
+from vault_plugin.broker import Broker, Grant
 from vault_plugin.commands.options import (
     KINDS,
     Command,
@@ -88,9 +88,7 @@ def get(
         deadline = Deadline(settings.deadline)
         with connect(settings) as broker:
             grant = broker.get(settings.identity(), KINDS[wanted], renew=renew)
-            wrapping = (
-                None if wrap_ttl is None else broker.wrap(grant, formats.describe(grant), wrap_ttl, deadline)
-            )
+            wrapping = _wrapped(broker, grant, wrap_ttl, deadline)
         text = _rendered(grant, wrapping, form)
         if destination is not None:
             destination.write(text, deadline)
@@ -102,6 +100,12 @@ def get(
     print_out(text)
     if form == "github":
         ci.write_step_outputs(grant, wrapping=wrapping)  # after the masks
+
+
+def _wrapped(
+    broker: Broker, grant: Grant, wrap_ttl: float | None, deadline: Deadline
+) -> WrappingToken | None:
+    return None if wrap_ttl is None else broker.wrap(grant, formats.describe(grant), wrap_ttl, deadline)
 
 
 def _read_identity(flags: dict[str, str | bool | None]) -> None:

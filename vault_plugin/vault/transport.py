@@ -86,9 +86,8 @@ class Transport:
         `max_retries`: how often a request is sent again at most; None for as often as the deadline allows.
         """
         self.index: str | None = None  # X-Vault-Index of the newest write, which later reads must have seen.
-        self.only_denied = self._granted = (
-            False  # whether Vault recognizes the token, and grants none of its requests
-        )
+        # Whether Vault has recognized the token, and granted none of its requests.
+        self.only_denied = self._granted = False
         self._addresses = tuple(addresses)
         self._clock = clock
         self._timeout = timeout
