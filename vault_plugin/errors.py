@@ -194,6 +194,12 @@ class StoreError(KlearstackVaultError):
     unrepeatable: bool = False  # whether the request may have been processed, and must not be sent again
     for_all: bool | None = None  # whether it affects every identity; None: as usual for the class
 
+    def again(self) -> "StoreError":
+        """An equal error, for whoever would get the same one; without the traceback of this one."""
+        error = type(self)(str(self.args[0]), hint=self._hint)
+        error.unrepeatable, error.for_all = self.unrepeatable, self.for_all
+        return error
+
 
 class StoreBusyError(StoreError):
     exit_code = 75

@@ -9,7 +9,7 @@ from support.oidc import Platform
 from support.ports import own_port
 
 from vault_plugin.app import connect
-from vault_plugin.errors import StoreError, StoreRefusedError, StoreSettingsError
+from vault_plugin.errors import SettingsError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
@@ -25,9 +25,10 @@ def github(kv2: World) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def job(world: World, address: str, **flags: str) -> Settings:
+def job(world: World, address: str, proxy: str | None = None, **flags: str) -> Settings:
     own = {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{address}/id?api-version=2", "VAULT_TOKEN": ""}
     environ = world.environ | own | {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request"}
+    environ |= {"HTTPS_PROXY": proxy} if proxy else {}
     return Settings.from_env(environ, auth="jwt", **flags)
 
 
@@ -60,6 +61,15 @@ def test_without_a_response_it_is_an_outage_and_a_wrong_scheme_a_setting(kv2: Wo
     assert caught.value.retryable
     with pytest.raises(StoreSettingsError):
         id_token.requested(job(kv2, kv2.vault.address.replace("http:", "https:")), Deadline(30))
+
+
+def test_it_is_requested_through_the_proxy_and_never_without_tls(kv2: World, github: FaultProxy) -> None:
+    github.answer(any_line, 403, when="before", times=99)
+    with pytest.raises(StoreError, match=r"GitHub Actions at actions\.example: "):
+        id_token.requested(job(kv2, "https://actions.example", github.address), Deadline(1))
+    assert {line.split()[1] for line in github.requests} == {"actions.example:443"}
+    with pytest.raises(SettingsError, match="ACTIONS_ID_TOKEN_REQUEST_URL must begin with https://"):
+        job(kv2, "http://actions.example")
 
 
 def test_a_login_requests_it(kv2: World, github: FaultProxy) -> None:

@@ -98,11 +98,44 @@ def test_a_secret_id_is_unwrapped_once_and_kept() -> None:
         (None, "contains no secret id"),
     ],
 )
-def test_what_contains_no_secret_id_is_refused_and_not_kept(answer: object, reason: str) -> None:
+def test_what_contains_no_secret_id_is_refused_and_not_requested_again(answer: object, reason: str) -> None:
+    vault, token = Vault(lookup=answer), Secret(f"none: {answer}")
+    caught = [refusal(vault, token, reason) for _ in range(2)]
+    assert vault.asked == ["/v1/sys/wrapping/unwrap"]
+    assert caught[0].hint == caught[1].hint
+    assert caught[0] is not caught[1]
+
+
+def refusal(vault: Vault, token: Secret, reason: str) -> StoreRefusedError:
     with pytest.raises(StoreRefusedError, match=reason) as caught:
-        wrapping.unwrapped_secret_id(cast(Any, Vault(lookup=answer)), Secret("none"), Deadline(5))
+        wrapping.unwrapped_secret_id(cast(Any, vault), token, Deadline(5))
     assert caught.value.hint
     assert caught.value.__cause__ is None
+    return caught.value
+
+
+@pytest.mark.parametrize("maybe_used", [True, False])
+def test_after_a_lost_response_nobody_else_is_suspected(maybe_used: bool) -> None:
+    error = StoreError("The request to Vault failed: connection reset.")
+    error.unrepeatable = maybe_used
+    vault, token = Vault(lookup=error), Secret(f"lost: {maybe_used}")
+    with pytest.raises(StoreError, match="connection reset"):
+        wrapping.unwrapped_secret_id(cast(Any, vault), token, Deadline(5))
+    vault.answers["post"] = NO_WRAPPING
+    for _ in range(2):
+        refused = refusal(vault, token, "whose response was lost" if maybe_used else "has been used")
+        assert ("somebody else" in refused.hint) is not maybe_used
+    assert vault.asked == ["/v1/sys/wrapping/unwrap"] * 2
+
+
+def test_a_request_that_vault_did_not_get_leaves_the_secret_id_to_the_next_one() -> None:
+    error = StoreError("The request to Vault failed: connection refused.")
+    error.unrepeatable = True
+    vault, token = Vault(lookup=error), Secret("down")
+    with pytest.raises(StoreError, match="connection refused"):
+        wrapping.unwrapped_secret_id(cast(Any, vault), token, Deadline(5))
+    vault.answers["post"] = {"data": {"secret_id": "s"}}
+    assert wrapping.unwrapped_secret_id(cast(Any, vault), token, Deadline(5)) == Secret("s")
 
 
 def test_nobody_waits_for_another_unwrapping_beyond_the_deadline() -> None:

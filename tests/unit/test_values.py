@@ -11,6 +11,7 @@ from support.texts import ANY_TEXT
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import (
     ENDPOINT_PATH,
+    actions_url,
     certificates,
     client_timeout,
     duration,
@@ -181,6 +182,13 @@ def test_loopback_and_tls_are_not_read_on_their_way(url: str) -> None:
 )  # fmt: skip
 def test_plain_http_to_any_other_host_is(url: str) -> None:
     assert is_plain_and_remote(url)
+    with pytest.raises(ValueError, match=r"^must begin with https://"):
+        actions_url(f"{url}/id?api-version=2")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:80/id?a=1", "https://actions.example/id?a=1&b=2"])
+def test_an_id_token_is_requested_at_loopback_or_with_tls(url: str) -> None:
+    assert actions_url(url) == url
 
 
 @pytest.mark.parametrize(

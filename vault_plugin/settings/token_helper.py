@@ -75,14 +75,17 @@ def _output(helper: str, environ: Mapping[str, str], deadline: Deadline) -> byte
         bufsize=0,
         start_new_session=True,
     )
-    output = b""
+    output, finished = b"", False
     with process, cast(IO[bytes], process.stdout) as pipe:
         ready = select.poll()
         ready.register(pipe, select.POLLIN)
-        while len(output) < MAX_OUTPUT and ready.poll(1000 * deadline.left()):
-            if not (part := pipe.read(4096)):
-                return output
-            output += part
-        with suppress(ProcessLookupError):  # It has ended, and one that it started holds the pipe.
-            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            while len(output) < MAX_OUTPUT and ready.poll(1000 * deadline.left()):
+                if finished := not (part := pipe.read(4096)):
+                    return output
+                output += part
+        finally:  # also after KeyboardInterrupt, since a terminal's SIGINT does not reach another session
+            with suppress(ProcessLookupError):  # It has ended, and one that it started holds the pipe.
+                if not finished:
+                    os.killpg(process.pid, signal.SIGKILL)
     return output if deadline.left() else None

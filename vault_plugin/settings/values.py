@@ -158,6 +158,8 @@ def actions_url(text: str) -> str:
     if parts is None or not parts.query or parts.fragment:
         raise ValueError("is not a URL with a query, as GitHub Actions sets it")
     _url(f"{parts.scheme}://{parts.netloc}", ("http", "https"))
+    if is_plain_and_remote(text):
+        raise ValueError("must begin with https://, since a token is sent there")
     return text
 
 

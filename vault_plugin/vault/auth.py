@@ -21,13 +21,14 @@ from vault_plugin.vault import id_token, login_errors, schema, wrapping
 from vault_plugin.vault.auth_methods import METHODS, revealed
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.hvac_adapter import Limits, Session, adapter
+from vault_plugin.vault.rejection import Rejection
 from vault_plugin.vault.retries import PermanentError
 from vault_plugin.vault.schema import Lease
 from vault_plugin.vault.transport import Transport
 from vault_plugin.wording import named
 
 NEW_POLICIES = 1.0  # seconds during which a new login has the newest policies of its role
-LOGIN_EVERY = 300.0  # seconds between two logins that follow a denial
+LOGIN_EVERY = 300.0  # seconds between two logins that follow a denial, or a rejection of the same credentials
 _log = logging.getLogger(__name__)
 
 
@@ -49,13 +50,14 @@ class Login:
         self._token: str | None = None
         self._lease: Lease | None = None  # that of the newest login; None for a token that was given
         self._made = self._next_login = 0.0  # monotonic seconds
+        self._rejection: Rejection | None = None  # of the newest login
         self._superseded: list[str] = []  # tokens of ours that are still valid
         self.on_new_token: Callable[[], object] = lambda: None
 
     def token(self, deadline: Deadline) -> str:
         """The Vault token, after a login if there was none yet."""
         with self._alone(deadline):
-            return self._log_in(self._settings, deadline) if self._token is None else self._token
+            return self._log_in(self._first(deadline), deadline) if self._token is None else self._token
 
     def current(self, deadline: Deadline) -> tuple[str, Lease | None, float] | None:
         """The token, its lease if it is that of a login, and when it was made; None if there is no token yet."""
@@ -148,6 +150,15 @@ class Login:
         finally:
             self._lock.release()
 
+    def _first(self, deadline: Deadline) -> Settings:
+        """The settings for the first login; after a rejection, those of the moment, which may have been corrected."""
+        if self._rejection is None:
+            return self._settings
+        try:
+            return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
+        except (SettingsError, TimeoutError):
+            raise self._rejection.error() from None
+
     def _reread_in_time(self, deadline: Deadline) -> Settings:
         """The settings with credentials that can be read: a file may be empty or missing while it is replaced.
 
@@ -173,13 +184,20 @@ class Login:
         raise AssertionError  # pragma: no cover  the delays never end
 
     def _log_in(self, settings: Settings, deadline: Deadline) -> str:
-        """Log in, and keep the token."""
+        """Log in, and keep the token. What Vault has just rejected is not sent again."""
         lease = None
+        if self._rejection and self._rejection.concerns(settings):
+            raise self._rejection.error()
         if settings.auth in METHODS:
-            token, lease = self._sent_login(self._with_credential(settings, deadline), deadline)
+            try:
+                token, lease = self._sent_login(self._with_credential(settings, deadline), deadline)
+            except StoreRefusedError as exc:
+                exc.for_all = True
+                self._rejection = Rejection(settings, exc, LOGIN_EVERY)
+                raise
         else:  # With `none`, another program adds a token.
             token = revealed(settings.vault_token) if settings.auth == "token" else ""
-        self._token, self._lease, self._made = token, lease, time.monotonic()
+        self._token, self._lease, self._made, self._rejection = token, lease, time.monotonic(), None
         self.on_new_token()
         return token
 

@@ -37,7 +37,7 @@ def requested(
         "Authorization": f"Bearer {token.reveal() if token else ''}",
         "User-Agent": "klearstack-vault",
     }
-    connections, delays = Connections((origin,), Tls(None)), full_jitter(0.5, 5.0)
+    connections, delays = Connections((origin,), Tls(None), settings.proxy), full_jitter(0.5, 5.0)
     try:
         while True:
             reason, is_final, kind = "", False, StoreError

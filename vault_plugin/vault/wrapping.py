@@ -15,6 +15,18 @@ _unwrapping = threading.Lock()
 # What was unwrapped, by its wrapping token. It is kept until this process ends: a login that is made again, for another
 # target or after a reload of the manifest as well, needs it, and cannot unwrap it again.
 _unwrapped: dict[Secret, Secret] = {}
+_refused: dict[Secret, StoreError] = {}  # why there is no secret id, by the wrapping token
+_lost: set[Secret] = set()  # wrapping tokens that a request may have used whose response was lost
+
+_REJECTED = "Vault rejected the wrapping token of the secret id"
+_USED = (
+    f"{_REJECTED}: it has expired, has been used, or is not one.",
+    "Request another wrapped secret id. If nothing of yours has unwrapped this one, destroy it: somebody else has.",
+)
+_AFTER_LOSS = (
+    f"{_REJECTED}: it has expired, or was used by an earlier request of this process, whose response was lost.",
+    "Request another wrapped secret id.",
+)
 
 
 def is_wrapping_token(vault: JSONAdapter, token: str) -> bool:
@@ -36,21 +48,27 @@ def unwrapped_secret_id(vault: JSONAdapter, token: Secret, deadline: Deadline) -
             "The secret id was not unwrapped before the deadline.", hint=f"Increase {named('deadline')}."
         )
     try:
+        if token in _refused:
+            raise _refused[token].again()
         if token not in _unwrapped:
-            _unwrapped[token] = _unwrap(vault)
+            _unwrapped[token] = _unwrap(vault, lost=token in _lost)
         return _unwrapped[token]
+    except StoreRefusedError as exc:
+        _refused[token] = exc.again()
+        raise
+    except StoreError as exc:
+        if exc.unrepeatable:  # which holds for a request that was not sent as well: the next one may succeed
+            _lost.add(token)
+        raise
     finally:
         _unwrapping.release()
 
 
-def _unwrap(vault: JSONAdapter) -> Secret:
+def _unwrap(vault: JSONAdapter, *, lost: bool) -> Secret:
     try:
         return Secret(schema.secret_id(vault.post("/v1/sys/wrapping/unwrap")))
     except VaultError:
-        reason, hint = (
-            "Vault rejected the wrapping token of the secret id: it has expired, has been used, or is not one.",
-            "Request another wrapped secret id. If nothing of yours has unwrapped this one, destroy it: somebody else has.",
-        )
+        reason, hint = _AFTER_LOSS if lost else _USED
     except schema.MalformedError:
         reason, hint = (
             "The wrapping token contains no secret id.",
