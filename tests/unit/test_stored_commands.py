@@ -290,6 +290,9 @@ def test_one_identity_is_that_of_the_settings(
     [
         ("--all", "m.yaml"),
         ("--all", "--user-id", "1"),
+        ("--all", "--company-name", "Acme"),
+        ("--all", "--company-name", ""),
+        ("--all", "--dry-run", "--company-name=Acme"),
         ("--user-id", "1", "m.yaml"),
         ("--user-id", "-"),
         ("--company-name", "-"),
@@ -298,6 +301,16 @@ def test_one_identity_is_that_of_the_settings(
 def test_what_is_meant_must_be_clear(vault: FakeInventory, run: Run, argv: tuple[str, ...]) -> None:
     assert run("delete", "--yes", *argv).code == 64
     assert vault.deleted == []
+
+
+def test_all_is_not_limited_to_a_company_but_its_variable_is_harmless(
+    monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Globex")
+    done = run("delete", "--all", "--yes", "--company-name", "Globex")
+    assert (done.code, done.out, vault.deleted) == (64, "", [])
+    assert "--company-name does not limit --all, which deletes the tokens of all companies." in done.err
+    assert run("delete", "--all", "--yes").out == "4 paths of 2 identities deleted\n"
 
 
 def test_an_unmanaged_secret_is_reported_where_it_was_named(
