@@ -15,7 +15,7 @@ from vault_plugin.doctor import examination, host, servers, writing
 from vault_plugin.doctor.access import Access
 from vault_plugin.doctor.endpoint import verdicts_on_endpoint
 from vault_plugin.doctor.nodes import verdicts_on_node
-from vault_plugin.doctor.verdicts import Level, Verdict, exit_code, failed, ok, skipped, warning
+from vault_plugin.doctor.verdicts import Level, Verdict, exit_code, failed, ok, shown, skipped, warning
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import (
     Failure,
@@ -134,6 +134,18 @@ def test_a_verdict_is_a_line_with_its_remedy() -> None:
     error = StoreError("It failed.", hint="Repair it.")
     assert failed("Vault state", error).line == "failed       Vault state: It failed. Repair it."
     assert warning("x", "Soon.", "Act.").line == "warning      x: Soon. Act."
+
+
+@pytest.mark.parametrize("text", ["1.2+ent.hsm", "team/a-b_c@d:e f", "é" * 80])
+def test_what_a_server_says_about_itself_is_shown(text: str) -> None:
+    assert shown(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 81, "a\n", "a\nok  b", "\x1b[32m", "\u202ea", "a\x00", 5, None, ["a"]]
+)
+def test_what_could_pass_for_something_else_is_not_shown(text: object) -> None:
+    assert shown(text) == "?"
 
 
 # host and servers
@@ -270,6 +282,20 @@ def test_the_responses_of_a_node(
     assert found(list(verdicts_on_node("Vault", transport, node, nodes, 5))) == expected
 
 
+def test_the_version_of_a_node_is_shown_only_if_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
+
+    def said(version: object) -> str:
+        body = json.dumps({"initialized": True, "sealed": False, "version": version}).encode()
+        node = cast(Transport, _Node(response(200, body)))
+        return next(verdicts_on_node("Vault", node, "http://127.0.0.1:8200", (), 5)).text
+
+    assert said("2.1.0+ent") == "it is Vault or OpenBao 2.1.0+ent."
+    assert said("2.1.0\nok  Vault login: \x1b[2J") == "it is Vault or OpenBao ?."
+    assert said({"a": 1}) == "it is Vault or OpenBao ?."
+    assert said("") == "it is Vault or OpenBao."
+
+
 # access
 
 
@@ -340,6 +366,7 @@ def test_a_mount_that_vault_does_not_show_is_missing_if_the_policy_grants_someth
     [
         ({"ttl": 0, "policies": ["root"]}, Level.OK, "by none; policies: root; the Vault token does not expire."),
         ({}, Level.OK, "policies: unknown; the Vault token does not expire."),
+        ({"policies": ["a\nb", "x" * 81, 5, "c"]}, Level.OK, "policies: ?, ?, ?, c; "),
         ({"ttl": 30, "renewable": True}, Level.OK, "valid for another 30 s, renewable."),
     ],
 )  # fmt: skip
@@ -347,6 +374,12 @@ def test_the_login(about: dict[str, Any], level: Level, said: str) -> None:
     verdict = access(auth=about).verdict_on_login()
     assert verdict.level is level
     assert said in verdict.line
+
+
+def test_the_limit_of_a_mount_is_shown_only_if_it_is_one() -> None:
+    *_, verdict = access(kv={"delete_version_after": "5s\n\x1b[2J"}).verdicts_on_mount(2)
+    assert verdict.level is Level.WARNING
+    assert verdict.text.startswith("delete_version_after is ?, cas_required is false.")
 
 
 def test_a_write_test_that_fails_or_meets_another_one() -> None:

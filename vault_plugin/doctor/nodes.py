@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vault_plugin.doctor.servers import is_open, way_to
-from vault_plugin.doctor.verdicts import Level, Verdict, failed, ok, skipped, warning
+from vault_plugin.doctor.verdicts import Level, Verdict, failed, ok, shown, skipped, warning
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.retries import SEALED, UNINITIALIZED, on_failure, on_other_server, on_response
@@ -39,7 +39,7 @@ def verdicts_on_node(
         yield failed(f"{where} server", (verdict or on_other_server(response)).error_of(node))
         return
     version = about.get("version")
-    yield ok(f"{where} server", f"it is Vault or OpenBao{f' {version}' if version else ''}.")
+    yield ok(f"{where} server", f"it is Vault or OpenBao{f' {shown(version)}' if version else ''}.")
     yield from _on_state(where, about, node)
     if about.get("standby") is True and about.get("sealed") is False:
         yield _on_forwarding(f"{where} {_FORWARDING}", transport, node, nodes, seconds)
