@@ -399,6 +399,20 @@ def test_many_need_yes_before_anything_is_minted(vault: FakeInventory, run: Run,
     assert "2 paths of 1 identity would be pruned, which is more than 10 %: nothing was changed." in err
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_vault_is_asked(
+    monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run, manifest: str, tmp_path: Path
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("Vault was asked")
+
+    monkeypatch.setattr(vault, "companies", asked)
+    monkeypatch.setattr(sync_command, "connect_all", asked)
+    for argv in ((), ("--prune", "--yes"), ("--check",)):
+        done = run("sync", *argv, "--report", str(tmp_path), manifest)
+        assert (done.code, done.out, str(tmp_path) in done.err) == (73, "", True)
+    assert vault.deleted == []
+
+
 class Minting(FakeTargets):
     """All tokens are fresh, unless a run is to fail."""
 
