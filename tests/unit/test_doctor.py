@@ -31,6 +31,7 @@ from vault_plugin.network.tls import Certificate
 from vault_plugin.settings import Settings
 from vault_plugin.settings.gathering import Survey
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.client import Found
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.hvac_errors import CasMismatchError, DeniedError
 from vault_plugin.vault.retries import QUOTA
@@ -313,6 +314,7 @@ class _Client:
 
     def __init__(self, **ends: Any) -> None:
         self._ends = ends
+        self.writes: list[str] = []
 
     def ask(self, _what: str, path: str, *_: object) -> Any:
         return self._end(path.split("/", maxsplit=1)[0])
@@ -322,6 +324,16 @@ class _Client:
 
     def read(self, *_: object) -> Any:
         return self._end("read")
+
+    def set_metadata(self, *_: object) -> None:
+        self.writes.append("metadata")
+
+    def write(self, *_: object) -> tuple[dict[str, str], float]:
+        self.writes.append("data")
+        return {"deletion_time": "2026-11-22T22:05:16Z"}, 0.0
+
+    def write_v1(self, *_: object) -> None:
+        self.writes.append("v1")
 
     def _end(self, name: str) -> Any:
         end = self._ends.get(name, {})
@@ -388,3 +400,48 @@ def test_a_write_test_that_fails_or_meets_another_one() -> None:
     verdict = writing.verdict_on_writing(access(read=CasMismatchError()), 2)
     assert verdict.level is Level.WARNING
     assert verdict.line.endswith("wrote to kv/p/klearstack-vault-doctor at the same time. Try again.")
+
+
+OWN = {"written-by": "klearstack-vault doctor --write-test"}
+
+
+def version(data: dict[str, str] | None, ends: str = "", **custom: str) -> dict[str, Any]:
+    """What KV v2 returns of a version that was created at 22:05:06."""
+    created = "2026-11-22T22:05:06.5Z"
+    about = {"version": 3, "created_time": created, "deletion_time": ends, "custom_metadata": custom}
+    return {"metadata": about, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("kv", "secret", "written"),
+    [
+        (1, None, True),
+        (1, OWN, True),
+        (1, {"password": "CANARY"}, False),
+        (1, OWN | {"password": "CANARY"}, False),
+        (1, {}, False),
+        (2, None, True),
+        (2, version(OWN), True),
+        (2, version({"password": "CANARY"}), False),
+        (2, version(OWN | {"password": "CANARY"}), False),
+        (2, version({}), False),
+        (2, version(OWN, owner="CANARY"), False),
+        (2, version(None, "2026-11-22T22:05:16.6Z"), True),  # deleted by Vault after 10 s
+        (2, version(None, "2026-11-22T22:05:11Z"), True),  # or earlier, by a limit of the mount
+        (2, version(None), True),  # destroyed
+        (2, version(None, "2026-11-22T22:06:16Z"), False),  # deleted by someone, who may undelete it
+        (2, version(None, "2026-11-22T22:05:16.6Z", owner="CANARY"), False),
+    ],
+)
+def test_a_write_test_overwrites_nothing_but_its_own(
+    kv: int, secret: dict[str, Any] | None, written: bool
+) -> None:
+    tested = access(read=Found(secret, 0.0))
+    verdict = writing.verdict_on_writing(tested, kv)
+    writes = ["v1"] if kv == 1 else ["metadata", "data"]
+    assert cast(_Client, tested.client).writes == (writes if written else [])
+    assert (verdict.level is Level.FAILED) is not written
+    if not written:
+        assert verdict.text.startswith("kv/p/klearstack-vault-doctor holds a secret that no write test wrote")
+        assert exit_code([verdict]) == 78
+    assert "CANARY" not in verdict.line
