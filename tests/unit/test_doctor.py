@@ -30,6 +30,8 @@ from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.network.tls import Certificate
 from vault_plugin.settings import Settings
 from vault_plugin.settings.gathering import Survey
+from vault_plugin.settings.values import RateLimit
+from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault.client import Found
 from vault_plugin.vault.connections import Response
@@ -227,7 +229,7 @@ def response(status: int, body: bytes, location: str = "") -> Response:
 class _Node:
     """A node that gives these responses, or verdicts on connections without one."""
 
-    def __init__(self, *responses: Response | None) -> None:
+    def __init__(self, *responses: Response | StoreBusyError | None) -> None:
         self._responses = iter(responses)
 
     def peer(self, _: str) -> None:
@@ -237,6 +239,8 @@ class _Node:
         given = next(self._responses)
         if given is None:
             raise TransportError(QUOTA._replace(reason="no response in time"))
+        if isinstance(given, StoreBusyError):
+            raise given
         return given
 
 
@@ -247,6 +251,11 @@ STANDBY = response(200, b'{"initialized": true, "sealed": false, "standby": true
     ("responses", "expected"),
     [
         ([None], [("failed", "Vault server")]),
+        ([StoreBusyError("Limited.")], [("failed", "Vault server")]),
+        (
+            [STANDBY, StoreBusyError("Limited.")],
+            [("ok", "Vault server"), ("ok", "Vault state"), ("failed", "Vault forwarding")],
+        ),
         ([response(204, b"")], [("failed", "Vault server")]),
         ([response(200, b"{}")], [("failed", "Vault server")]),
         ([response(403, b'{"errors": ["no"]}')], [("ok", "Vault server"), ("not checked", "Vault state")]),
@@ -274,13 +283,32 @@ STANDBY = response(200, b'{"initialized": true, "sealed": false, "standby": true
     ],
 )
 def test_the_responses_of_a_node(
-    monkeypatch: pytest.MonkeyPatch, responses: list[Response | None], expected: list[tuple[str, str]]
+    monkeypatch: pytest.MonkeyPatch,
+    responses: list[Response | StoreBusyError | None],
+    expected: list[tuple[str, str]],
 ) -> None:
     monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
     node = "http://127.0.0.1:8200"
     transport = cast(Transport, _Node(*responses))
     nodes = node, "http://127.0.0.1:8300"
     assert found(list(verdicts_on_node("Vault", transport, node, nodes, 5))) == expected
+
+
+def test_the_rate_limit_of_the_settings_is_the_failure_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
+    busy, node = StoreBusyError("Limited.", hint="Increase it."), "http://127.0.0.1:8200"
+    transport = Transport([node], ServerClock(), timeout=1, rate_limit=RateLimit(1, 1))
+
+    def wait(_: Deadline) -> None:
+        raise busy
+
+    monkeypatch.setattr(transport.quota, "wait", wait)
+    (verdict,) = verdicts_on_node("Vault", transport, node, (node,), 5)
+    assert (verdict.error, verdict.line.endswith("Limited. Increase it."), exit_code([verdict])) == (
+        busy,
+        True,
+        75,
+    )
 
 
 def test_the_version_of_a_node_is_shown_only_if_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
