@@ -243,7 +243,7 @@ def test_delete_without_a_terminal_needs_yes_before_any_request(
 
 
 @pytest.mark.parametrize(
-    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 130), ("\n", 130), ("", 130), ("yy\n", 130)]
+    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 64), ("\n", 64), ("", 64), ("yy\n", 64)]
 )
 def test_delete_asks_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run, typed: str, code: int
@@ -252,6 +252,7 @@ def test_delete_asks_on_a_terminal(
     done = run("delete", "--all")
     question = "Delete 4 paths of 2 identities in secret/klearstack at https://vault.example? [y/N] "
     assert done.err.startswith(question)
+    assert not code or done.err == f"{question}klearstack-vault: Nothing was deleted.\n"
     assert done.code == code
     assert sorted(vault.deleted) == ([] if code else ["1", "2"])
     assert done.out == ("" if code else "4 paths of 2 identities deleted\n")

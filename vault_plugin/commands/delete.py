@@ -114,10 +114,10 @@ def _chosen(
 
 
 def _confirm(question: str) -> None:
-    """Ask on the terminal. Raises click.Abort for any answer but yes."""
+    """Ask on the terminal. Raises UsageError for any answer but yes."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise click.Abort
+        raise UsageError("Nothing was deleted.")
 
 
 def _delete(plan: Plan, stock: Chosen, progress: Progress) -> int:
