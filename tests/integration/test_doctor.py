@@ -372,6 +372,10 @@ def test_the_write_test_writes_the_same_path_which_vault_deletes(world: World) -
         assert (test.level, found.code) == (Level.OK if expires else Level.WARNING, 0)
         assert f"{world.mount}/klearstack/klearstack-vault-doctor was written and read" in test.text
     assert set(world.vault.read(world.mount, "klearstack/klearstack-vault-doctor") or {}) == {"written-by"}
+    world.vault.write(world.mount, "klearstack/klearstack-vault-doctor", {"another": "secret"})
+    place = f"{world.mount}/klearstack/klearstack-vault-doctor"
+    Diagnosis(world, True).names("write test", f"{place} holds a secret", "Choose another path", 78)
+    assert world.vault.read(world.mount, "klearstack/klearstack-vault-doctor") == {"another": "secret"}
 
 
 def test_it_ends_by_the_deadline(kv2: World) -> None:

@@ -15,7 +15,7 @@ from vault_plugin.doctor import examination, host, servers, writing
 from vault_plugin.doctor.access import Access
 from vault_plugin.doctor.endpoint import verdicts_on_endpoint
 from vault_plugin.doctor.nodes import verdicts_on_node
-from vault_plugin.doctor.verdicts import Level, Verdict, exit_code, failed, ok, skipped, warning
+from vault_plugin.doctor.verdicts import Level, Verdict, exit_code, failed, ok, shown, skipped, warning
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import (
     Failure,
@@ -30,7 +30,10 @@ from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.network.tls import Certificate
 from vault_plugin.settings import Settings
 from vault_plugin.settings.gathering import Survey
+from vault_plugin.settings.values import RateLimit
+from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.vault.client import Found
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.hvac_errors import CasMismatchError, DeniedError
 from vault_plugin.vault.retries import QUOTA
@@ -136,6 +139,18 @@ def test_a_verdict_is_a_line_with_its_remedy() -> None:
     assert warning("x", "Soon.", "Act.").line == "warning      x: Soon. Act."
 
 
+@pytest.mark.parametrize("text", ["1.2+ent.hsm", "team/a-b_c@d:e f", "é" * 80])
+def test_what_a_server_says_about_itself_is_shown(text: str) -> None:
+    assert shown(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 81, "a\n", "a\nok  b", "\x1b[32m", "\u202ea", "a\x00", 5, None, ["a"]]
+)
+def test_what_could_pass_for_something_else_is_not_shown(text: object) -> None:
+    assert shown(text) == "?"
+
+
 # host and servers
 
 
@@ -214,7 +229,7 @@ def response(status: int, body: bytes, location: str = "") -> Response:
 class _Node:
     """A node that gives these responses, or verdicts on connections without one."""
 
-    def __init__(self, *responses: Response | None) -> None:
+    def __init__(self, *responses: Response | StoreBusyError | None) -> None:
         self._responses = iter(responses)
 
     def peer(self, _: str) -> None:
@@ -224,6 +239,8 @@ class _Node:
         given = next(self._responses)
         if given is None:
             raise TransportError(QUOTA._replace(reason="no response in time"))
+        if isinstance(given, StoreBusyError):
+            raise given
         return given
 
 
@@ -234,6 +251,11 @@ STANDBY = response(200, b'{"initialized": true, "sealed": false, "standby": true
     ("responses", "expected"),
     [
         ([None], [("failed", "Vault server")]),
+        ([StoreBusyError("Limited.")], [("failed", "Vault server")]),
+        (
+            [STANDBY, StoreBusyError("Limited.")],
+            [("ok", "Vault server"), ("ok", "Vault state"), ("failed", "Vault forwarding")],
+        ),
         ([response(204, b"")], [("failed", "Vault server")]),
         ([response(200, b"{}")], [("failed", "Vault server")]),
         ([response(403, b'{"errors": ["no"]}')], [("ok", "Vault server"), ("not checked", "Vault state")]),
@@ -261,13 +283,46 @@ STANDBY = response(200, b'{"initialized": true, "sealed": false, "standby": true
     ],
 )
 def test_the_responses_of_a_node(
-    monkeypatch: pytest.MonkeyPatch, responses: list[Response | None], expected: list[tuple[str, str]]
+    monkeypatch: pytest.MonkeyPatch,
+    responses: list[Response | StoreBusyError | None],
+    expected: list[tuple[str, str]],
 ) -> None:
     monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
     node = "http://127.0.0.1:8200"
     transport = cast(Transport, _Node(*responses))
     nodes = node, "http://127.0.0.1:8300"
     assert found(list(verdicts_on_node("Vault", transport, node, nodes, 5))) == expected
+
+
+def test_the_rate_limit_of_the_settings_is_the_failure_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
+    busy, node = StoreBusyError("Limited.", hint="Increase it."), "http://127.0.0.1:8200"
+    transport = Transport([node], ServerClock(), timeout=1, rate_limit=RateLimit(1, 1))
+
+    def wait(_: Deadline) -> None:
+        raise busy
+
+    monkeypatch.setattr(transport.quota, "wait", wait)
+    (verdict,) = verdicts_on_node("Vault", transport, node, (node,), 5)
+    assert (verdict.error, verdict.line.endswith("Limited. Increase it."), exit_code([verdict])) == (
+        busy,
+        True,
+        75,
+    )
+
+
+def test_the_version_of_a_node_is_shown_only_if_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault_plugin.doctor.nodes.way_to", lambda *_: iter(()))
+
+    def said(version: object) -> str:
+        body = json.dumps({"initialized": True, "sealed": False, "version": version}).encode()
+        node = cast(Transport, _Node(response(200, body)))
+        return next(verdicts_on_node("Vault", node, "http://127.0.0.1:8200", (), 5)).text
+
+    assert said("2.1.0+ent") == "it is Vault or OpenBao 2.1.0+ent."
+    assert said("2.1.0\nok  Vault login: \x1b[2J") == "it is Vault or OpenBao ?."
+    assert said({"a": 1}) == "it is Vault or OpenBao ?."
+    assert said("") == "it is Vault or OpenBao."
 
 
 # access
@@ -287,6 +342,7 @@ class _Client:
 
     def __init__(self, **ends: Any) -> None:
         self._ends = ends
+        self.writes: list[str] = []
 
     def ask(self, _what: str, path: str, *_: object) -> Any:
         return self._end(path.split("/", maxsplit=1)[0])
@@ -296,6 +352,16 @@ class _Client:
 
     def read(self, *_: object) -> Any:
         return self._end("read")
+
+    def set_metadata(self, *_: object) -> None:
+        self.writes.append("metadata")
+
+    def write(self, *_: object) -> tuple[dict[str, str], float]:
+        self.writes.append("data")
+        return {"deletion_time": "2026-11-22T22:05:16Z"}, 0.0
+
+    def write_v1(self, *_: object) -> None:
+        self.writes.append("v1")
 
     def _end(self, name: str) -> Any:
         end = self._ends.get(name, {})
@@ -340,6 +406,7 @@ def test_a_mount_that_vault_does_not_show_is_missing_if_the_policy_grants_someth
     [
         ({"ttl": 0, "policies": ["root"]}, Level.OK, "by none; policies: root; the Vault token does not expire."),
         ({}, Level.OK, "policies: unknown; the Vault token does not expire."),
+        ({"policies": ["a\nb", "x" * 81, 5, "c"]}, Level.OK, "policies: ?, ?, ?, c; "),
         ({"ttl": 30, "renewable": True}, Level.OK, "valid for another 30 s, renewable."),
     ],
 )  # fmt: skip
@@ -349,9 +416,60 @@ def test_the_login(about: dict[str, Any], level: Level, said: str) -> None:
     assert said in verdict.line
 
 
+def test_the_limit_of_a_mount_is_shown_only_if_it_is_one() -> None:
+    *_, verdict = access(kv={"delete_version_after": "5s\n\x1b[2J"}).verdicts_on_mount(2)
+    assert verdict.level is Level.WARNING
+    assert verdict.text.startswith("delete_version_after is ?, cas_required is false.")
+
+
 def test_a_write_test_that_fails_or_meets_another_one() -> None:
     verdict = writing.verdict_on_writing(access(read=DOWN), 2)
     assert (verdict.level, verdict.error) == (Level.FAILED, DOWN)
     verdict = writing.verdict_on_writing(access(read=CasMismatchError()), 2)
     assert verdict.level is Level.WARNING
     assert verdict.line.endswith("wrote to kv/p/klearstack-vault-doctor at the same time. Try again.")
+
+
+OWN = {"written-by": "klearstack-vault doctor --write-test"}
+
+
+def version(data: dict[str, str] | None, ends: str = "", **custom: str) -> dict[str, Any]:
+    """What KV v2 returns of a version that was created at 22:05:06."""
+    created = "2026-11-22T22:05:06.5Z"
+    about = {"version": 3, "created_time": created, "deletion_time": ends, "custom_metadata": custom}
+    return {"metadata": about, "data": data}
+
+
+@pytest.mark.parametrize(
+    ("kv", "secret", "written"),
+    [
+        (1, None, True),
+        (1, OWN, True),
+        (1, {"password": "CANARY"}, False),
+        (1, OWN | {"password": "CANARY"}, False),
+        (1, {}, False),
+        (2, None, True),
+        (2, version(OWN), True),
+        (2, version({"password": "CANARY"}), False),
+        (2, version(OWN | {"password": "CANARY"}), False),
+        (2, version({}), False),
+        (2, version(OWN, owner="CANARY"), False),
+        (2, version(None, "2026-11-22T22:05:16.6Z"), True),  # deleted by Vault after 10 s
+        (2, version(None, "2026-11-22T22:05:11Z"), True),  # or earlier, by a limit of the mount
+        (2, version(None), True),  # destroyed
+        (2, version(None, "2026-11-22T22:06:16Z"), False),  # deleted by someone, who may undelete it
+        (2, version(None, "2026-11-22T22:05:16.6Z", owner="CANARY"), False),
+    ],
+)
+def test_a_write_test_overwrites_nothing_but_its_own(
+    kv: int, secret: dict[str, Any] | None, written: bool
+) -> None:
+    tested = access(read=Found(secret, 0.0))
+    verdict = writing.verdict_on_writing(tested, kv)
+    writes = ["v1"] if kv == 1 else ["metadata", "data"]
+    assert cast(_Client, tested.client).writes == (writes if written else [])
+    assert (verdict.level is Level.FAILED) is not written
+    if not written:
+        assert verdict.text.startswith("kv/p/klearstack-vault-doctor holds a secret that no write test wrote")
+        assert exit_code([verdict]) == 78
+    assert "CANARY" not in verdict.line

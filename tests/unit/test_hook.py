@@ -54,21 +54,22 @@ def test_a_hook_that_is_not_called_does_not_run(log: Path) -> None:
 
 
 def test_a_hook_is_given_no_credential(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
+    withheld = (
         "VAULT_TOKEN",
         "BAO_SECRET_ID",
         "KLEARSTACK_USER_ID",
         "KLEARSTACK_COMPANY_NAME",
-        "KLEARSTACK_URL",
-    ):
+        "VAULT_PROXY_ADDR",
+        "BAO_HTTP_PROXY_FILE",
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+    )
+    for name in (*withheld, "KLEARSTACK_URL", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "x")
     with Hook(noting(log)) as hook:
         hook.call()
     ((_, environ),) = runs(log)
-    assert "KLEARSTACK_URL" in environ
-    assert (
-        not {"VAULT_TOKEN", "BAO_SECRET_ID", "KLEARSTACK_USER_ID", "KLEARSTACK_COMPANY_NAME"} & environ.keys()
-    )
+    assert {"KLEARSTACK_URL", "HTTPS_PROXY"} <= environ.keys()
+    assert not {*withheld} & environ.keys()
 
 
 class FakeRun:

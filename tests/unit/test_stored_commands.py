@@ -243,7 +243,7 @@ def test_delete_without_a_terminal_needs_yes_before_any_request(
 
 
 @pytest.mark.parametrize(
-    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 130), ("\n", 130), ("", 130), ("yy\n", 130)]
+    ("typed", "code"), [("y\n", 0), ("YES\n", 0), ("n\n", 64), ("\n", 64), ("", 64), ("yy\n", 64)]
 )
 def test_delete_asks_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run, typed: str, code: int
@@ -252,6 +252,7 @@ def test_delete_asks_on_a_terminal(
     done = run("delete", "--all")
     question = "Delete 4 paths of 2 identities in secret/klearstack at https://vault.example? [y/N] "
     assert done.err.startswith(question)
+    assert not code or done.err == f"{question}klearstack-vault: Nothing was deleted.\n"
     assert done.code == code
     assert sorted(vault.deleted) == ([] if code else ["1", "2"])
     assert done.out == ("" if code else "4 paths of 2 identities deleted\n")
@@ -290,6 +291,9 @@ def test_one_identity_is_that_of_the_settings(
     [
         ("--all", "m.yaml"),
         ("--all", "--user-id", "1"),
+        ("--all", "--company-name", "Acme"),
+        ("--all", "--company-name", ""),
+        ("--all", "--dry-run", "--company-name=Acme"),
         ("--user-id", "1", "m.yaml"),
         ("--user-id", "-"),
         ("--company-name", "-"),
@@ -298,6 +302,16 @@ def test_one_identity_is_that_of_the_settings(
 def test_what_is_meant_must_be_clear(vault: FakeInventory, run: Run, argv: tuple[str, ...]) -> None:
     assert run("delete", "--yes", *argv).code == 64
     assert vault.deleted == []
+
+
+def test_all_is_not_limited_to_a_company_but_its_variable_is_harmless(
+    monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run
+) -> None:
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Globex")
+    done = run("delete", "--all", "--yes", "--company-name", "Globex")
+    assert (done.code, done.out, vault.deleted) == (64, "", [])
+    assert "--company-name does not limit --all, which deletes the tokens of all companies." in done.err
+    assert run("delete", "--all", "--yes").out == "4 paths of 2 identities deleted\n"
 
 
 def test_an_unmanaged_secret_is_reported_where_it_was_named(
@@ -384,6 +398,20 @@ def test_many_need_yes_before_anything_is_minted(vault: FakeInventory, run: Run,
     code, lines, err = pruning(run, manifest)
     assert (code, lines, vault.deleted) == (64, [], [])
     assert "2 paths of 1 identity would be pruned, which is more than 10 %: nothing was changed." in err
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_vault_is_asked(
+    monkeypatch: pytest.MonkeyPatch, vault: FakeInventory, run: Run, manifest: str, tmp_path: Path
+) -> None:
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("Vault was asked")
+
+    monkeypatch.setattr(vault, "companies", asked)
+    monkeypatch.setattr(sync_command, "connect_all", asked)
+    for argv in ((), ("--prune", "--yes"), ("--check",)):
+        done = run("sync", *argv, "--report", str(tmp_path), manifest)
+        assert (done.code, done.out, str(tmp_path) in done.err) == (73, "", True)
+    assert vault.deleted == []
 
 
 class Minting(FakeTargets):

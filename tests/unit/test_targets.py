@@ -17,7 +17,7 @@ from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRef
 from vault_plugin.manifest.row import Row
 from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings import Settings
-from vault_plugin.settings.credentials import for_another_vault
+from vault_plugin.settings.credentials import for_another_vault, without_logins
 from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
 from vault_plugin.settings.origin import Group, Origin, setting
@@ -187,6 +187,19 @@ def test_the_way_to_another_vault_is_none_to_a_vault_of_its_own(secret: str) -> 
     assert gathered(row, {**ENVIRON, **way, **bao, "BAO_ADDR": "https://b.example"}, **flags) == alone
     assert (alone.vault_addr, alone.auth, alone.vault_cacert) == ((OTHER,), "token", None)
     assert (alone.vault_capath, alone.vault_tls_server_name, alone.vault_proxy) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "variable", ["VAULT_PROXY_ADDR", "VAULT_HTTP_PROXY", "BAO_PROXY_ADDR", "BAO_HTTP_PROXY"]
+)
+def test_a_target_without_an_address_uses_the_proxy_and_the_id_token_url_with_its_own_login(
+    secret: str, variable: str
+) -> None:
+    way = {variable: "http://u:p@p.example:3128", "ACTIONS_ID_TOKEN_REQUEST_URL": "https://ids.example/?a=b"}
+    found = gathered({"token_file": secret}, ENVIRON | way)
+    assert (str(found.vault_proxy), found.vault_token) == ("http://p.example:3128", Secret("hvs.own"))
+    assert found.actions_url == "https://ids.example/?a=b"
+    assert "VAULT_TOKEN" not in without_logins(ENVIRON | way)
 
 
 def test_a_target_with_a_folder_of_cas_takes_no_file_of_the_settings(secret: str) -> None:

@@ -101,6 +101,11 @@ def _chosen(
     """Choose what is meant. Raises UsageError if that is more than one of them, SettingsError if it is none."""
     if (manifest is not None) + everything + (flags["user_id"] is not None) > 1:
         raise UsageError("Only one of --user-id, --all and a manifest can be given.")
+    if everything and flags["company_name"] is not None:  # a variable holds for other commands, too
+        raise UsageError(
+            "--company-name does not limit --all, which deletes the tokens of all companies.",
+            hint="Omit one of them; with --user-id, --company-name names one identity.",
+        )
     if manifest is not None:
         return of_manifest(manifest, flags, flags["company_name"], **how)
     if everything:
@@ -109,10 +114,10 @@ def _chosen(
 
 
 def _confirm(question: str) -> None:
-    """Ask on the terminal. Raises click.Abort for any answer but yes."""
+    """Ask on the terminal. Raises UsageError for any answer but yes."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise click.Abort
+        raise UsageError("Nothing was deleted.")
 
 
 def _delete(plan: Plan, stock: Chosen, progress: Progress) -> int:

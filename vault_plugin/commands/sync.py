@@ -99,12 +99,12 @@ def sync(
     _check_wrapping(how["wrap_ttl"], report, check=how["check"])
     if yes and not prune:
         raise UsageError("--yes applies to --prune only.")
+    destination = None if report is None else Output(report, secret=how["wrap_ttl"] is not None)
     pruning: Pruning | None = None
     with opened_manifest(options) as manifest, connect_all(manifest.targets, manifest.name) as targets:
         if prune:
             parallel = Parallel(targets, concurrency=how["concurrency"], deadline=how["deadline"])
             pruning = Pruning(manifest, targets, parallel, check=how["check"], yes=yes)
-        destination = None if report is None else Output(report, secret=how["wrap_ttl"] is not None)
         handler.progress = Progress(manifest.count)
         with _reporting(destination, handler.progress) as record:
             run = Sync(targets, record, **how)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from vault_plugin.broker.ports import TokenStore
-from vault_plugin.doctor.verdicts import Verdict, failed, ok, skipped, warning
+from vault_plugin.doctor.verdicts import Verdict, failed, ok, shown, skipped, warning
 from vault_plugin.errors import KlearstackVaultError, StoreError, StoreRefusedError
 from vault_plugin.network.library_logs import unlogged
 from vault_plugin.settings import Settings
@@ -190,7 +190,7 @@ class Access:
 def _on_token(auth: str, about: dict[str, Any]) -> Verdict:
     """The verdict on the Vault token, of which Vault says this."""
     ttl, policies = about.get("ttl"), about.get("policies")
-    named = ", ".join(map(str, policies)) if isinstance(policies, list) else "unknown"
+    named = ", ".join(map(shown, policies)) if isinstance(policies, list) else "unknown"
     text = f"by {auth}; policies: {named}; "
     if not isinstance(ttl, int | float) or not ttl:
         return ok(_LOGIN, f"{text}the Vault token does not expire.")
@@ -204,7 +204,7 @@ def _on_token(auth: str, about: dict[str, Any]) -> Verdict:
 def _on_config(mount: str, config: dict[str, Any]) -> Verdict:
     """The verdict on the configuration of a KV v2 mount."""
     limit, cas = str(config.get("delete_version_after") or "0s"), config.get("cas_required") is True
-    text = f"delete_version_after is {limit}, cas_required is {str(cas).lower()}."
+    text = f"delete_version_after is {shown(limit)}, cas_required is {str(cas).lower()}."
     remedy = f"Set it to 0s: `vault write {mount}/config delete_version_after=0s`."
     if limit.startswith("-"):
         return warning(_CONFIG, f"{text} Vault keeps tokens after their JWT has expired.", remedy)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vault_plugin.doctor.servers import is_open, way_to
-from vault_plugin.doctor.verdicts import Level, Verdict, failed, ok, skipped, warning
+from vault_plugin.doctor.verdicts import Level, Verdict, failed, ok, shown, skipped, warning
+from vault_plugin.errors import StoreBusyError, StoreError
 from vault_plugin.vault import schema
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.retries import SEALED, UNINITIALIZED, on_failure, on_other_server, on_response
@@ -30,8 +31,8 @@ def verdicts_on_node(
         return
     try:
         response = transport.once("GET", _HEALTH, _HEADERS, None, seconds)
-    except TransportError as exc:
-        yield failed(f"{where} server", exc.verdict.error_of(node))
+    except (TransportError, StoreBusyError) as exc:
+        yield failed(f"{where} server", _error_of(exc, node))
         return
     verdict = on_response(response, node, _HEALTH, nodes, never)
     about = {} if verdict else _health(response)
@@ -39,7 +40,7 @@ def verdicts_on_node(
         yield failed(f"{where} server", (verdict or on_other_server(response)).error_of(node))
         return
     version = about.get("version")
-    yield ok(f"{where} server", f"it is Vault or OpenBao{f' {version}' if version else ''}.")
+    yield ok(f"{where} server", f"it is Vault or OpenBao{f' {shown(version)}' if version else ''}.")
     yield from _on_state(where, about, node)
     if about.get("standby") is True and about.get("sealed") is False:
         yield _on_forwarding(f"{where} {_FORWARDING}", transport, node, nodes, seconds)
@@ -72,14 +73,19 @@ def _on_forwarding(
     """Whether a standby forwards requests to the active node, or redirects to one of the given nodes."""
     try:
         response = transport.once("POST", _LOGIN, _HEADERS, b"{}", seconds)
-    except TransportError as exc:
-        return failed(check, exc.verdict.error_of(node))
+    except (TransportError, StoreBusyError) as exc:
+        return failed(check, _error_of(exc, node))
     verdict = on_response(response, node, _LOGIN, nodes, never)
     if verdict is None:
         return ok(check, "it forwards requests to the active node.")
     if verdict.leader:
         return ok(check, f"it redirects requests to {verdict.leader}.")
     return failed(check, verdict.error_of(node))
+
+
+def _error_of(exc: TransportError | StoreBusyError, node: str) -> StoreError:
+    """What a command fails with for that reason; the rate limit of the settings names itself."""
+    return exc if isinstance(exc, StoreBusyError) else exc.verdict.error_of(node)
 
 
 def serves(verdicts: list[Verdict]) -> bool:

@@ -1,5 +1,6 @@
 """Verdicts: what a check found, and the exit code of all of them together."""
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from os import EX_OK
@@ -61,6 +62,11 @@ def failed(check: str, error: KlearstackVaultError) -> Verdict:
 def skipped(check: str, why: str) -> Verdict:
     """It was not looked at."""
     return Verdict(Level.SKIPPED, check, f"{why}.")
+
+
+def shown(text: object) -> str:
+    """What a server says about itself, if it can be a part of a line; `?` if it is long or has other characters."""
+    return text if isinstance(text, str) and re.fullmatch(r"[\w.+:/@ -]{1,80}", text) else "?"
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:

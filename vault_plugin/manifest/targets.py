@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from vault_plugin.errors import SettingsError
 from vault_plugin.manifest.row import Row
 from vault_plugin.settings import Settings
-from vault_plugin.settings.credentials import for_another_vault, without_credentials
+from vault_plugin.settings.credentials import for_another_vault, without_logins
 from vault_plugin.settings.gathering import Flags
 
 _SETTINGS = {
@@ -47,7 +47,7 @@ def settings_of(row: Row | None, flags: Flags, environ: Mapping[str, str] | None
     credentials = {_CREDENTIALS[name]: text for name, text in fields.items() if name in _CREDENTIALS}
     if "vault_addr" not in own:
         if credentials:
-            environ = without_credentials(environ)
+            environ = without_logins(environ)
         return Settings.for_many({**environ, **credentials}, **{**flags, **own})
     rest, kept = for_another_vault(environ, flags)
     try:

@@ -10,11 +10,21 @@ from vault_plugin.settings.origin import Group, Origin
 _SHARED = {Group.IDENTITY, Group.TOKEN, Group.ENDPOINT, Group.VAULT_STORAGE, Group.LIMITS}
 
 
-def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """For another program: the environment without logins to Vault and without the identity.
+# What only a login to Vault needs, and a proxy whose URL may contain a login.
+_OF_LOGINS = {"actions_url", "vault_proxy"}
 
-    An identity is all that KlearStack's endpoint asks for.
+
+def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """For another program: the environment without logins to Vault, without its proxy and without the identity.
+
+    An identity is all that KlearStack's endpoint asks for. `HTTPS_PROXY` is kept, which other programs need as well.
     """
+    withheld = {variable for name in _OF_LOGINS for variable in ORIGINS[name].env}
+    return _without(without_logins(environ), withheld)
+
+
+def without_logins(environ: Mapping[str, str]) -> dict[str, str]:
+    """For the same Vault with another login: the environment without credentials and without the identity."""
     withheld = {variable for one in ORIGINS.values() if one.secret or one.identity for variable in one.env}
     return _without(environ, withheld)
 
