@@ -80,8 +80,7 @@ def get(
         formats.check(form, KINDS[wanted], wrapping=wrap_ttl is not None)
         _read_identity(flags)
         ci.check(form, output)
-        if form == "github" or wrap_ttl is not None:
-            # A step output refers to a token in Vault, and Vault makes wrapping tokens.
+        if form == "github" or wrap_ttl is not None:  # both need a token that is in Vault
             flags["on_vault_error"] = "fail"
         settings = Settings.from_env(**flags)
         destination = None if output is None else Output(output)
