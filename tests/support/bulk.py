@@ -101,7 +101,9 @@ def assert_connections_are_kept(world: World, count: int) -> None:
         with subprocess.Popen([*COMMAND, "sync", path, "--concurrency", "4"], env=environ) as process:
             peak = peak_memory(process)
         assert process.returncode == 0
-        made = endpoint.connections(), vault.connections()
+        # The renewal of the Vault token has a thread and a connection of its own.
+        renewal = any("/auth/token/lookup-self" in line for line in vault.requests)
+        made = endpoint.connections(), vault.connections() - renewal
         assert 1 <= min(made) <= max(made) <= 4, made
         asked = Counter(re.findall(r"(?m)^(\w+) /v1/[^/]+/(data|metadata)/", "\n".join(vault.requests)))
         assert asked["GET", "data"] == count * 2
