@@ -65,7 +65,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         (config.invocation_params.dir / arg.split("::")[0]).is_relative_to(unit) for arg in config.args
     )
     cores = len(os.sched_getaffinity(0))
-    return cores if only_unit else cores * 3
+    return cores if only_unit else cores * 5 // 2
 
 
 def pytest_collection_finish() -> None:
