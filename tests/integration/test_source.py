@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from support.ports import own_port
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import (
+    Failure,
     KlearstackVaultError,
     ParameterMissingError,
     SourceBusyError,
@@ -492,3 +493,18 @@ def test_deeply_nested_json_is_no_json_to_us() -> None:
         with pytest.raises(SourceProtocolError):
             obtain(f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
+
+
+def test_a_probe_names_no_identity_and_returns_what_the_endpoint_reports() -> None:
+    def probed(url: str) -> Failure | None:
+        with closing(EndpointSource(url, ServerClock(), timeout=5)) as source:
+            return source.probe(Deadline(5))
+
+    with endpoint() as simulator:
+        failure = probed(simulator.url)
+        assert failure is not None
+        assert (failure.number, simulator.mints) == (500, 0)
+    with minting({"user_id": None}, {"user_id": None}) as (url, _):
+        assert probed(url) is None  # as if one were named
+    with endpoint("503") as simulator, pytest.raises(SourceError, match="responded with status 503"):
+        probed(simulator.url)
