@@ -68,10 +68,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return cores if only_unit else cores * 5 // 2
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _measuring() -> Iterator[dict[str, str]]:
     """What has coverage measure a process that is started: only the tests that use `measured` get it.

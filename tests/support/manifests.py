@@ -1,8 +1,8 @@
 """Large manifests, and the memory that it takes to check them."""
 
-import tracemalloc
 from pathlib import Path
 
+from support.memory import peak_of
 from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
@@ -19,17 +19,15 @@ def made_file(path: Path, form: str, count: int) -> None:
             file.writelines(f"- user_id: user-{number}\n" for number in range(count))
 
 
-def peak(path: Path, form: str, count: int) -> int:
+def memory_of_checking(path: Path, form: str, count: int) -> int:
     """Bytes, at most, while a manifest with so many identities is checked."""
     settings = Settings(
         user_id="-", company_name="-", url="https://api.example", vault_addr=("https://v.example",)
     )
     made_file(path, form, count)
-    with path.open("rb") as file:
-        tracemalloc.start()
-        try:
-            one = Manifest(file, form, Shard(1, 1), "Acme", (), lambda _row: settings)
-            assert one.count == count
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+
+    def check() -> None:
+        with path.open("rb") as file:
+            assert Manifest(file, form, Shard(1, 1), "Acme", (), lambda _row: settings).count == count
+
+    return peak_of(check)

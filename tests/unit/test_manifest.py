@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import tracemalloc
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from support.fakes import jwt
-from support.manifests import made_file, peak
+from support.manifests import made_file, memory_of_checking
+from support.memory import peak_of
 from support.texts import NAMES
 
 from vault_plugin.errors import SettingsError, UsageError
@@ -599,7 +599,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
 def test_what_is_kept_of_each_identity_is_a_number_or_two(
     tmp_path: Path, form: str, few: int, many: int
 ) -> None:
-    low, high = (peak(tmp_path / "m", form, count) for count in (few, many))
+    low, high = (memory_of_checking(tmp_path / "m", form, count) for count in (few, many))
     assert high < 400 * many
     assert (high - low) / (many - few) < 200
 
@@ -608,12 +608,11 @@ def test_nothing_more_is_kept_of_those_that_are_worked_through(tmp_path: Path) -
     made_file(tmp_path / "m", "csv", 2_000)
     with (tmp_path / "m").open("rb") as file:
         one = Manifest(file, "csv", ALL, "Acme", KEYS, settings_of)
-        tracemalloc.start()
-        try:
+
+        def work_through() -> None:
             assert sum(1 for _ in one.entries()) == 2_000
-            assert tracemalloc.get_traced_memory()[1] < 80_000
-        finally:
-            tracemalloc.stop()
+
+        assert peak_of(work_through) < 80_000
 
 
 # The name

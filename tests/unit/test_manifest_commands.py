@@ -22,7 +22,7 @@ from support.waiting import until
 
 from vault_plugin import cli
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.bulk import service
+from vault_plugin.bulk import probes, service
 from vault_plugin.bulk.report import SyncResult as Told
 from vault_plugin.bulk.targets import EnsureResult
 from vault_plugin.bulk.token_files import TokenFiles
@@ -274,7 +274,10 @@ def test_each_kind_of_failure_is_one_line_and_there_are_not_too_many(
     assert done.err.count("INFO: line ") == 24
 
 
-def test_a_single_identity_is_one(run: Run, targets: FakeTargets, tmp_path: Path) -> None:
+def test_a_single_identity_is_one(
+    run: Run, targets: FakeTargets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "PROBE_DELAY", (0.01, 0.01))
     (tmp_path / "m.csv").write_text("user_id\n0\n")
     one = ("--company-name", "A", str(tmp_path / "m.csv"))
     assert run("sync", *one).out == "1 identity: 1 minted\n"

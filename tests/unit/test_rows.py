@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.memory import peak_of
 from support.texts import TEXTS
 
 from vault_plugin.manifest import yaml_rows
@@ -602,14 +602,11 @@ class Endless(io.RawIOBase):
 )
 def test_rows_are_read_one_at_a_time(form: str, head: bytes, one: bytes) -> None:
     stream = io.BufferedReader(Endless(head, one, 3_000))
-    tracemalloc.start()
-    try:
-        count = sum(isinstance(said, Row) for said in FORMATS[form](stream))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert count == 3_000
-    assert peak < 150_000
+
+    def read() -> None:
+        assert sum(isinstance(said, Row) for said in FORMATS[form](stream)) == 3_000
+
+    assert peak_of(read) < 150_000
 
 
 def test_the_formats_are_the_promised_ones() -> None:
@@ -645,18 +642,14 @@ HUGE = 8_000_000  # bytes; a parser that collects them takes several times that
 def test_a_text_of_yaml_that_is_much_longer_is_not_even_read(kind: str) -> None:
     head = f"identities:\n- user_id: 0\n- user_id: {kind.partition('{')[0]}".encode()
     raw = Endless(head, b"x" * 1000, HUGE // 1000)
-    tracemalloc.start()
-    try:
-        said = list(read_yaml(io.BufferedReader(raw)))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    stream = io.BufferedReader(raw)
+    assert peak_of(lambda: list(read_yaml(stream))) < 8_000_000
+    said = list(read_yaml(stream))
     assert said[0] == row(2, user_id="0")
     (problem,) = said[1:]
     assert isinstance(problem, Problem)
     assert problem.text == FOLLOWED
     assert raw.given < 400_000
-    assert peak < 8_000_000
 
 
 def test_nor_is_it_by_pyyamls_own_parser(monkeypatch: pytest.MonkeyPatch) -> None:
