@@ -79,12 +79,13 @@ def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
 def test_each_option_is_in_a_group_that_settings_declare_or_the_manifest(name: str) -> None:
     declared = {one.metadata["group"] for one in fields(Settings)} | {"Manifest", "Output"}
     assert declared == set(layout.GROUPS)
+    told = click.Context(COMMANDS[name]).get_help()
     for param in COMMANDS[name].params:
         if isinstance(param, click.Option):
             assert isinstance(param, Option), param.name
             assert param.group in declared
         if isinstance(param, SettingOption):
-            assert f"  --{str(param.name).replace('_', '-')} " in click.Context(COMMANDS[name]).get_help()
+            assert f"  --{str(param.name).replace('_', '-')} " in told
 
 
 @pytest.mark.parametrize("name", WITH_SETTINGS)

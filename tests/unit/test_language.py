@@ -61,8 +61,9 @@ def sentences(text: str) -> str:
 
 
 def wrong(text: str) -> Iterator[str]:
+    line = sentences(text)
     for phrase, better in WRONG.items():
-        for found in re.finditer(phrase, sentences(text), re.IGNORECASE):
+        for found in re.finditer(phrase, line, re.IGNORECASE):
             yield f"{found[0]!r}: say {better!r}"
 
 
