@@ -1,27 +1,26 @@
 """The composition root: the only place where the parts meet.
 
 hvac and requests are imported when a call gets past the warm read, and not before: importing them takes longer than
-reading a stored token.
+reading a stored token. So are the locks.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from vault_plugin.broker import Broker
 from vault_plugin.broker.freshness import Freshness
 from vault_plugin.broker.inventory import Inventory
-from vault_plugin.broker.ports import Lock, TokenReader, TokenSource, TokenStore
-from vault_plugin.locks.endpoint_lock import EndpointLocks
+from vault_plugin.broker.ports import Lock, LockHandle, TokenReader, TokenSource, TokenStore
 from vault_plugin.settings import Settings
 from vault_plugin.settings.values import issuer
 from vault_plugin.timing.clock import ServerClock, latest, warn_of_skew
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import AdaptiveRateLimiter
-from vault_plugin.vault.consistency_index import handed_over
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.place import Place
 from vault_plugin.vault.reader import WarmReader
 from vault_plugin.vault.renewal import renewing
 from vault_plugin.vault.transport import Transport
@@ -55,21 +54,21 @@ def connect(
         store = once(lambda: parts.make_store(client()))
         if settings.auth != "none":
             closing.enter_context(renewing(lambda: client().login))
-        locks = EndpointLocks(
-            settings,
-            hand_over=partial(handed_over, parts.transport),
-            checks_and_sets=lambda deadline: store().checks_and_sets(deadline),
-            released=lambda: warn_of_skew(parts.vault_clock, parts.endpoint_clock),
-        )
+        locks = once(lambda: parts.make_locks(store))
+
+        def lock(identity: Identity | Place, deadline: Deadline) -> AbstractContextManager[LockHandle]:
+            held: AbstractContextManager[LockHandle] = locks().lock(identity, deadline)
+            return held
+
         yield Broker(
             reader=None if bulk else parts.make_reader(),
             store=store,
             source=once(parts.make_source),
-            lock=locks.lock,
+            lock=lock,
             freshness=parts.make_freshness(),
             deadline=settings.deadline,
             bypass=settings.on_vault_error == "bypass",
-            inventory=parts.make_inventory(store, locks.lock),
+            inventory=parts.make_inventory(store, lock),
         )
 
 
@@ -168,6 +167,18 @@ class _Parts:
             accept_other_users=self._accept_other_users,
             version=self._kv_version,
             manifest=self._manifest,
+        )
+
+    def make_locks(self, store: Callable[[], TokenStore]) -> Any:
+        """Make the locks of all identities, whose class is not loaded yet."""
+        from vault_plugin.locks.endpoint_lock import EndpointLocks  # noqa: PLC0415  a stored token does without
+        from vault_plugin.vault.consistency_index import handed_over  # noqa: PLC0415
+
+        return EndpointLocks(
+            self._settings,
+            hand_over=lambda handle: handed_over(self.transport, handle),
+            checks_and_sets=lambda deadline: store().checks_and_sets(deadline),
+            released=lambda: warn_of_skew(self.vault_clock, self.endpoint_clock),
         )
 
     def make_inventory(self, store: Callable[[], TokenStore], lock: Lock) -> Inventory:

@@ -5,7 +5,7 @@ import re
 import traceback
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
@@ -126,7 +126,7 @@ def gathered(name: str, environ: dict[str, str], **flags: str | bool | None) -> 
     others = {key: text for key, text in others.items() if key not in ORIGINS[name].env}
     found = getattr(Settings.from_env(others | environ, **flags), name)
     # Which servers are excluded is the subject of test_proxies.py.
-    return replace(found, exceptions=None) if isinstance(found, Proxy) else found
+    return found._replace(exceptions=None) if isinstance(found, Proxy) else found
 
 
 def complaint(environ: Mapping[str, str], **flags: str | bool | None) -> str:

@@ -13,7 +13,7 @@ from vault_plugin.network.tls import CertificateFileError
 from vault_plugin.network.tunnels import NoProxyError, ProxyError
 
 # OpenSSL's names of the alerts by which a server rejects a client certificate, or the lack of one.
-_CERTIFICATE_ALERT = re.compile(
+_CERTIFICATE_ALERT = (
     r"(?:SSLV3|TLSV1|TLSV13)_ALERT_((?:NO|BAD|UNSUPPORTED)_CERTIFICATE|CERTIFICATE_\w+|UNKNOWN_CA)"
 )
 
@@ -103,7 +103,7 @@ def failure_of(exc: BaseException) -> ConnectionFailure:
     for one in _chain(exc):
         if isinstance(one, ProxyError):
             return ConnectionFailure(_cause_of(one), one.proxy, one.status)
-        if isinstance(one, ssl.SSLError) and (alert := _CERTIFICATE_ALERT.fullmatch(one.reason or "")):
+        if isinstance(one, ssl.SSLError) and (alert := re.fullmatch(_CERTIFICATE_ALERT, one.reason or "")):
             return ConnectionFailure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
             if isinstance(one, kind) and not isinstance(one, _CLOSED):

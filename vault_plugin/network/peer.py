@@ -18,9 +18,7 @@ from vault_plugin.timing.deadline import Deadline
 
 PROBE = 3.0  # seconds to find out what a server speaks if that is not what its URL says
 # How Go, nginx and Apache respond to plain HTTP on a TLS port, with status 400.
-_WANTS_TLS = re.compile(
-    rb"HTTP request (to an HTTPS server|was sent to HTTPS port)|plain HTTP to an SSL-enabled"
-)
+_WANTS_TLS = rb"HTTP request (to an HTTPS server|was sent to HTTPS port)|plain HTTP to an SSL-enabled"
 
 
 class Peer:
@@ -60,7 +58,7 @@ class Peer:
     def check(self, status: int, body: bytes) -> None:
         """Raise WrongSchemeError if the response says that the server wants TLS."""
         self._responded = True
-        if self.tls is None and status == 400 and _WANTS_TLS.search(body):
+        if self.tls is None and status == 400 and re.search(_WANTS_TLS, body):
             raise WrongSchemeError(SPEAKS_TLS)
 
     def explain(self, exc: BaseException) -> ConnectionFailure:

@@ -96,12 +96,14 @@ def connected(host: str, port: int) -> Socket:
 
 def resolved(host: str, port: int) -> list[Any]:
     """What the name resolves to, as socket.getaddrinfo returns it. Raises OSError and its branches."""
+    # Python encodes a name itself by a codec that takes time to load.
+    name = host.encode() if host.isascii() else host
     try:
         with suppress(socket.gaierror):  # of an IP address at once
-            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+            return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         return blocking.call(
             f"name {host}",
-            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+            lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM),
             remaining(),
         )
     except UnicodeError:  # a label that is empty or too long

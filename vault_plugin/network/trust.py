@@ -16,9 +16,9 @@ BUNDLES = (
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",  # macOS, BSD
 )
-_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # names by which OpenSSL finds a CA in a folder
+_HASHED = r"[0-9a-f]{8}\.[0-9]+"  # names by which OpenSSL finds a CA in a folder
 
-_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]+-----END CERTIFICATE-----")
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]+-----END CERTIFICATE-----"
 
 
 class OwnCa(NamedTuple):
@@ -45,7 +45,7 @@ def client_context(own: OwnCa) -> ssl.SSLContext:
 
 def _certificates_in(text: str) -> str:
     """The certificates in a text, without what stands between them. Raises ValueError if there is none."""
-    if not (found := _CERTIFICATE.findall(text)):
+    if not (found := re.findall(_CERTIFICATE, text)):
         raise ValueError("no certificate")
     return "\n".join(found)
 
@@ -68,7 +68,7 @@ def _of_system() -> tuple[str | None, str | None]:
     paths = ssl.get_default_verify_paths()
     folder = paths.openssl_capath
     with suppress(OSError):
-        if any(_HASHED.fullmatch(path.name) for path in Path(folder).iterdir()):
+        if any(re.fullmatch(_HASHED, path.name) for path in Path(folder).iterdir()):
             return None, folder
     files = (one for one in (paths.openssl_cafile, *BUNDLES) if Path(one).is_file())
     return next(files, None) or _of_certifi(), None

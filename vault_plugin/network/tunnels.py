@@ -8,8 +8,8 @@ from vault_plugin.network.sockets import Socket, connected
 from vault_plugin.settings.proxies import Proxy
 
 _MOST = 64 * 1024  # bytes of the head of a response
-_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})\b[^\r\n]*\r?\n")
-_END = re.compile(rb"\r?\n\r?\n")
+_STATUS = rb"HTTP/1\.[01] ([1-5][0-9]{2})\b[^\r\n]*\r?\n"
+_END = rb"\r?\n\r?\n"
 
 
 class ProxyError(OSError):
@@ -54,7 +54,7 @@ def _open(connection: Socket, proxy: Proxy, server: str) -> None:
         lines.append(f"Proxy-Authorization: Basic {login}")
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
     head = _head(connection)
-    match, end = _STATUS.match(head), _END.search(head)
+    match, end = re.match(_STATUS, head), re.search(_END, head)
     if match is None:
         raise NoProxyError(proxy)
     if not match[1].startswith(b"2"):
@@ -69,7 +69,7 @@ def _open(connection: Socket, proxy: Proxy, server: str) -> None:
 def _head(connection: Socket) -> bytes:
     """The bytes of a response up to the end of its head, or of the connection. Raises ConnectionResetError if there are none."""
     head, buffer = b"", bytearray(4096)
-    while len(head) < _MOST and not _END.search(head):
+    while len(head) < _MOST and not re.search(_END, head):
         count = connection.recv_into(buffer)
         head += buffer[:count]
         if not count:

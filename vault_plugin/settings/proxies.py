@@ -1,14 +1,14 @@
 """Proxies: how their URLs are read, and which servers NO_PROXY excludes, by the rules of Go, which Vault's tools follow."""
 
 import re
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
+from vault_plugin.settings.values import is_ascii, is_host
 from vault_plugin.tokens.secret import Secret
 
-_PREFIX = re.compile(r"[0-9a-f.:]+/[0-9]{1,3}")
+_PREFIX = r"[0-9a-f.:]+/[0-9]{1,3}"
 _PORT = 80  # of a URL without one, as in Go
 _NO_PROXY = (
     "must look like http://[user:password@]host[:port], with special characters of the password percent-encoded, "
@@ -18,8 +18,7 @@ _NO_PROXY = (
 _Address = IPv4Address | IPv6Address | None
 
 
-@dataclass(frozen=True)
-class Proxy:
+class Proxy(NamedTuple):
     """The proxy for TLS connections; without a host there is none.
 
     `login`: user and password, separated by a colon. `exceptions`: the servers that are reached without it, as NO_PROXY
@@ -40,15 +39,10 @@ class Proxy:
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
             host, port = parts.hostname or "", _PORT if parts.port is None else parts.port
-            valid = parts.scheme == "http" and bool(host.encode("idna")) and port > 0
+            valid = parts.scheme == "http" and is_host(host) and port > 0
         except ValueError:
             valid = False
-        if (
-            not valid
-            or re.search(r"[^!-~]|\\", text)
-            or parts.path not in ("", "/")
-            or re.search("[?#]", text)
-        ):
+        if not valid or not is_ascii(text) or parts.path not in ("", "/") or set("?#\\") & set(text):
             raise ValueError(_NO_PROXY)
         user, password = (
             unquote(part or "", errors="surrogateescape") for part in (parts.username, parts.password)
@@ -57,7 +51,7 @@ class Proxy:
 
     def excluding(self, exceptions: str) -> Self:
         """The same proxy, but not for the servers that NO_PROXY lists, nor for this host."""
-        return replace(self, exceptions=exceptions)
+        return self._replace(exceptions=exceptions)
 
     def serves(self, host: str, port: int) -> bool:
         """Whether the server at that host and port is reached through this proxy."""
@@ -111,7 +105,7 @@ def _address(text: str) -> _Address:
 def _network(entry: str) -> IPv4Network | IPv6Network | None:
     """The network in CIDR notation; None if it is none."""
     try:
-        network = ip_network(entry, strict=False) if _PREFIX.fullmatch(entry) else None
+        network = ip_network(entry, strict=False) if re.fullmatch(_PREFIX, entry) else None
     except ValueError:
         return None
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None

@@ -19,8 +19,8 @@ from vault_plugin.tokens.secret import Secret
 CONFIGS = (".bao", ".vault")  # in the home folder; the former is read by `bao`, the latter by `vault`
 MAX_OUTPUT = 64 * 1024  # bytes
 # Comments, and texts in quotes, of HCL.
-_COMMENTS = re.compile(r'("(?:[^"\\\n]|\\.)*")|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_HELPER = re.compile(r'(?:^|[{,\s])"?token_helper"?\s*[=:]\s*"((?:[^"\\\n]|\\.)*)"')
+_COMMENTS = r'(?s)("(?:[^"\\\n]|\\.)*")|#[^\n]*|//[^\n]*|/\*.*?\*/'
+_HELPER = r'(?:^|[{,\s])"?token_helper"?\s*[=:]\s*"((?:[^"\\\n]|\\.)*)"'
 # Prints the exit status after the output: PID 1 of a container waits for all its children, and could take it away.
 _SCRIPT = '"$0" get; printf "\\n%d" $?'
 
@@ -34,8 +34,8 @@ def token_helper(config: str | None, environ: Mapping[str, str], deadline: Deadl
     if found is None:
         return None
     complaint = f" is missing, and {found}, which may name a token helper, cannot be read"
-    text = _COMMENTS.sub(lambda match: match[1] or " ", text_of_file(found, complaint, deadline))
-    helpers = _HELPER.findall(text)
+    text = re.sub(_COMMENTS, lambda match: match[1] or " ", text_of_file(found, complaint, deadline))
+    helpers = re.findall(_HELPER, text)
     if not helpers and text.strip().strip("{}").strip():
         raise ValueError(f' is missing, and {found} is not a configuration such as `token_helper = "/path"`')
     return str(Path(re.sub(r"\\(.)", r"\1", helpers[-1])).absolute()) if helpers and helpers[-1] else None

@@ -8,14 +8,15 @@ from vault_plugin.tokens.secret import Secret
 
 ENDPOINT_PATH = "/access/klearstack/getaccesstokenfromuserid"
 _PORTS = {"http": 80, "https": 443}
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+# Patterns are compiled when they are needed, which takes time at each start.
+_LOOPBACK = r"localhost|127(\.\d{1,3}){3}|::1"
 _DURATION = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?"
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "": 1}
 _GO_DURATION = r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|µs|ns))+"
 _RATE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?"
 _HOST_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
 _SOCKET = r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
-_SEGMENTS = re.compile(r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*")
+_SEGMENTS = r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*"
 
 
 def duration(text: str) -> float:
@@ -86,7 +87,7 @@ def vault_path(text: str) -> str:
     Only characters that have no special meaning in a URL or a policy; no segment that leads to another path.
     """
     path = text.strip("/")
-    if not _SEGMENTS.fullmatch(path) or {".", ".."} & set(path.split("/")):
+    if not re.fullmatch(_SEGMENTS, path) or {".", ".."} & set(path.split("/")):
         raise ValueError("may contain only letters, digits and _@.~- in segments separated by single slashes")
     return path
 
@@ -118,11 +119,10 @@ def _url(text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
         valid = parts.scheme in schemes and parts.port != 0 and parts.username is None
-        # A name that cannot be encoded would make getaddrinfo raise UnicodeError.
-        valid = valid and bool((parts.hostname or "").encode("idna"))
+        valid = valid and is_ascii(text) and not set("?#\\") & set(text) and is_host(parts.hostname or "")
     except ValueError:
         valid = False
-    if not valid or re.search(r"[^!-~]|[?#\\]", text):
+    if not valid:
         raise ValueError(
             f"must look like {schemes[-1]}://host[:port], without user, password, query or fragment"
         )
@@ -132,7 +132,7 @@ def _url(text: str, schemes: tuple[str, ...]) -> str:
 def is_plain_and_remote(url: str) -> bool:
     """Whether the network between here and there could read what is sent."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or "")
+    return parts.scheme == "http" and not re.fullmatch(_LOOPBACK, parts.hostname or "")
 
 
 def endpoint_url(text: str) -> str:
@@ -143,13 +143,28 @@ def endpoint_url(text: str) -> str:
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
-        # Vault 2.0 rejects two slashes in a row.
-        part if re.fullmatch(_SOCKET, part) else re.sub("(?<!:)//+", "/", _url(part, ("http", "https")))
+        part if part.startswith("unix:") and re.fullmatch(_SOCKET, part) else _without_double_slashes(part)
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
         raise ValueError("contains /v1 or /ui: give Vault's address without them")
     return addresses
+
+
+def _without_double_slashes(text: str) -> str:
+    """The address of a node, as Vault 2.0 accepts it. Raises ValueError."""
+    scheme, _, rest = _url(text, ("http", "https")).partition("://")
+    return f"{scheme}://{re.sub('//+', '/', rest) if '//' in rest else rest}"
+
+
+def is_ascii(text: str) -> bool:
+    """Whether all characters are printable ones of ASCII, other than the space."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def is_host(text: str) -> bool:
+    """Whether each label of a host name in ASCII is neither empty nor longer than DNS permits (63)."""
+    return all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
 
 
 def actions_url(text: str) -> str:

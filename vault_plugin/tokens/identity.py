@@ -9,8 +9,9 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked
 
 MAX_SEGMENT = 160  # characters; Vault's Raft storage takes 32 KiB for a whole path
-_PLAIN = re.compile(r"[A-Za-z0-9_@-]+(\.[A-Za-z0-9_@-]+)*")  # kept as a whole
-_KEPT = re.compile(r"[A-Za-z0-9_@-]|(?<=[^.])\.(?=[^.])")
+# Patterns are compiled when a name is not just letters and digits, which takes longer than the rest.
+_PLAIN = r"[A-Za-z0-9_@-]+(\.[A-Za-z0-9_@-]+)*"  # kept as a whole
+_KEPT = r"[A-Za-z0-9_@-]|(?<=[^.])\.(?=[^.])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ def encode(text: str) -> str:
     segment can be `.` or `..`, or a policy's `+` or `*`, and no URL quoting changes it. A segment that would be longer
     than 160 characters is cut, and ends with `~~` (which no other text encodes to) and 128 bits of its SHA-256.
     """
-    if len(text) <= MAX_SEGMENT and _PLAIN.fullmatch(text):
+    if len(text) <= MAX_SEGMENT and ((text.isascii() and text.isalnum()) or re.fullmatch(_PLAIN, text)):
         return text
+    kept = re.compile(_KEPT)
     parts = [
-        char if _KEPT.match(text, at) else "".join(f"~{byte:02X}" for byte in char.encode())
+        char if kept.match(text, at) else "".join(f"~{byte:02X}" for byte in char.encode())
         for at, char in enumerate(text)
     ]
     if sum(map(len, parts)) <= MAX_SEGMENT:

@@ -12,7 +12,7 @@ from vault_plugin.timing.clock import MAX_DATE
 from vault_plugin.tokens.secret import Secret
 
 _JWT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")  # RFC 7515, compact serialization
-_WHOLE = re.compile(r"(-?)([0-9]+)")
+_WHOLE = r"(-?)([0-9]+)"
 MAX_AHEAD = 60.0  # seconds by which the date of issue may be ahead of the servers' clocks
 _EXACT = 2**53  # beyond it, two whole numbers may be one float
 
@@ -81,7 +81,8 @@ class Token(NamedTuple):
 
         A token without the claim is accepted for every user. No identity has an empty user ID.
         """
-        return self.user_id is None or _comparable(self.user_id) == _comparable(user_id)
+        claim = self.user_id
+        return claim is None or claim == user_id or _comparable(claim) == _comparable(user_id)
 
     def is_of(self, endpoint: str) -> bool:
         """Whether that endpoint issued it; true where one of the two is not known."""
@@ -146,7 +147,7 @@ def _named_user(claim: object) -> str | None:
 
 def _comparable(user_id: str) -> str:
     """The same text for each spelling of a whole number of any length. `int` limits the length."""
-    match = _WHOLE.fullmatch(user_id)
+    match = re.fullmatch(_WHOLE, user_id)
     if match is None:
         return user_id
     digits = match[2].lstrip("0")

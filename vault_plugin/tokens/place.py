@@ -1,7 +1,6 @@
 """Places: company and user as the segments of a path in Vault, as a listing returns them, and what such a path holds."""
 
 import re
-from dataclasses import dataclass
 from math import floor
 from typing import Literal, NamedTuple
 
@@ -10,11 +9,10 @@ from vault_plugin.tokens.identity import Identity, encode
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
 
-_HASHED = re.compile(r"[A-Za-z0-9_@.~-]+~~[0-9a-f]{32}")
+_HASHED = r"[A-Za-z0-9_@.~-]+~~[0-9a-f]{32}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(NamedTuple):
     """The two segments that belong to one identity alone. Names of more than 160 characters are hashed in them."""
 
     company: str
@@ -51,7 +49,7 @@ def decode(segment: str) -> str | None:
 
 def is_segment(text: str) -> bool:
     """Whether `encode` can have made this segment of a name."""
-    return bool(_HASHED.fullmatch(text)) or decode(text) is not None
+    return bool(re.fullmatch(_HASHED, text)) or decode(text) is not None
 
 
 class Holding(NamedTuple):
