@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
@@ -10,12 +9,11 @@ from support.ansible import TOKEN, Ansible, Scene, Tasks, at, lookup, shown, tok
 from support.cli import World
 
 from vault_plugin.settings import Settings
-from vault_plugin.settings.origin import Origin
 
 # What programs beside Ansible say by their environment, and the folder that all of them share.
 WITHOUT_OPTION = {"lock_dir", "vault_config_path", "actions_url", "actions_token"}
-SETTINGS = {one.name: one for one in fields(Settings) if one.name not in WITHOUT_OPTION}
-SECRETS = {name for name, one in SETTINGS.items() if one.metadata["origin"].secret}
+SETTINGS = {name: one for name, one in Settings.origins.items() if name not in WITHOUT_OPTION}
+SECRETS = {name for name, one in SETTINGS.items() if one.secret}
 THEIRS = {  # of community.hashi_vault
     "vault_addr": "ADDR",
     "vault_namespace": "NAMESPACE",
@@ -215,13 +213,12 @@ def test_the_options_are_the_settings(newest: Ansible, kv2: World, kind: str) ->
     options: dict[str, Any] = json.loads(done.stdout)[TOKEN]["doc"]["options"]
     own = {"kind", "renew"} | ({"_terms", "field"} if kind == "lookup" else set())
     assert set(options) == SETTINGS.keys() | own
-    for name, one in SETTINGS.items():
-        origin: Origin = one.metadata["origin"]
+    for name, origin in SETTINGS.items():
         option = options[name]
         assert option.get("choices", []) == list(origin.choices), name
-        default = f"{one.default:g}" if isinstance(one.default, float) else one.default
-        assert option.get("default") == (None if default is MISSING else default), name
-        assert option["type"] == ("bool" if one.type is bool else "str"), name
+        default = f"{origin.default:g}" if isinstance(origin.default, float) else origin.default
+        assert option.get("default") == default, name
+        assert option["type"] == ("bool" if origin.default is False else "str"), name
         if kind == "lookup":
             sources = {
                 source: [entry["name"] for entry in option.get(source, [])] for source in ("vars", "env")

@@ -5,7 +5,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
 from pathlib import Path
 from textwrap import fill
 
@@ -25,7 +24,6 @@ from vault_plugin.network.tls import Tls
 from vault_plugin.protocols.kubernetes import VERSIONS
 from vault_plugin.protocols.terraform import OPTIONAL
 from vault_plugin.settings import Settings
-from vault_plugin.settings.origin import Origin
 from vault_plugin.timing.deadline import Deadline
 
 MANUAL = ROOT / "docs" / "man"
@@ -44,16 +42,15 @@ RETRYABLE = {5}  # of these
 
 def settings_table() -> str:
     rows = ["| flag | environment variable | default | meaning |", "|---|---|---|---|"]
-    for one in fields(Settings):
-        origin: Origin = one.metadata["origin"]
-        flag = f"`--{one.name.replace('_', '-')}`" if origin.flag else ""
+    for setting, origin in Settings.origins.items():
+        flag = f"`--{setting.replace('_', '-')}`" if origin.flag else ""
         default = "required" if origin.required else ""
-        if isinstance(one.default, float):
-            default = f"`{one.default:g}`"
-        elif one.name == "lock_dir":
+        if isinstance(origin.default, float):
+            default = f"`{origin.default:g}`"
+        elif setting == "lock_dir":
             default = "`/tmp/klearstack-vault-UID`"
-        elif one.default not in (None, False, MISSING):
-            default = f"`{one.default}`"
+        elif origin.default not in (None, False):
+            default = f"`{origin.default}`"
         variables = ", ".join(f"`{name}`" for name in origin.env)
         rows.append(f"| {flag} | {variables} | {default} | {origin.help}{choices(origin.choices)} |")
     return "\n".join(rows)

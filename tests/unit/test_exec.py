@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -150,8 +149,8 @@ def test_what_leads_to_a_token_is_not_inherited(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_secret_setting_is_a_credential_that_is_known_here() -> None:
-    secret = [one for one in fields(Settings) if "Secret" in str(one.type)]
-    assert {name for one in secret for name in one.metadata["origin"].env} < set(CREDENTIALS)
+    secret = [one for one in Settings.origins.values() if one.secret]
+    assert {name for one in secret for name in one.env} < set(CREDENTIALS)
 
 
 @pytest.mark.usefixtures("becoming")

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -77,7 +76,7 @@ def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
 
 @pytest.mark.parametrize("name", WITH_SETTINGS)
 def test_each_option_is_in_a_group_that_settings_declare_or_the_manifest(name: str) -> None:
-    declared = {one.metadata["group"] for one in fields(Settings)} | {"Manifest", "Output"}
+    declared = {one.group for one in Settings.origins.values()} | {"Manifest", "Output"}
     assert declared == set(layout.GROUPS)
     told = click.Context(COMMANDS[name]).get_help()
     for param in COMMANDS[name].params:
@@ -91,14 +90,14 @@ def test_each_option_is_in_a_group_that_settings_declare_or_the_manifest(name: s
 @pytest.mark.parametrize("name", WITH_SETTINGS)
 def test_variables_without_an_option_are_listed(run: Run, name: str) -> None:
     part = shown(run, name).partition("\nEnvironment variables without an option:\n")[2]
-    for one in fields(Settings):
-        for variable in one.metadata["origin"].env:
-            assert bool(re.search(rf" {variable}\b", part)) is (not one.metadata["origin"].flag)
+    for one in Settings.origins.values():
+        for variable in one.env:
+            assert bool(re.search(rf" {variable}\b", part)) is (not one.flag)
     assert layout.FROM_A_FILE in " ".join(part.split())
 
 
 def test_a_value_is_called_by_a_word_only_for_settings_that_exist() -> None:
-    assert _METAVARS.keys() <= {one.name for one in fields(Settings)}
+    assert _METAVARS.keys() <= Settings.origins.keys()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -5,8 +5,8 @@ import re
 import traceback
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
@@ -16,13 +16,13 @@ from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import default_company, known_deadline
 from vault_plugin.settings.logins import SERVICE_ACCOUNT
-from vault_plugin.settings.origin import Group, Origin
+from vault_plugin.settings.origin import Group
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.wording import named, worded
 
-ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
+ORIGINS = Settings.origins
 ENOUGH = {
     "KLEARSTACK_USER_ID": "26",
     "KLEARSTACK_COMPANY_NAME": "Acme",
@@ -633,15 +633,13 @@ def test_no_secret_has_a_flag_and_every_one_is_a_secret() -> None:
 
 
 def test_each_setting_has_a_group_and_each_secret_is_a_login() -> None:
-    groups = [one.metadata["group"] for one in fields(Settings)]
-    assert set(groups) == set(Group)
-    assert groups == [origin.group for origin in ORIGINS.values()]
+    assert {origin.group for origin in ORIGINS.values()} == set(Group)
     assert {origin.group for origin in ORIGINS.values() if origin.secret} == {Group.VAULT_LOGIN}
     assert {name for name, origin in ORIGINS.items() if origin.identity} == {"user_id", "company_name"}
 
 
 def test_a_secret_type_is_declared_as_a_secret() -> None:
-    assert {one.name for one in fields(Settings) if "Secret" in str(one.type)} == set(SECRETS)
+    assert {name for name, kind in get_type_hints(Settings).items() if "Secret" in str(kind)} == set(SECRETS)
 
 
 def test_choices_are_the_promised_ones() -> None:
@@ -655,8 +653,24 @@ def test_choices_are_the_promised_ones() -> None:
 
 def test_settings_cannot_be_changed() -> None:
     settings = Settings.from_env(ENOUGH)
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         settings.mount = "kv"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        del settings.mount
+    assert settings.mount == "secret"
+
+
+def test_settings_are_equal_if_all_values_are() -> None:
+    settings, same = Settings.from_env(ENOUGH), Settings.from_env(ENOUGH)
+    assert {settings, same} == {settings}
+    assert settings != settings.replace(mount="kv")
+    assert settings.replace(mount="kv").replace(mount="secret") == settings
+    assert settings != "settings"
+
+
+def test_there_are_no_other_settings() -> None:
+    with pytest.raises(TypeError, match="no setting colour"):
+        Settings(colour="red")  # type: ignore[call-arg]
 
 
 def test_every_setting_has_a_help_text_that_is_a_sentence() -> None:

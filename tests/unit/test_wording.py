@@ -4,7 +4,6 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -23,8 +22,8 @@ from vault_plugin.vault.record import unmanaged
 from vault_plugin.wording import flag, named, speak, speaking, worded
 
 PACKAGE = Path(vault_plugin.__file__).parent
-SETTINGS = [one.name for one in fields(Settings)]
-VARIABLES = {variable for one in fields(Settings) for variable in one.metadata["origin"].env}
+SETTINGS = [*Settings.origins]
+VARIABLES = {variable for one in Settings.origins.values() for variable in one.env}
 WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch", "doctor")
 
 

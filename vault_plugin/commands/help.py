@@ -3,8 +3,6 @@
 The man pages are made from the same parts.
 """
 
-from dataclasses import fields
-
 import click
 
 from vault_plugin.commands.options import Command, Option, SettingOption
@@ -36,8 +34,7 @@ def variables(command: click.Command) -> list[tuple[str, str]]:
     """Names and help of the environment variables that the command reads and that have no option."""
     if not any(isinstance(param, SettingOption) and param.name == "vault_addr" for param in command.params):
         return []  # It contacts no server, or reads its settings elsewhere.
-    origins = [one.metadata["origin"] for one in fields(Settings)]
-    return [(", ".join(one.env), one.help) for one in origins if not one.flag]
+    return [(", ".join(one.env), one.help) for one in Settings.origins.values() if not one.flag]
 
 
 def write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
 import click
@@ -125,31 +124,29 @@ def settings_options(*left_out: str) -> Callable[[F], F]:
     """A decorator that adds an option for each setting that is no secret, except for those left out."""
 
     def decorate(command: F) -> F:
-        for one in reversed(fields(Settings)):
-            if one.metadata["origin"].flag and one.name not in left_out:
-                command = _option(one)(command)
+        for name, origin in reversed(Settings.origins.items()):
+            if origin.flag and name not in left_out:
+                command = _option(name, origin)(command)
         return command
 
     return decorate
 
 
-def _option(one: Field[Any]) -> Callable[[F], F]:
-    origin: Origin = one.metadata["origin"]
-    metavar = _METAVARS.get(one.name, "TEXT")
-    how: dict[str, Any] = {"is_flag": True} if one.type is bool else {"metavar": metavar}
+def _option(name: str, origin: Origin) -> Callable[[F], F]:
+    metavar = _METAVARS.get(name, "TEXT")
+    how: dict[str, Any] = {"is_flag": True} if origin.default is False else {"metavar": metavar}
     if metavar in {"FILE", "FOLDER"}:
         how["shell_complete"] = files
     if origin.choices:
         how = {"type": click.Choice(origin.choices)}
-    default = f"{one.default:g}" if isinstance(one.default, float) else one.default
+    default = f"{origin.default:g}" if isinstance(origin.default, float) else origin.default
     notes = [
         f"[env: {', '.join(origin.env)}]" if origin.env else "",
-        f"[default: {default}]" if default not in (None, MISSING, False) else "",
+        f"[default: {default}]" if default not in (None, False) else "",
     ]
     text = " ".join(filter(None, (origin.help, *notes)))
-    group = one.metadata["group"]
     return click.option(
-        flag(one.name), one.name, cls=SettingOption, group=group, default=None, help=text, **how
+        flag(name), name, cls=SettingOption, group=origin.group, default=None, help=text, **how
     )
 
 

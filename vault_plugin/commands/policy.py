@@ -1,7 +1,5 @@
 """`policy`: print the Vault policy that a role needs."""
 
-from dataclasses import fields
-
 import click
 
 from vault_plugin.app import policy_of
@@ -22,7 +20,7 @@ _USED = ("kv_version", "mount", "path_prefix", "vault_namespace", "auth_namespac
     ),
 )
 @click.argument("role", type=click.Choice(["reader", "syncer", "operator"]))
-@settings_options(*(one.name for one in fields(Settings) if one.name not in _USED))
+@settings_options(*(name for name in Settings.origins if name not in _USED))
 def policy(role: str, **flags: str | None) -> None:
     """Print the least-privilege policy (HCL) of a role, for the configured mount and path prefix.
 

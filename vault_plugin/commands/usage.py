@@ -1,7 +1,6 @@
 """Usage errors, which never quote what was typed, since it may be a token; and what a command calls settings."""
 
 from collections.abc import Iterable
-from dataclasses import fields
 
 import click
 
@@ -44,8 +43,11 @@ def no_command(typed: str, commands: Iterable[str]) -> UsageError:
 def _complaint(exc: click.ClickException, context: click.Context | None) -> str:
     if isinstance(exc, click.NoSuchOption):
         names = {name: name for option in context.command.params for name in option.opts} if context else {}
-        secrets = [one for one in fields(Settings) if not one.metadata["origin"].flag]
-        variables = {flag(one.name): f"the variable {one.metadata['origin'].env[-1]}" for one in secrets}
+        variables = {
+            flag(name): f"the variable {one.env[-1]}"
+            for name, one in Settings.origins.items()
+            if not one.flag
+        }
         return f"Unknown option.{_did_you_mean(exc.option_name, variables | names)}"
     if isinstance(exc, click.BadOptionUsage):
         return f"{exc.option_name} {'requires a' if 'requires' in exc.message else 'takes no'} value."

@@ -1,7 +1,6 @@
 """The whole examination: which checks there are, in which order, and which are left out after a failure."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import cast
 
 from vault_plugin.app import REVOKE_TIMEOUT, parts_of
@@ -66,7 +65,7 @@ class Examination:
         if Group.ENDPOINT in self._invalid:
             yield skipped("endpoint", _INVALID)
             return
-        with parts_of(replace(self._settings, vault_addr=self._settings.vault_addr or ())) as parts:
+        with parts_of(self._settings.replace(vault_addr=self._settings.vault_addr or ())) as parts:
             source = cast(EndpointSource, parts.make_source())
             yield from verdicts_on_endpoint(source, self._seconds())
             self._endpoint_clock = parts.endpoint_clock
@@ -82,7 +81,7 @@ class Examination:
             if not seconds:
                 yield skipped(f"Vault {node}", _LATE)
                 continue
-            with parts_of(replace(self._settings, vault_addr=(node,))) as parts:
+            with parts_of(self._settings.replace(vault_addr=(node,))) as parts:
                 where = "Vault" if len(nodes) == 1 else f"Vault {node}"
                 verdicts = list(verdicts_on_node(where, parts.transport, node, nodes, seconds))
                 if not self._vault_clock.measured:

@@ -7,13 +7,12 @@ the setting is required.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings.endpoint_settings import EndpointSettings
 from vault_plugin.settings.gathering import Survey, gather, gather_one, survey, warn_of_form
-from vault_plugin.settings.origin import Group, Origin, identity_setting, setting
+from vault_plugin.settings.origin import Declared, Group, Origin, identity_setting, setting
 from vault_plugin.settings.values import duration, positive_duration, vault_path
 from vault_plugin.settings.vault_settings import VaultConnectionSettings, VaultLoginSettings
 from vault_plugin.tokens.identity import Identity
@@ -21,8 +20,7 @@ from vault_plugin.tokens.identity import Identity
 NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class IdentitySettings:
+class IdentitySettings(Declared):
     """Whose token is requested."""
 
     user_id: str = identity_setting(
@@ -33,7 +31,6 @@ class IdentitySettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, IdentitySettings):
     """The values of all settings. Durations are seconds. Build it with `from_env`."""
 
@@ -106,7 +103,7 @@ class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, Id
         warn_of_form(ORIGINS, values)
         settings = cls(**values)
         slow = settings.deadline - deadline.left() > NOTICEABLE
-        return replace(settings, deadline=deadline.left()) if slow else settings
+        return settings.replace(deadline=deadline.left()) if slow else settings
 
     @classmethod
     def for_many(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
@@ -119,7 +116,7 @@ class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, Id
         return Identity(self.user_id, self.company_name)
 
 
-ORIGINS: dict[str, Origin] = {one.name: one.metadata["origin"] for one in fields(Settings)}
+ORIGINS: dict[str, Origin] = Settings.origins
 
 
 def default_company(given: str | None, environ: Mapping[str, str] | None = None) -> str | None:

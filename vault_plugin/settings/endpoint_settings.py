@@ -1,15 +1,11 @@
 """The settings of the way to KlearStack's endpoint."""
 
-from dataclasses import dataclass
-
-from vault_plugin.settings.origin import Group, setting
+from vault_plugin.settings.origin import Declared, Group, setting
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import endpoint_url
 
 
-# Only Settings is instantiated, so that the methods of its bases need not be generated, which takes time at each start.
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class EndpointSettings:
+class EndpointSettings(Declared):
     """Where the endpoint is, and how it is reached."""
 
     url: str = setting(

@@ -1,9 +1,7 @@
 """The settings of the way to Vault and of the login there: what belongs to one Vault alone."""
 
-from dataclasses import dataclass
-
 from vault_plugin.settings.logins import LOGINS
-from vault_plugin.settings.origin import Group, secret_setting, setting
+from vault_plugin.settings.origin import Declared, Group, secret_setting, setting
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import (
     RateLimit,
@@ -22,9 +20,7 @@ from vault_plugin.settings.values import (
 from vault_plugin.tokens.secret import Secret
 
 
-# Only Settings is instantiated, so that the methods of its bases need not be generated, which takes time at each start.
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class VaultConnectionSettings:
+class VaultConnectionSettings(Declared):
     """Where Vault is, and how it is reached."""
 
     vault_addr: tuple[str, ...] = setting(
@@ -133,8 +129,7 @@ class VaultConnectionSettings:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class VaultLoginSettings:
+class VaultLoginSettings(Declared):
     """How to log in to Vault."""
 
     auth: str = setting(

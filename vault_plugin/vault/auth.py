@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 
 from hvac.adapters import JSONAdapter
@@ -204,12 +203,12 @@ class Login:
     def _with_credential(self, settings: Settings, deadline: Deadline) -> Settings:
         """The settings with a credential that has to be requested first."""
         if settings.auth == "jwt" and settings.vault_jwt is None:
-            return replace(settings, vault_jwt=id_token.requested(settings, deadline))
+            return settings.replace(vault_jwt=id_token.requested(settings, deadline))
         wrapped = settings.wrapped_secret_id
         if settings.auth == "approle" and settings.secret_id is None and wrapped is not None:
             with unlogged():
                 vault = self.adapter(wrapped.reveal(), Limits(deadline, repeatable=False))
-                return replace(settings, secret_id=wrapping.unwrapped_secret_id(vault, wrapped, deadline))
+                return settings.replace(secret_id=wrapping.unwrapped_secret_id(vault, wrapped, deadline))
         return settings
 
     def _sent_login(self, settings: Settings, deadline: Deadline) -> tuple[str, Lease]:
