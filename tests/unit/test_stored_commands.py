@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from vault_plugin.errors import StoreError, StoreRefusedError
 from vault_plugin.settings import Settings
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.place import Holding, Place
+from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import VaultRef
 
 ENOUGH = {
@@ -78,6 +81,7 @@ class FakeTargets(Slots):
 
     @contextmanager
     def connect_all(self, gather: Sequence[Any], manifest: str = "") -> Iterator["FakeTargets"]:
+        self.gather = gather
         self.settings += [one() for one in gather]
         yield self
 
@@ -322,6 +326,27 @@ def test_an_unmanaged_secret_is_reported_where_it_was_named(
     assert (done.code, done.out) == (0, "2 paths of 1 identity deleted\n")
     assert "2 paths left alone: klearstack-vault does not manage what is there" in done.err
     assert run("delete", "--all", "--yes").err == ""
+
+
+def test_the_credential_for_one_identity_is_read_once_until_the_login_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    targets = connected(monkeypatch, FakeInventory("1"))
+    fifo = tmp_path / "token"
+    os.mkfifo(fifo)
+    monkeypatch.delenv("VAULT_TOKEN")
+    monkeypatch.setenv("VAULT_TOKEN_FILE", str(fifo))
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "10")
+    for number in "12":
+        writer = threading.Thread(target=fifo.write_text, args=[f"hvs.{number}\n"])
+        writer.start()
+        if number == "1":
+            assert run("delete", "--user-id", "1", "--company-name", "Acme", "--yes").code == 0
+        else:
+            targets.settings.append(targets.gather[0](deadline="5"))
+        writer.join()
+    assert [one.vault_token for one in targets.settings] == [Secret("hvs.1"), Secret("hvs.2")]
+    assert targets.settings[1].deadline < 6
 
 
 def test_failures_are_reported_and_the_others_are_deleted(vault: FakeInventory, run: Run) -> None:

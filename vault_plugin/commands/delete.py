@@ -32,7 +32,6 @@ from vault_plugin.commands.stored import (
 )
 from vault_plugin.errors import UsageError
 from vault_plugin.output.streams import require_output
-from vault_plugin.settings import Settings
 
 PARTIAL = 5  # as for `sync`
 _log = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def _chosen(
         return of_manifest(manifest, flags, flags["company_name"], **how)
     if everything:
         return below_prefix(flags, **how)
-    return of_identity(flags, Settings.from_env(**flags).identity(), **how)
+    return of_identity(flags, **how)
 
 
 def _confirm(question: str) -> None:

@@ -14,7 +14,6 @@ from vault_plugin.commands.manifests import CONCURRENCY, opened_manifest
 from vault_plugin.commands.options import DURATION, files, option
 from vault_plugin.manifest.formats import format_of
 from vault_plugin.settings import Settings
-from vault_plugin.tokens.identity import Identity
 
 F = TypeVar("F", bound=Callable[..., Any])
 MANIFEST_ARGUMENT = click.argument("manifest", required=False, shell_complete=files)
@@ -57,7 +56,11 @@ def below_prefix(flags: Mapping[str, Any], **how: Any) -> Iterator[Chosen]:
 
 
 @contextmanager
-def of_identity(flags: Mapping[str, Any], identity: Identity, **how: Any) -> Iterator[Chosen]:
-    """Choose one identity."""
-    with connect_all([partial(Settings.for_many, **flags, on_vault_error="fail")]) as targets:
+def of_identity(flags: Mapping[str, Any], **how: Any) -> Iterator[Chosen]:
+    """Choose the identity of the settings. Raises SettingsError."""
+    gather = partial(Settings.from_env, **flags, on_vault_error="fail")
+    found = [gather()]
+    identity = found[0].identity()
+    # A FIFO gives the credential once, so that it is not read again at the start.
+    with connect_all([lambda **newer: found.pop() if found else gather(**newer)]) as targets:
         yield Chosen(list(of_identities(targets, iter([identity]))), targets, Parallel(targets, **how))
