@@ -279,7 +279,7 @@ def test_a_rate_limit_quota(kv2: World) -> None:
     quota = f"sys/quotas/rate-limit/{kv2.mount}"
     kv2.vault.admin.write_data(quota, data={"path": f"{kv2.mount}/", "rate": 0.1, "interval": "60s"})
     try:
-        found = Diagnosis(kv2, KLEARSTACK_TIMEOUT="0.5")
+        found = Diagnosis(kv2, KLEARSTACK_TIMEOUT="2")
     finally:
         kv2.vault.admin.delete(quota)
     assert found.code == 75
