@@ -1,11 +1,10 @@
 """The help of a command: options in groups, variables that have no option, examples, and where the exit codes are described.
 
-The man pages are made from the same parts.
+The man pages are made from the same parts. Groups and examples are attributes of the classes in options.py.
 """
 
 import click
 
-from vault_plugin.commands.options import Command, Option, SettingOption
 from vault_plugin.settings import Settings
 
 DOCUMENTATION = "https://github.com/klearstack/klearstack-vault/tree/main/docs"  # of pyproject.toml
@@ -22,8 +21,8 @@ def groups(command: click.Command, ctx: click.Context) -> dict[str, list[click.O
     found: dict[str, list[click.Option]] = {group: [] for group in GROUPS}
     others = []
     for param in command.get_params(ctx):
-        if isinstance(param, Option) and param.group:
-            found[param.group].append(param)
+        if isinstance(param, click.Option) and (group := getattr(param, "group", "")):
+            found[group].append(param)
         elif isinstance(param, click.Option):
             others.append(param)
     named = {group: options for group, options in found.items() if options}
@@ -32,7 +31,7 @@ def groups(command: click.Command, ctx: click.Context) -> dict[str, list[click.O
 
 def variables(command: click.Command) -> list[tuple[str, str]]:
     """Names and help of the environment variables that the command reads and that have no option."""
-    if not any(isinstance(param, SettingOption) and param.name == "vault_addr" for param in command.params):
+    if not any(param.name == "vault_addr" for param in command.params):
         return []  # It contacts no server, or reads its settings elsewhere.
     return [(", ".join(one.env), one.help) for one in Settings.origins.values() if not one.flag]
 
@@ -60,4 +59,4 @@ def write_end(command: click.Command, formatter: click.HelpFormatter) -> None:
 
 def examples_of(command: click.Command) -> tuple[str, ...]:
     """Command lines that use the command; EXAMPLES for `klearstack-vault` itself."""
-    return command.examples if isinstance(command, Command) else EXAMPLES
+    return getattr(command, "examples", EXAMPLES)
