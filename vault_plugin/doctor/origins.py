@@ -6,7 +6,6 @@ from typing import Any
 from vault_plugin.doctor.verdicts import Verdict, failed, ok
 from vault_plugin.settings.declarations import ORIGINS, Settings
 from vault_plugin.settings.gathering import Survey
-from vault_plugin.settings.values import RateLimit
 
 _HIDDEN = "(hidden)"
 _LONGEST = 200  # characters of a value that is shown
@@ -28,10 +27,8 @@ def _shown(name: str, value: Any) -> str:
     origin = ORIGINS[name]
     if origin.secret or origin.identity:
         return _HIDDEN
-    if isinstance(value, RateLimit):
-        return f"{value.rate:g}:{value.burst}"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
+    if name == "vault_addr":
+        return ",".join(value)
     text = f"{value:g}" if isinstance(value, float) else str(value)
     # Certificates have many lines, and a verdict has one.
     return text if text.isprintable() and len(text) <= _LONGEST else f"({len(text)} characters)"

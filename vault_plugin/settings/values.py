@@ -56,6 +56,9 @@ class RateLimit(NamedTuple):
     rate: float
     burst: int
 
+    def __str__(self) -> str:
+        return f"{self.rate:g}:{self.burst}"
+
 
 def rate_limit(text: str) -> RateLimit | None:
     """The limit of `100`, `0.5` or `100:20`; None for 0, which limits nothing. Raises ValueError."""
