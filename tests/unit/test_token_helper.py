@@ -1,5 +1,6 @@
 """The token helper of Vault's command: how it is found and called, and what it may print."""
 
+import errno
 import os
 import select
 import signal
@@ -93,6 +94,17 @@ def test_without_a_helper_it_is_the_token_of_the_home_folder(config: str, tmp_pa
     assert complaint(environ) == "VAULT_TOKEN or BAO_TOKEN is missing, and ~/.vault-token contains none."
     (tmp_path / ".vault-token").write_text("hvs.home")
     assert token(environ) == Secret("hvs.home")
+
+
+def test_a_home_folder_that_nobody_may_enter_has_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: object, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    environ = environment(tmp_path)
+    monkeypatch.setattr(os, "stat", denied)  # which mode 000 does not keep root from
+    assert token_helper(None, environ, Deadline(5)) is None
 
 
 def test_it_is_called_as_vaults_command_does_it_and_gets_neither_identity_nor_credential(

@@ -28,9 +28,9 @@ _SCRIPT = '"$0" get; printf "\\n%d" $?'
 def token_helper(config: str | None, environ: Mapping[str, str], deadline: Deadline) -> str | None:
     """The path of the token helper; None if none is configured. Raises ValueError if the configuration is wrong."""
     home = Path(environ.get("HOME", "/nonexistent"))
-    found = next(
-        (path for path in ([Path(config)] if config else map(home.joinpath, CONFIGS)) if path.exists()), None
-    )
+    configs = [Path(config)] if config else map(home.joinpath, CONFIGS)
+    # Path.exists raises PermissionError below a home folder that only another user may enter.
+    found = next((path for path in configs if os.path.exists(path)), None)  # noqa: PTH110
     if found is None:
         return None
     complaint = f" is missing, and {found}, which may name a token helper, cannot be read"
