@@ -33,6 +33,8 @@ from vault_plugin.settings.gathering import Survey
 from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
+from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.jwt import Kind
 from vault_plugin.vault.client import Found
 from vault_plugin.vault.connections import Response
 from vault_plugin.vault.hvac_errors import CasMismatchError, DeniedError
@@ -370,12 +372,12 @@ class _Client:
         return end
 
 
-def access(kv_version: str | None = None, **ends: Any) -> Access:
+def access(kv_version: str | None = None, identity: Identity | None = None, **ends: Any) -> Access:
     settings = Settings(
         url="http://127.0.0.1:1", vault_addr=("http://127.0.0.1:2",), auth="none", timeout=5.0, mount="kv",
         path_prefix="p", kv_version=kv_version,
     )  # fmt: skip
-    return Access(cast(Any, _Client(**ends)), cast(Any, None), settings, None, Deadline(5))
+    return Access(cast(Any, _Client(**ends)), cast(Any, None), settings, identity, Deadline(5))
 
 
 DOWN, DENIED = StoreError("Down."), DeniedError("Denied.")
@@ -420,6 +422,16 @@ def test_the_limit_of_a_mount_is_shown_only_if_it_is_one() -> None:
     *_, verdict = access(kv={"delete_version_after": "5s\n\x1b[2J"}).verdicts_on_mount(2)
     assert verdict.level is Level.WARNING
     assert verdict.text.startswith("delete_version_after is ?, cas_required is false.")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_verdict_on_capabilities_has_an_identity_whatever_the_prefix(version: int) -> None:
+    looked = access(identity=Identity("p", "p"))  # as the prefix
+    verdicts = looked._capabilities(version)
+    area = {1: "kv/p", 2: "kv/data/p"}[version]
+    checks = {check for _, check in found(list(verdicts))}
+    assert {f"capabilities on {area}/COMPANY/USER/{kind}" for kind in Kind} <= checks
+    assert not any("/p/p" in check for check in checks)
 
 
 def test_a_write_test_that_fails_or_meets_another_one() -> None:

@@ -179,8 +179,10 @@ class Access:
 
     def _anonymous(self, place: str) -> str:
         """The path without company and user, since the verdicts may be shown to others."""
-        head, below, tail = place.rpartition(f"/{self.settings.path_prefix}/")
-        return f"{head}{below}{'/'.join(['COMPANY', 'USER', *tail.split('/')[2:]]) if '/' in tail else tail}"
+        if self._identity is None:
+            return place
+        *above, _, _, kind = place.split("/")
+        return "/".join((*above, "COMPANY", "USER", kind))
 
     def _places(self) -> list[str]:
         prefix, identity = self.settings.path_prefix, self._identity
