@@ -26,7 +26,7 @@ _USED_UP = (
 
 
 class Denials:
-    """Explains denials to one login. Safe among threads. It asks Vault once about each token."""
+    """Explains denials to one login. Safe among threads. It asks Vault about a token once, unless threads ask at once."""
 
     def __init__(self, login: Login, auth: str) -> None:
         self._login = login
@@ -42,9 +42,10 @@ class Denials:
         if self._auth == "none":
             hint = _NO_TOKEN if is_unknown else ""
         elif self._auth == "token" and isinstance(denial, DeniedError | UnknownTokenError):
-            if self._known[0] != token:
-                self._known = token, self._fault(token, is_unknown, recognized, deadline)
-            hint = self._known[1]
+            known = self._known  # which another thread may replace, by what is wrong with another token
+            if known[0] != token:
+                known = self._known = token, self._fault(token, is_unknown, recognized, deadline)
+            hint = known[1]
         return UnknownTokenError(str(denial.args[0]), hint=hint) if hint else denial
 
     def _fault(self, token: str, is_unknown: bool, recognized: bool, deadline: Deadline) -> str:
