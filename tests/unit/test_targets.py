@@ -17,10 +17,10 @@ from vault_plugin.errors import SettingsError, SourceError, StoreError, StoreRef
 from vault_plugin.manifest.row import Row
 from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings import Settings
-from vault_plugin.settings.credentials import for_another_vault, without_logins
+from vault_plugin.settings.credentials import for_another_vault
 from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
-from vault_plugin.settings.origin import Group, Origin, setting
+from vault_plugin.settings.origin import Group, Origin, setting, without_logins
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.deadline import Deadline
@@ -199,7 +199,7 @@ def test_a_target_without_an_address_uses_the_proxy_and_the_id_token_url_with_it
     found = gathered({"token_file": secret}, ENVIRON | way)
     assert (str(found.vault_proxy), found.vault_token) == ("http://p.example:3128", Secret("hvs.own"))
     assert found.actions_url == "https://ids.example/?a=b"
-    assert "VAULT_TOKEN" not in without_logins(ENVIRON | way)
+    assert "VAULT_TOKEN" not in without_logins(ENVIRON | way, Settings.origins)
 
 
 def test_a_target_with_a_folder_of_cas_takes_no_file_of_the_settings(secret: str) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from vault_plugin.errors import SettingsError
 from vault_plugin.manifest.row import Row
 from vault_plugin.settings import Settings
-from vault_plugin.settings.credentials import for_another_vault, without_logins
+from vault_plugin.settings.credentials import for_another_vault
+from vault_plugin.settings.declarations import ORIGINS
 from vault_plugin.settings.gathering import Flags
+from vault_plugin.settings.origin import without_logins
 
 _SETTINGS = {
     "address": "vault_addr",
@@ -47,7 +49,7 @@ def settings_of(row: Row | None, flags: Flags, environ: Mapping[str, str] | None
     credentials = {_CREDENTIALS[name]: text for name, text in fields.items() if name in _CREDENTIALS}
     if "vault_addr" not in own:
         if credentials:
-            environ = without_logins(environ)
+            environ = without_logins(environ, ORIGINS)
         return Settings.for_many({**environ, **credentials}, **{**flags, **own})
     rest, kept = for_another_vault(environ, flags)
     try:

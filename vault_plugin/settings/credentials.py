@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from vault_plugin.settings.declarations import ORIGINS
+from vault_plugin.settings.environment import without
 from vault_plugin.settings.gathering import Flags
-from vault_plugin.settings.origin import Group, Origin
+from vault_plugin.settings.origin import Group, Origin, without_logins
 
 # What settings of these groups say holds for each Vault. A setting of any other group is about one Vault alone.
 _SHARED = {Group.IDENTITY, Group.TOKEN, Group.ENDPOINT, Group.VAULT_STORAGE, Group.LIMITS}
-
 
 # What only a login to Vault needs, and a proxy whose URL may contain a login.
 _OF_LOGINS = {"actions_url", "vault_proxy"}
@@ -20,13 +20,7 @@ def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     An identity is all that KlearStack's endpoint asks for. `HTTPS_PROXY` is kept, which other programs need as well.
     """
     withheld = {variable for name in _OF_LOGINS for variable in ORIGINS[name].env}
-    return _without(without_logins(environ), withheld)
-
-
-def without_logins(environ: Mapping[str, str]) -> dict[str, str]:
-    """For the same Vault with another login: the environment without credentials and without the identity."""
-    withheld = {variable for one in ORIGINS.values() if one.secret or one.identity for variable in one.env}
-    return _without(environ, withheld)
+    return without(without_logins(environ, ORIGINS), withheld)
 
 
 def for_another_vault(environ: Mapping[str, str], flags: Flags) -> tuple[dict[str, str], Flags]:
@@ -36,12 +30,8 @@ def for_another_vault(environ: Mapping[str, str], flags: Flags) -> tuple[dict[st
     """
     kept = {name for name, one in ORIGINS.items() if _is_shared(one)}
     withheld = {variable for name, one in ORIGINS.items() if name not in kept for variable in one.env}
-    return _without(environ, withheld | {"HOME"}), {name: flags[name] for name in flags if name in kept}
+    return without(environ, withheld | {"HOME"}), {name: flags[name] for name in flags if name in kept}
 
 
 def _is_shared(origin: Origin) -> bool:
     return origin.group in _SHARED and not origin.secret
-
-
-def _without(environ: Mapping[str, str], variables: set[str]) -> dict[str, str]:
-    return {name: text for name, text in environ.items() if name.removesuffix("_FILE") not in variables}

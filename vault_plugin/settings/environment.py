@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +61,11 @@ def process_environment() -> Mapping[str, str]:
         name.decode("utf-8", "surrogateescape"): text.decode("utf-8", "surrogateescape")
         for name, text in os.environb.items()
     }
+
+
+def without(environ: Mapping[str, str], variables: Collection[str]) -> dict[str, str]:
+    """The environment without these variables, and without those that name a file in their place."""
+    return {name: text for name, text in environ.items() if name.removesuffix("_FILE") not in variables}
 
 
 def report_ignored(environ: Mapping[str, str]) -> None:

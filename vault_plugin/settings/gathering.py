@@ -14,7 +14,7 @@ from vault_plugin.settings.environment import (
     warn_of_skipped_verification,
 )
 from vault_plugin.settings.logins import LOGINS, credential_in
-from vault_plugin.settings.origin import Origin
+from vault_plugin.settings.origin import Origin, without_logins
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.token_helper import token_helper, token_of
 from vault_plugin.settings.values import is_plain_and_remote
@@ -198,22 +198,13 @@ class _Gathering:
 
         Like `bao` and `vault`, it gets Vault's address. It needs neither another credential nor the identity.
         """
-        withheld = {
-            variable for one in origins.values() if one.secret or one.identity for variable in one.env
-        }
         try:
             helper = token_helper(self.values.get("vault_config_path"), self.environ, self.deadline)
             if helper is None:
                 return True
             address = ",".join(self.values.get("vault_addr", ()))
-            environ = {
-                name: text
-                for name, text in self.environ.items()
-                if name.removesuffix("_FILE") not in withheld
-            }
-            found = token_of(
-                helper, environ | dict.fromkeys(("BAO_ADDR", "VAULT_ADDR"), address), self.deadline
-            )
+            environ = without_logins(self.environ, origins) | {"BAO_ADDR": address, "VAULT_ADDR": address}
+            found = token_of(helper, environ, self.deadline)
         except ValueError as exc:
             self.complaints.add(str(exc), "vault_token")
             return False

@@ -1,9 +1,10 @@
 """How a setting is declared: its sources, its help, and what it is about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self, dataclass_transform
 
+from vault_plugin.settings.environment import without
 from vault_plugin.settings.values import credential
 from vault_plugin.tokens.names import checked
 
@@ -45,6 +46,12 @@ class Origin(NamedTuple):
         if self.choices and text not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}")
         return self.read(text)
+
+
+def without_logins(environ: Mapping[str, str], origins: Mapping[str, Origin]) -> dict[str, str]:
+    """For the same Vault with another login: the environment without credentials and without the identity."""
+    withheld = {variable for one in origins.values() if one.secret or one.identity for variable in one.env}
+    return without(environ, withheld)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
