@@ -21,12 +21,8 @@ MANIFEST_ARGUMENT = click.argument("manifest", required=False, shell_complete=fi
 
 def limits(command: F) -> F:
     """A decorator that adds the options on how many requests are sent, and for how long."""
-    for decorate in (
-        option("--deadline", group="Limits", type=DURATION, help="Overall timeout.  [default: none]"),
-        CONCURRENCY,
-    ):
-        command = decorate(command)
-    return command
+    deadline = option("--deadline", group="Limits", type=DURATION, help="Overall timeout.  [default: none]")
+    return CONCURRENCY(deadline(command))
 
 
 class Chosen(NamedTuple):

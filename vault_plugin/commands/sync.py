@@ -38,8 +38,6 @@ from vault_plugin.signals import STOP, handled
 CHANGED = 2  # as of Terraform's -detailed-exitcode
 PARTIAL = 5
 _log = logging.getLogger(__name__)
-
-
 # Options that are arguments of Sync.
 _HOW = ("concurrency", "rate", "stop_after", "deadline", "check", "renew", "wrap_ttl")
 

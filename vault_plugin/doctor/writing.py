@@ -10,9 +10,8 @@ from vault_plugin.vault.hvac_errors import CasMismatchError
 from vault_plugin.wording import named
 
 _CHECK = "write test"
-_NAME = (
-    "klearstack-vault-doctor"  # of its path below the prefix; the paths of identities have three more parts
-)
+# Of its path below the prefix; the paths of identities have three more parts.
+_NAME = "klearstack-vault-doctor"
 _LIFE = 10  # seconds after which KV v2 deletes what was written
 _DATA = {"written-by": "klearstack-vault doctor --write-test"}
 

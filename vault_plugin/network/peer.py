@@ -114,9 +114,8 @@ class LocalPeer(Peer):
 
 
 def _context_of_probes() -> ssl.SSLContext:
-    context = (
-        ssl.create_default_context()
-    )  # whether the certificate verifies does not matter: nothing is sent
+    # Whether the certificate verifies does not matter: nothing is sent.
+    context = ssl.create_default_context()
     context.sslsocket_class = TlsSocket
     return context
 

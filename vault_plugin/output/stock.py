@@ -17,8 +17,8 @@ BAR = 8  # columns
 GAP = "  "
 HEADS = ("COMPANY", "USER", "TOKEN", "REMAINING", "VERSION", "MINTED", "MANIFEST")
 _CUT = (0, 1, 6)  # the columns that are cut where the table is too wide
-_COLOURED = 3
 _LEAST = 8  # columns that each of those keeps
+_COLOURED = 3  # the column that shows the state
 # Select Graphic Rendition: green, yellow, red.
 _COLOURS: dict[State, str] = {"valid": "32", "expiring": "33"}
 _RED = "31"
@@ -33,7 +33,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def state_of(one: Holding, warn: float) -> State:
-    """What is to be said of it; a token `expires` if it has at most `warn` seconds left."""
+    """What is to be said of it; a token is `expiring` if it has at most `warn` seconds left."""
     if one.content == "unmanaged":
         return "unmanaged"
     if one.left is None:
@@ -45,10 +45,7 @@ def state_of(one: Holding, warn: float) -> State:
 
 def in_order(holdings: Iterable[Holding]) -> list[Holding]:
     """Sort them: what is missing comes first, then what expires first."""
-    return sorted(
-        holdings,
-        key=lambda one: (int(one.expires_at or 0), one.place, one.kind),
-    )
+    return sorted(holdings, key=lambda one: (int(one.expires_at or 0), one.place, one.kind))
 
 
 def summary(holdings: Sequence[Holding], warn: float, where: str) -> str:

@@ -40,7 +40,6 @@ def requested(
     connections, delays = Connections((origin,), Tls(None), settings.proxy), full_jitter(0.5, 5.0)
     try:
         while True:
-            reason, is_final, kind = "", False, StoreError
             with unlogged(), within(Deadline(min(settings.timeout, deadline.left()))):
                 try:
                     path = f"{parts.path}?{parts.query}{audience}"
