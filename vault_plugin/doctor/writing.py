@@ -25,6 +25,7 @@ def verdict_on_writing(access: Access, version: int) -> Verdict:
     place = f"{access.settings.mount}/{path}"
     try:
         end = _write_v2(access, path) if version == 2 else _write_v1(access, path)
+        access.client.read(version, access.settings.mount, path, access.time())
     except CasMismatchError:
         return warning(_CHECK, f"another process wrote to {place} at the same time.", "Try again.")
     except KlearstackVaultError as exc:
@@ -51,7 +52,6 @@ def _write_v1(access: Access, path: str) -> str:
     if client.read(1, mount, path, access.time()).secret not in (None, _DATA):
         raise _taken(f"{mount}/{path}")
     client.write_v1(mount, path, _DATA, access.time())
-    client.read(1, mount, path, access.time())
     return ""
 
 
