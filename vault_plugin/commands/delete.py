@@ -10,6 +10,7 @@ import click
 
 from vault_plugin.bulk.deletion import Deletion, Plan, planned
 from vault_plugin.bulk.stock import looked
+from vault_plugin.commands.failed import PARTIAL
 from vault_plugin.commands.options import (
     Command,
     identities,
@@ -33,7 +34,6 @@ from vault_plugin.commands.stored import (
 from vault_plugin.errors import UsageError
 from vault_plugin.output.streams import require_output
 
-PARTIAL = 5  # as for `sync`
 _log = logging.getLogger(__name__)
 
 

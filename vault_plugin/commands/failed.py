@@ -6,6 +6,7 @@ import click
 
 from vault_plugin.commands.options import identities
 
+PARTIAL = 5  # exit code of a run that has done a part of what it should
 SHOWN = 10  # kinds of failures, and lines of each; --report has all of them
 
 

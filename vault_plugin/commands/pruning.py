@@ -7,11 +7,11 @@ import click
 from vault_plugin.bulk.deletion import Deletion, pruned
 from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.targets import Targets
+from vault_plugin.commands.failed import PARTIAL
 from vault_plugin.commands.options import identities, option, paths, print_out
 from vault_plugin.errors import KlearstackVaultError, SettingsError, UsageError
 from vault_plugin.manifest.model import Manifest
 
-PARTIAL = 5  # as for `sync` without it
 PRUNE = option(
     "--prune",
     group="Manifest",

@@ -14,7 +14,7 @@ from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.report import SyncResult
 from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
-from vault_plugin.commands.failed import Failures
+from vault_plugin.commands.failed import PARTIAL, Failures
 from vault_plugin.commands.manifests import manifest_options, opened_manifest
 from vault_plugin.commands.options import (
     DURATION,
@@ -36,7 +36,6 @@ from vault_plugin.output.streams import require_output
 from vault_plugin.signals import STOP, handled
 
 CHANGED = 2  # as of Terraform's -detailed-exitcode
-PARTIAL = 5
 _log = logging.getLogger(__name__)
 # Options that are arguments of Sync.
 _HOW = ("concurrency", "rate", "stop_after", "deadline", "check", "renew", "wrap_ttl")
