@@ -154,9 +154,13 @@ class Login:
         if self._rejection is None:
             return self._settings
         try:
-            return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
+            return self._reread_once(deadline)
         except (SettingsError, TimeoutError):
             raise self._rejection.error() from None
+
+    def _reread_once(self, deadline: Deadline) -> Settings:
+        """The settings with the credentials of the moment. Raises SettingsError, and TimeoutError at the deadline."""
+        return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
 
     def _reread_in_time(self, deadline: Deadline) -> Settings:
         """The settings with credentials that can be read: a file may be empty or missing while it is replaced.
@@ -166,7 +170,7 @@ class Login:
         unread = reason = "not before the deadline"
         for delay in full_jitter(0.1, 1.0):
             try:
-                return blocking.call("credentials", partial(self._reread, deadline.half()), deadline.left())
+                return self._reread_once(deadline)
             except (SettingsError, TimeoutError) as exc:
                 # A try that the deadline cut short, which is about no setting, does not replace a known reason.
                 if isinstance(exc, SettingsError) and (exc.settings or reason is unread):

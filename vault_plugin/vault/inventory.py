@@ -23,8 +23,8 @@ from vault_plugin.vault.record import is_managed, issuer_in, manifest_in, stored
 _log = logging.getLogger(__name__)
 
 
-class Inventory:
-    """Safe among threads. Its methods raise StoreError and its branches.
+class VaultPaths:
+    """The paths of tokens below `prefix`. Safe among threads. Its methods raise StoreError and its branches.
 
     Ours is a path `<prefix>/<company>/<user>/access` or `.../refresh` that Engine.read would accept: on KV v2 its
     custom_metadata says that we manage it, and its data, if it has any, is a record of the identity of that path.
@@ -59,7 +59,7 @@ class Inventory:
         data = secret["data"] if is_v2 else secret
         if is_v2:
             if not is_managed(about):
-                raise not_ours()
+                raise _not_ours()
             ref = ref.of_version(about)
         identity = _owner(place, data) if data else place.identity
         holding = Holding(
@@ -81,7 +81,7 @@ class Inventory:
                 holding.ref, data, owner, holding.kind, accept_other_users=self._accept_other_users
             )
         except ForeignSecretError:
-            raise not_ours() from None
+            raise _not_ours() from None
 
     def delete(self, place: Place, kind: Kind, deadline: Deadline, manifest: str | None = None) -> bool:
         """Delete a path of ours, on KV v2 all versions and the metadata; False if there is nothing.
@@ -140,9 +140,9 @@ def _owner(place: Place, data: Mapping[str, Any]) -> Identity:
     try:
         owner = Identity(data.get("user_id", ""), data.get("company_name", ""))
     except SettingsError:
-        raise not_ours() from None
+        raise _not_ours() from None
     if Place.of(owner) != place:
-        raise not_ours()
+        raise _not_ours()
     return owner
 
 
@@ -165,7 +165,7 @@ def _without_token(holding: Holding) -> Holding:
     return holding._replace(expires_at=ends, minted_at=created)
 
 
-def not_ours() -> ForeignSecretError:
+def _not_ours() -> ForeignSecretError:
     """The error for a secret that is left alone."""
     return ForeignSecretError(
         "The Vault path holds a secret that klearstack-vault does not manage; it was left alone."

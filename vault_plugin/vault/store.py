@@ -11,7 +11,7 @@ from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind, Token
 from vault_plugin.tokens.stored import PathState, StoredToken, WrappingToken
 from vault_plugin.vault.client import VaultClient
-from vault_plugin.vault.inventory import Inventory
+from vault_plugin.vault.inventory import VaultPaths
 from vault_plugin.vault.kv import Engine
 from vault_plugin.vault.kv1 import Kv1
 from vault_plugin.vault.kv2 import Kv2
@@ -129,10 +129,10 @@ class VaultStore:
         """Whether one of several writers at the same time wins, and the others learn of it (KV v2)."""
         return isinstance(self._engine(deadline), Kv2)
 
-    def inventory(self, deadline: Deadline) -> Inventory:
+    def inventory(self, deadline: Deadline) -> VaultPaths:
         """What is stored below the prefix."""
         engine = self._engine(deadline)
-        return Inventory(engine, self._mount, self._prefix, accept_other_users=self._accept_other_users)
+        return VaultPaths(engine, self._mount, self._prefix, accept_other_users=self._accept_other_users)
 
     def _engine(self, deadline: Deadline) -> Engine:
         """The engine of the mount, found out by one request unless it is known."""
