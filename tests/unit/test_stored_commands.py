@@ -134,6 +134,16 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, *names: str, typed: str = "") -
 # status
 
 
+def test_a_company_name_without_a_manifest_is_refused_since_it_would_limit_nothing(
+    vault: FakeInventory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("status", "--company-name", "Acme")
+    assert (done.code, done.out) == (64, "")
+    assert "without one, the tokens of all companies are shown" in done.err
+    monkeypatch.setenv("KLEARSTACK_COMPANY_NAME", "Acme")
+    assert run("status").code == 0
+
+
 def test_status_is_by_its_exit_code_what_monitoring_wants(
     vault: FakeInventory, run: Run, manifest: str
 ) -> None:

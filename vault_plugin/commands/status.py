@@ -22,6 +22,7 @@ from vault_plugin.commands.options import (
 )
 from vault_plugin.commands.progress import Progress
 from vault_plugin.commands.stored import MANIFEST_ARGUMENT, Chosen, below_prefix, limits, of_manifest
+from vault_plugin.errors import UsageError
 from vault_plugin.output.stock import in_order, render_json, render_table, state_of, summary
 from vault_plugin.output.streams import require_output
 from vault_plugin.tokens.place import Holding
@@ -95,6 +96,10 @@ def status(
     """
     handler = log_to_stderr(verbose, repeat=False)
     require_output()
+    if manifest is None and company_name is not None:  # a variable holds for other commands, too
+        raise UsageError(
+            "--company-name is for a manifest: without one, the tokens of all companies are shown."
+        )
     flags["url"] = NO_ENDPOINT
     how = {"concurrency": concurrency, "deadline": deadline}
     if manifest is None:
