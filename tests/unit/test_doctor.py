@@ -29,7 +29,9 @@ from vault_plugin.errors import (
 from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.network.tls import Certificate
 from vault_plugin.settings import Settings
+from vault_plugin.settings.declarations import survey_all
 from vault_plugin.settings.gathering import Survey
+from vault_plugin.settings.origin import Group
 from vault_plugin.settings.values import RateLimit
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
@@ -66,6 +68,17 @@ def test_without_settings_it_says_what_is_missing_and_checks_what_it_can(run: Ru
     (wrong,) = [line for line in lines if line.startswith("failed")]
     assert "--url (KLEARSTACK_URL) is missing" in wrong
     assert wrong.endswith("See `klearstack-vault doctor --help`.")
+
+
+@pytest.mark.parametrize(
+    ("own", "skips"), [({}, True), ({"VAULT_PROXY_ADDR": "none"}, False), ({"HTTPS_PROXY": "p"}, False)]
+)
+def test_vault_is_not_asked_without_the_proxy_that_cannot_be_read(own: dict[str, str], skips: bool) -> None:
+    environ = {"HTTPS_PROXY": "socks5://p", "VAULT_ADDR": "https://v.example"} | own
+    looks = examination.Examination(survey_all(environ), write_test=False)
+    skipped_vault = [verdict.line for verdict in looks._nodes([])] if skips else []
+    assert skipped_vault == ["not checked  Vault: its settings are invalid."] * skips
+    assert (Group.VAULT_CONNECTION in looks._invalid) is skips
 
 
 def test_json_is_one_object(run: Run) -> None:

@@ -35,6 +35,8 @@ class Examination:
         self._write_test = write_test
         wrong = survey.error.settings if survey.error else frozenset()
         self._invalid = {ORIGINS[name].group for name in wrong}
+        if "proxy" in wrong and self._settings.vault_proxy is None:  # whose default it is
+            self._invalid.add(Group.VAULT_CONNECTION)
         self._vault_clock, self._endpoint_clock = ServerClock(), ServerClock()
 
     def verdicts(self) -> Iterator[Verdict]:
