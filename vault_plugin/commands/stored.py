@@ -54,9 +54,13 @@ def below_prefix(flags: Mapping[str, Any], **how: Any) -> Iterator[Chosen]:
 @contextmanager
 def of_identity(flags: Mapping[str, Any], **how: Any) -> Iterator[Chosen]:
     """Choose the identity of the settings. Raises SettingsError."""
-    gather = partial(Settings.from_env, **flags, on_vault_error="fail")
-    found = [gather()]
+    flags = {**flags, "on_vault_error": "fail"}
+    found = [Settings.from_env(**flags)]
     identity = found[0].identity()
-    # A FIFO gives the credential once, so that it is not read again at the start.
-    with connect_all([lambda **newer: found.pop() if found else gather(**newer)]) as targets:
+
+    def gather(**newer: str) -> Settings:
+        # A FIFO gives the credential once, so that it is not read again at the start.
+        return found.pop() if found else Settings.for_many(**{**flags, **newer})
+
+    with connect_all([gather]) as targets:
         yield Chosen(list(of_identities(targets, iter([identity]))), targets, Parallel(targets, **how))
