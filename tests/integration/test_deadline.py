@@ -333,6 +333,14 @@ def test_what_a_slow_file_takes_is_gone_from_the_deadline(kv2: World, tmp_path: 
     assert done.returncode == 69
 
 
+def test_a_vault_that_never_responds_is_the_cause_also_before_the_requests_own_timeout(kv2: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        port = hanging.getsockname()[1]
+        done = kv2.run("get", VAULT_ADDR=f"http://127.0.0.1:{port}", KLEARSTACK_DEADLINE="1")
+    assert (done.returncode, "no response in time" in done.stderr) == (69, True)
+    assert "was sent" not in done.stderr
+
+
 def test_a_ca_file_that_hangs_is_given_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ca.pem")
     with closing(b"") as url:

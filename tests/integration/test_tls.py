@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from support.cli import kept, run
 from support.fakes import ACME
 from support.tls import behind_tls, doors_of_openbao, pki, serving_https
@@ -68,7 +74,18 @@ def test_get_over_tls_with_client_certificates_approle_and_places_of_ones_own(tm
             fewer = [part for flag in flags.items() if flag[0] not in left_out for part in flag]
             done = run("get", *fewer, environ=environ)
             assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (78, "vault_settings")
+        done = run("get", *arguments, "--vault-client-key", encrypted(files, tmp_path), environ=environ)
+        assert (done.returncode, "or its key is encrypted" in done.stdout) == (78, True)
+        assert "pass phrase" not in done.stderr  # nobody is asked for it
         vault.close()
+
+
+def encrypted(files: dict[str, str], folder: Path) -> str:
+    """The client's key, encrypted by a password."""
+    key = load_pem_private_key(Path(files["client-key"]).read_bytes(), None)
+    how = BestAvailableEncryption(b"password")
+    (folder / "encrypted").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, how))
+    return str(folder / "encrypted")
 
 
 @pytest.mark.parametrize(

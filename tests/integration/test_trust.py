@@ -1,10 +1,12 @@
 """Which CAs Vault and the endpoint are verified with, and that nothing is contacted twice where that fails."""
 
 import http.server
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +20,10 @@ from support.fakes import ACME
 from support.tls import Doors, doors_of_openbao, pki, serving_https
 
 from vault_plugin.endpoint.client import EndpointSource
-from vault_plugin.errors import SourceError, SourceSettingsError, StoreSettingsError
+from vault_plugin.errors import SourceError, SourceSettingsError, StoreError, StoreSettingsError
 from vault_plugin.network import trust
+from vault_plugin.network.sockets import within
+from vault_plugin.network.tls import Tls
 from vault_plugin.timing.clock import ServerClock
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.vault import transport
@@ -104,6 +108,34 @@ def test_a_folder_of_cas_and_the_text_of_one(doors: Doors, files: dict[str, str]
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreSettingsError, match="is not a PEM file that can be loaded"):
         status(url, ca_folder=str(tmp_path / "empty"))
+
+
+def test_a_server_that_rejects_the_handshake_is_not_taken_for_plain_http(
+    doors: Doors, files: dict[str, str]
+) -> None:
+    """Whoever follows "use http://" sends the Vault token in clear text."""
+    for url, name in (
+        (doors["mutual 1.2"], None),
+        (doors["1.1"], None),
+        (doors["tls"], ".".join(["x" * 60] * 5)),
+    ):
+        with pytest.raises(StoreError, match="TLS failed"):
+            status(url, ca_file=files["ca"], server_name=name)
+
+
+def test_certificates_are_loaded_once_for_all_threads(files: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca")
+    one, start = Tls(str(tmp_path / "ca")), threading.Barrier(8)
+
+    def context() -> ssl.SSLContext:
+        start.wait()
+        with within(Deadline(10)):
+            return one.context()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(context) for _ in range(8)]
+        (tmp_path / "ca").write_bytes(Path(files["ca"]).read_bytes())
+        assert len({id(one.result()) for one in found}) == 1
 
 
 def test_the_name_in_the_certificate_may_be_another_than_that_of_the_address(

@@ -90,7 +90,7 @@ class Doors:
 @contextmanager
 def doors_of_openbao(files: dict[str, str], folder: Path) -> Iterator[Doors]:
     """Run it with the certificates that `pki` made; the socket lies in that folder."""
-    ports = {"tls": own_port(), "mutual": own_port()}
+    ports = {name: own_port() for name in ("tls", "mutual", "mutual 1.2", "1.1")}
     path = folder / "bao.sock"
     tls = f'tls_cert_file = "{files["server"]}"\ntls_key_file = "{files["server-key"]}"'
     config = f"""
@@ -103,6 +103,19 @@ def doors_of_openbao(files: dict[str, str], folder: Path) -> Iterator[Doors]:
           {tls}
           tls_require_and_verify_client_cert = true
           tls_client_ca_file = "{files["ca"]}"
+        }}
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["mutual 1.2"]}"
+          {tls}
+          tls_max_version = "tls12"
+          tls_require_and_verify_client_cert = true
+          tls_client_ca_file = "{files["ca"]}"
+        }}
+        listener "tcp" {{
+          address = "127.0.0.1:{ports["1.1"]}"
+          {tls}
+          tls_min_version = "tls10"
+          tls_max_version = "tls11"
         }}
         listener "unix" {{
           address = "{path}"

@@ -6,7 +6,7 @@ import traceback
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -576,9 +576,8 @@ def test_a_password_is_taken_exactly_as_given(tmp_path: Path) -> None:
         assert Settings.from_env(environ | {"VAULT_PASSWORD": text}).vault_password == Secret(text)
     empty = {"VAULT_PASSWORD_FILE": file_with(tmp_path, b"\n")}
     assert complaint(environ | empty).endswith("VAULT_PASSWORD_FILE names, is empty.")
-    assert complaint(environ | {"VAULT_PASSWORD": "\udcff"}).startswith(
-        "VAULT_PASSWORD or BAO_PASSWORD is not UTF-8;"
-    )
+    told = complaint(environ | {"VAULT_PASSWORD": "\udcff"})
+    assert told == "VAULT_PASSWORD or BAO_PASSWORD is not UTF-8."
 
 
 def test_jwt_needs_one_and_no_role() -> None:
@@ -666,6 +665,42 @@ def test_settings_are_equal_if_all_values_are() -> None:
     assert settings != settings.replace(mount="kv")
     assert settings.replace(mount="kv").replace(mount="secret") == settings
     assert settings != "settings"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("min_ttl", 300), ("user_id", 26), ("timeout", True), ("mount", b"kv")]
+)
+def test_a_value_that_is_no_string_is_refused(name: str, value: Any) -> None:
+    told = complaint(ENOUGH, **{name: value})
+    assert told == f"{worded(named(name))} is not a string, but {type(value).__name__}."
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"VAULT_TOKEN": "hvs.\u00e9"},
+        {"KLEARSTACK_VAULT_AUTH": "approle", "VAULT_ROLE_ID": "\u00e9", "VAULT_SECRET_ID": "s"},
+        {"KLEARSTACK_VAULT_AUTH": "userpass", "KLEARSTACK_VAULT_AUTH_USERNAME": "a/b", "VAULT_PASSWORD": "p"},
+        {
+            "KLEARSTACK_VAULT_AUTH": "jwt",
+            "ACTIONS_ID_TOKEN_REQUEST_URL": "x",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t",
+        },
+    ],
+)
+def test_what_is_wrong_is_not_missing_as_well(given: dict[str, str]) -> None:
+    assert "missing" not in complaint(ENOUGH | given)
+
+
+@pytest.mark.parametrize("url", ["https://[zz]/?x=1", "https://[::1/?x=1"])
+def test_no_text_of_python_is_in_the_complaint_about_a_url(url: str) -> None:
+    own = {
+        "KLEARSTACK_VAULT_AUTH": "jwt",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t",
+        "ACTIONS_ID_TOKEN_REQUEST_URL": url,
+    }
+    told = complaint(ENOUGH | own)
+    assert told == "ACTIONS_ID_TOKEN_REQUEST_URL is not a URL with a query, as GitHub Actions sets it."
 
 
 def test_there_are_no_other_settings() -> None:

@@ -162,8 +162,8 @@ def test_it_goes_into_no_header_for_the_api(run: Run, form: str) -> None:
     ("arguments", "message"),
     [
         (["get", "--wrap-ttl", "0.5"], "--wrap-ttl must be at least 1 second"),
-        (["get", "--wrap-ttl", "0"], "--wrap-ttl has an invalid value"),
-        (["get", "--wrap-ttl", "soon"], "--wrap-ttl has an invalid value"),
+        (["get", "--wrap-ttl", "0"], "--wrap-ttl must be more than 0 seconds"),
+        (["get", "--wrap-ttl", "soon"], "--wrap-ttl is not a duration such as 90"),
         (["sync", "m.csv", "--wrap-ttl", "60"], "--report"),
         (["sync", "m.csv", "--wrap-ttl", "60", "--report", "r", "--check"], "--check changes nothing"),
     ],

@@ -25,7 +25,7 @@ def policy(role: str, **flags: str | None) -> None:
     """Print the least-privilege policy (HCL) of a role, for the configured mount and path prefix.
 
     `reader` uses stored tokens (get, exec, helper, terraform). `syncer` also mints and stores them (sync, watch).
-    `operator` runs status and delete. The policy belongs into the namespace of the login. No server is contacted:
+    `operator` runs status and delete. The policy belongs in the namespace of the login. No server is contacted:
     without --kv-version, it is for KV v2.
     """
     require_output()

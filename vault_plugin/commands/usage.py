@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import click
 
-from vault_plugin.commands.options import SettingOption
+from vault_plugin.commands.options import DURATION, SettingOption
 from vault_plugin.errors import UsageError
 from vault_plugin.settings import Settings, words
 from vault_plugin.wording import Words, flag, named
@@ -53,6 +53,8 @@ def _complaint(exc: click.ClickException, context: click.Context | None) -> str:
         return f"{exc.option_name} {'requires a' if 'requires' in exc.message else 'takes no'} value."
     if isinstance(exc, click.MissingParameter) and exc.param is not None:
         return f"{str(exc.param.name).upper()} is missing."
+    if isinstance(exc, click.BadParameter) and exc.param is not None and exc.param.type is DURATION:
+        return f"{exc.param.opts[0]} {exc.message}."  # which does not quote what was typed
     if isinstance(exc, click.BadParameter) and exc.param is not None:
         choices = getattr(exc.param.type, "choices", ())
         return f"{exc.param.opts[0]} {'must be one of ' + ', '.join(choices) if choices else 'has an invalid value'}."

@@ -24,7 +24,7 @@ class Cause(Enum):
     BROKEN = "the connection broke ({})"
     CERTIFICATE = "its TLS certificate does not verify ({})"
     CLIENT_CERTIFICATE = "it rejects the TLS client certificate ({})"
-    FILES = "the CA or the client certificate is not a PEM file that can be loaded"
+    FILES = "the CA or the client certificate is not a PEM file that can be loaded, or its key is encrypted"
     NAME = "its name does not resolve"
     NO_SOCKET = "there is no socket at that path"
     PROXY_BROKEN = "the proxy {} closed the connection"

@@ -16,6 +16,7 @@ from vault_plugin.network.tunnels import tunneled
 from vault_plugin.settings.proxies import Proxy
 from vault_plugin.timing.deadline import Deadline
 
+MOST = 4096  # bytes of the response to a probe
 PROBE = 3.0  # seconds to find out what a server speaks if that is not what its URL says
 # How Go, nginx and Apache respond to plain HTTP on a TLS port, with status 400.
 _WANTS_TLS = rb"HTTP request (to an HTTPS server|was sent to HTTPS port)|plain HTTP to an SSL-enabled"
@@ -51,7 +52,9 @@ class Peer:
         except ssl.SSLCertVerificationError:
             raise
         except (ssl.SSLError, ConnectionError) as exc:
-            if not isinstance(exc, ConnectionRefusedError) and self._speaks_plain_http():
+            # Only a server that speaks TLS sends an alert.
+            by_tls = isinstance(exc, ssl.SSLError) and "ALERT" in (exc.reason or "")
+            if not (by_tls or isinstance(exc, ConnectionRefusedError)) and self._speaks_plain_http():
                 raise WrongSchemeError("plain HTTP, use http://") from None
             raise
 
@@ -82,7 +85,7 @@ class Peer:
         with suppress(OSError), _probing(), self._connected() as probe:
             probe.sendall(b"OPTIONS * HTTP/1.0\r\n\r\n")
             with probe.makefile("rb") as response:
-                return response.read(5) == b"HTTP/"
+                return response.read(5) == b"HTTP/" and not re.search(_WANTS_TLS, response.read1(MOST))
         return False
 
     def _speaks_tls(self) -> bool:

@@ -1,6 +1,7 @@
 """TLS: the certificates that connections to a server are verified with, and sockets that keep deadlines."""
 
 import ssl
+import threading
 from typing import Any, NamedTuple
 
 from vault_plugin.network.sockets import Socket, remaining
@@ -65,20 +66,23 @@ class Tls:
         self._own_ca = OwnCa(ca_file, ca_text, ca_folder)
         self._client = client_cert, client_key
         self._context: ssl.SSLContext | None = None
+        self._loading = threading.Lock()
 
     def context(self) -> ssl.SSLContext:
         """The context for connections. Raises CertificateFileError if a file cannot be loaded."""
-        if self._context is None:
-            # Reading a file may block, too.
-            self._context = blocking.call("certificates", self._load, remaining())
-        return self._context
+        with self._loading:  # once, since a FIFO has its content once
+            if self._context is None:
+                # Reading a file may block, too.
+                self._context = blocking.call("certificates", self._load, remaining())
+            return self._context
 
     def _load(self) -> ssl.SSLContext:
         cert, key = self._client
         try:
             context = client_context(self._own_ca)
             if cert is not None:
-                context.load_cert_chain(cert, key)
+                # With a password, though a wrong one, OpenSSL does not ask for that of an encrypted key on the terminal.
+                context.load_cert_chain(cert, key, password="")
         except (OSError, ValueError):  # ssl.SSLError is an OSError
             raise CertificateFileError from None
         context.sslsocket_class = TlsSocket

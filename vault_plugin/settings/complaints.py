@@ -9,13 +9,13 @@ class Complaints:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
-        self._settings: set[str] = set()
+        self.settings: set[str] = set()  # those that are complained about
         self.missing: set[str] = set()
 
     def add(self, complaint: str, *about: str) -> None:
         """Add a text, after the name of the first of these settings."""
         self._texts.append(named(about[0]) + complaint)
-        self._settings.update(about)
+        self.settings.update(about)
 
     def add_missing(self, name: str, also: str = "") -> None:
         """Add that no source has a required setting."""
@@ -27,5 +27,5 @@ class Complaints:
         if not self._texts:
             return None
         error = SettingsError("; ".join(self._texts) + ".", hint=f"See {named('help')}.")
-        error.settings, error.missing = frozenset(self._settings), frozenset(self.missing)
+        error.settings, error.missing = frozenset(self.settings), frozenset(self.missing)
         return error

@@ -24,7 +24,7 @@ class EndpointSettings(Declared):
         "HTTPS_PROXY",
         "https_proxy",
         group=Group.ENDPOINT,
-        help="Proxy for the endpoint at https, or none; Vault uses that of the variable, too.",
+        help="Proxy for an https endpoint, or `none`; the variable holds for Vault, too.",
         default=None,
         read=Proxy.read,
     )

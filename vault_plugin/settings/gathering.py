@@ -105,11 +105,12 @@ class _Gathering:
         """Take the setting from the flag, else from the environment or the file that it names."""
         text, place, source = flag, "", _flag(name)
         try:
+            _require_text(flag, or_bool=origin.default is False)
             # An empty identity or address is an error. It must not be replaced by that of the environment.
             if flag is None or (flag == "" and not origin.required):
                 found = look_up(origin.env, self.environ, self.deadline, rewritten=origin.secret)
                 text, place, source = found or (None, "", "")
-            value = origin.value(text) if text and isinstance(text, str) else None
+            value = origin.value(text) if isinstance(text, str) and text else None
         except ValueError as exc:  # raised by this package, and without the value
             self.complaints.add(f"{place} {exc}", name)
             return
@@ -185,6 +186,8 @@ class _Gathering:
             instead = login.instead.get(name, ())
             if name in self.values or (instead and all(other in self.values for other in instead)):
                 continue
+            if self.complaints.settings & {name, *instead}:
+                continue
             if empty := next((one for one in (name, *instead) if one in self._empty), ""):
                 self.complaints.add(self._empty[empty], empty)
             else:
@@ -213,6 +216,12 @@ class _Gathering:
             return False
         self.values["vault_token"], self.sources["vault_token"] = found, str(helper)
         return True
+
+
+def _require_text(value: object, *, or_bool: bool) -> None:
+    """Raise ValueError for what a program has given that is no text, such as a number."""
+    if not (value is None or isinstance(value, str) or (or_bool and isinstance(value, bool))):
+        raise ValueError(f"is not a string, but {type(value).__name__}")
 
 
 def warn_of_form(origins: Mapping[str, Origin], values: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """How the text of a setting is read: durations, URLs, paths, credentials. Each raises ValueError that does not quote it."""
 
 import re
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -172,7 +173,9 @@ def is_host(text: str) -> bool:
 
 def actions_url(text: str) -> str:
     """Where GitHub Actions issues ID tokens: a URL with a query. Raises ValueError."""
-    parts = urlsplit(text) if re.fullmatch(r"[!-~]+", text) else None
+    parts = None
+    with suppress(ValueError):  # which quotes it
+        parts = urlsplit(text) if is_ascii(text) else None
     if parts is None or not parts.query or parts.fragment:
         raise ValueError("is not a URL with a query, as GitHub Actions sets it")
     _url(f"{parts.scheme}://{parts.netloc}", ("http", "https"))

@@ -89,7 +89,7 @@ class VaultConnectionSettings(Declared):
         "BAO_HTTP_PROXY",
         "VAULT_HTTP_PROXY",
         group=Group.VAULT_CONNECTION,
-        help="Proxy for Vault at https, or none; the default is the variable of the endpoint's.",
+        help="Proxy for Vault at an https address, or `none`; the default is HTTPS_PROXY.",
         default=None,
         read=Proxy.read,
     )
@@ -175,7 +175,7 @@ class VaultLoginSettings(Declared):
     vault_token: Secret | None = secret_setting(
         "BAO_TOKEN",
         "VAULT_TOKEN",
-        help="Vault token; the default is that of the token helper of Vault's command, else of ~/.vault-token.",
+        help="Vault token; the default is that of the token helper of the `vault` CLI, else of ~/.vault-token.",
     )
     vault_config_path: str | None = setting(
         "BAO_CONFIG_PATH",

@@ -87,7 +87,7 @@ def _denied(what: str, mount: str, prefix: str, exc: Forbidden) -> StoreRefusedE
     if not is_policys(exc):
         return UnknownTokenError(
             message,
-            hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
+            hint="Vault does not know the Vault token: it has been revoked, has expired, or is wrong. Log in again.",
         )
     method, path = str(exc.method).upper(), str(exc.url).removeprefix(BASE)
     _log.info("Vault denied %s %s: the policy must grant %s there", method, path, capability(method, path))

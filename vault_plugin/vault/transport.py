@@ -26,6 +26,7 @@ from vault_plugin.vault.quota import Quota
 from vault_plugin.vault.retries import (
     FINAL,
     LAGGING,
+    TRANSIENT,
     Attempts,
     Verdict,
     on_failure,
@@ -127,7 +128,7 @@ class Transport:
                 raise OutdatedError
             node = self._addresses[self._node]
             if not deadline.left():
-                raise attempts.last or _unsent(node)
+                raise attempts.last or self._unsent(node)
             result = self._known_failure(node) or self._try(method, path, headers, body, deadline.left())
             if isinstance(result, Response):
                 verdict = on_response(result, node, path, self._addresses, is_permanent)
@@ -155,8 +156,7 @@ class Transport:
         node = self._addresses[self._node]
         result = self._try(method, path, headers, body, seconds)
         if isinstance(result, Verdict):
-            if result.weight >= FINAL:
-                self._local.failed = node, result, time.monotonic()
+            self._local.failed = node, result, time.monotonic()
             raise TransportError(result)
         return result
 
@@ -164,11 +164,20 @@ class Transport:
         """The server at that address, one of the cluster's nodes."""
         return self._connections.peer(node)
 
-    def _known_failure(self, node: str) -> Verdict | None:
-        """The verdict on what this thread has just sent there once, if another request would fail in the same way."""
+    def _known_failure(self, node: str, least: int = FINAL) -> Verdict | None:
+        """The verdict on what this thread has just sent there once, told once, if it weighs at least that much."""
         failed, verdict, at = getattr(self._local, "failed", ("", None, 0.0))
         self._local.failed = "", None, 0.0
-        return verdict if failed == node and time.monotonic() - at < RECENT else None
+        if verdict is None or failed != node or time.monotonic() - at >= RECENT:
+            return None
+        return verdict if verdict.weight >= least else None
+
+    def _unsent(self, node: str) -> StoreError:
+        """The error for a deadline that has passed before the first try: by what this thread had sent there once."""
+        if verdict := self._known_failure(node, TRANSIENT):
+            return verdict.error_of(node)
+        message = f"The deadline passed before a request to Vault at {node} was sent."
+        return StoreError(message, hint=f"Increase {named('deadline')}.")
 
     def close(self) -> None:
         """Close all connections, those in use as soon as their exchange has ended."""
@@ -237,10 +246,3 @@ class Transport:
 def _lists_errors(body: bytes) -> bool:
     """Whether the body of an error response says what is wrong."""
     return body.translate(None, b" \r\n\t") != b'{"errors":[]}'
-
-
-def _unsent(node: str) -> StoreError:
-    return StoreError(
-        f"The deadline passed before a request to Vault at {node} was sent.",
-        hint=f"Increase {named('deadline')}.",
-    )
