@@ -16,7 +16,6 @@ NOBODY = "http://127.0.0.1:9"
 MISSING_ROLE = "role_id (VAULT_ROLE_ID or BAO_ROLE_ID) is missing; secret_id (VAULT_SECRET_ID or BAO_SECRET_ID) is missing."
 NO_URL = "must look like https://host[:port], without user, password, query or fragment."
 ENVIRONMENT = " The keyword `environment` of a play or task sets no variables for this plugin, which runs on the controller."
-NO_TOKEN = "vault_token (VAULT_TOKEN or BAO_TOKEN) is missing, and ~/.vault-token contains none."
 EMPTY = "is given but empty: give a value, or leave it out."
 STRING = "must be a string: put it into quotes."
 INPUT: list[tuple[dict[str, Any], str]] = [
@@ -33,7 +32,7 @@ INPUT: list[tuple[dict[str, Any], str]] = [
     ({"company_name": "Acme\n"}, "the control or invisible character U+000A at position 5."),
     ({"user_id": "\ufeff26"}, "the control or invisible character U+FEFF at position 1."),
     ({"vault_addr": "http://127.0.0.1:9\n"}, f"vault_addr (VAULT_ADDR or BAO_ADDR) {NO_URL}"),
-    ({"vault_token": "a\nb"}, f"contains characters that are not allowed in a credential; {NO_TOKEN}"),
+    ({"vault_token": "a\nb"}, "contains characters that are not allowed in a credential."),
     (
         {"user_id": "", "min_ttl": "x"},
         "min_ttl (KLEARSTACK_MIN_TTL) is not a duration such as 90, 90s, 15m or 1h30m.",
@@ -171,7 +170,7 @@ def a_side_that_fails_is_named(world: World) -> Scene:
             (
                 {"vault_token": "hvs.wrong"},
                 "vault_refused",
-                "Vault does not know the Vault token: it has been revoked, has expired, or is wrong.",
+                "Vault does not know the Vault token: it has been revoked, has expired, or is wrong. Log in again.",
             ),
             (
                 {"vault_token": limited, "mount": "missing"},
