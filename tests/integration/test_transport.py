@@ -243,6 +243,17 @@ def test_a_server_that_never_responds_fails_the_request_at_the_deadline(client: 
         client.get(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.5)
 
 
+def test_a_deadline_that_one_request_used_up_does_not_hide_its_cause_from_the_next() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        transport = Transport([f"http://127.0.0.1:{server.getsockname()[1]}"], ServerClock(), timeout=5)
+        with pytest.raises(TransportError):
+            transport.once("GET", "/v1/x", {}, None, 0.1)
+        with pytest.raises(StoreError, match="no response in time"):
+            transport.request("GET", "/v1/x", {}, None, Deadline(0))
+        with pytest.raises(StoreError, match="was sent"):
+            transport.request("GET", "/v1/x", {}, None, Deadline(0))
+
+
 def test_a_deadline_that_passes_during_a_delay_does_not_hide_the_cause() -> None:
     clock = FakeClock(0.0)
     transport = Transport(

@@ -96,15 +96,12 @@ def connected(host: str, port: int) -> Socket:
 
 def resolved(host: str, port: int) -> list[Any]:
     """What the name resolves to, as socket.getaddrinfo returns it. Raises OSError and its branches."""
-    # Python encodes a name itself by a codec that takes time to load.
-    name = host.encode() if host.isascii() else host
-    try:
-        with suppress(socket.gaierror):  # of an IP address at once
-            return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        return blocking.call(
-            f"name {host}",
-            lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM),
-            remaining(),
-        )
-    except UnicodeError:  # a label that is empty or too long
-        raise socket.gaierror from None
+    # Python encodes a text by a codec that takes time to load. The hosts of settings are ASCII.
+    name = host.encode()
+    with suppress(socket.gaierror):  # of an IP address at once
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return blocking.call(
+        f"name {host}",
+        lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM),
+        remaining(),
+    )
