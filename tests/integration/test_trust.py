@@ -18,6 +18,7 @@ from support.cli import World
 from support.drip import serving
 from support.fakes import ACME
 from support.tls import Doors, doors_of_openbao, pki, serving_https
+from support.waiting import until
 
 from vault_plugin.endpoint.client import EndpointSource
 from vault_plugin.errors import SourceError, SourceSettingsError, StoreError, StoreSettingsError
@@ -136,6 +137,23 @@ def test_certificates_are_loaded_once_for_all_threads(files: dict[str, str], tmp
         found = [pool.submit(context) for _ in range(8)]
         (tmp_path / "ca").write_bytes(Path(files["ca"]).read_bytes())
         assert len({id(one.result()) for one in found}) == 1
+
+
+def test_who_waits_for_another_threads_loading_ends_by_the_own_deadline(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ca")
+    one = Tls(str(tmp_path / "ca"))
+
+    def context(seconds: float) -> None:
+        with within(Deadline(seconds)), pytest.raises(TimeoutError):
+            one.context()
+
+    first = threading.Thread(target=context, args=[3.0])
+    first.start()
+    until(one._loading.locked)
+    context(0.1)
+    assert first.is_alive()
+    first.join()
+    (tmp_path / "ca").open("w").close()  # and what reads it ends
 
 
 def test_the_name_in_the_certificate_may_be_another_than_that_of_the_address(

@@ -1,7 +1,9 @@
 """Hand-written stand-ins for the ports, and tokens to put into them."""
 
 import base64
+import http.client
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.place import Place
 from vault_plugin.tokens.secret import Secret
 from vault_plugin.tokens.stored import PathState, StoredToken, VaultRef, WrappingToken
+from vault_plugin.vault.connections import Response
 from vault_plugin.vault.record import (
     REJECTED_AT,
     rejected_at,
@@ -302,3 +305,10 @@ class ClosedBreaker(CircuitBreaker):
 
     def _open(self, exc: KlearstackVaultError, scope: Scope) -> None:
         pass
+
+
+def response(status: int, body: object) -> Response:
+    """A response of Vault with that body, as JSON."""
+    headers = http.client.HTTPMessage()
+    headers["Content-Type"] = "application/json"
+    return Response(status, headers, json.dumps(body).encode(), time.monotonic())

@@ -1,14 +1,13 @@
 """A rejected login is not sent again with the same credentials, which would lock the account in Vault."""
 
-import http.client
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from support.fakes import response
 
 from vault_plugin.bulk.scope import Scope, scope_of
 from vault_plugin.errors import StoreRefusedError
@@ -42,19 +41,13 @@ class Vault:
         if "/login" not in path:
             unknown = self.revoked and path.startswith("/v1/kv")
             return (
-                _response(403, {"errors": ["permission denied"]}) if unknown else _response(200, {"data": {}})
+                response(403, {"errors": ["permission denied"]}) if unknown else response(200, {"data": {}})
             )
         self.sent.append(json.loads(body or b"{}").get("password", "?"))
         if self.sent[-1] != self.password:
-            return _response(400, {"errors": ["invalid username or password"]})
+            return response(400, {"errors": ["invalid username or password"]})
         self.revoked = False
-        return _response(200, {"auth": {"client_token": f"s.{len(self.sent)}"}})
-
-
-def _response(status: int, body: object) -> Response:
-    headers = http.client.HTTPMessage()
-    headers["Content-Type"] = "application/json"
-    return Response(status, headers, json.dumps(body).encode(), time.monotonic())
+        return response(200, {"auth": {"client_token": f"s.{len(self.sent)}"}})
 
 
 class World:

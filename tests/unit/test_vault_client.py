@@ -1,14 +1,12 @@
 """VaultClient's rare cases: a path that cannot be read, and logins that are denied, replaced or waited for."""
 
-import http.client
-import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from support.fakes import response
 
 from vault_plugin.errors import MountMissingError, StoreError, StoreRefusedError, StoreSettingsError
 from vault_plugin.settings import Settings
@@ -24,12 +22,6 @@ from vault_plugin.vault.transport import Transport, TransportError
 LOGIN = "/v1/auth/approle/login"
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
 UNKNOWN = {"errors": ["permission denied"]}  # the token, that is
-
-
-def response(status: int, body: object) -> Response:
-    headers = http.client.HTTPMessage()
-    headers["Content-Type"] = "application/json"
-    return Response(status, headers, json.dumps(body).encode(), time.monotonic())
 
 
 class Vault:

@@ -69,12 +69,16 @@ class Tls:
         self._loading = threading.Lock()
 
     def context(self) -> ssl.SSLContext:
-        """The context for connections. Raises CertificateFileError if a file cannot be loaded."""
-        with self._loading:  # once, since a FIFO has its content once
+        """The context for connections. Raises CertificateFileError if a file cannot be loaded, TimeoutError."""
+        # Loaded once, since a FIFO has its content once. Reading a file may block, here or in another thread.
+        if not self._loading.acquire(timeout=remaining()):
+            raise TimeoutError
+        try:
             if self._context is None:
-                # Reading a file may block, too.
                 self._context = blocking.call("certificates", self._load, remaining())
             return self._context
+        finally:
+            self._loading.release()
 
     def _load(self) -> ssl.SSLContext:
         cert, key = self._client
