@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from support.cli import COMMAND, World, run
+from support.cli import COMMAND, World, run, start
 from support.crowd import assert_one_mint
 from support.devices import device
 from support.fault_proxy import FaultProxy
@@ -130,7 +130,7 @@ def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path
     processes = []
     for host in ("one", "two"):  # that don't share a lock folder
         environ = kv2.environ | {"KLEARSTACK_LOCK_DIR": str(tmp_path / host), **PATIENT}
-        processes.append(subprocess.Popen([*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, text=True))
+        processes.append(start("get", environ=environ, stdout=subprocess.PIPE))
     answers = {process.communicate(timeout=60)[0] for process in processes}
     assert kv2.endpoint.mints == 2
     assert len(answers) == 1
@@ -139,7 +139,7 @@ def test_two_hosts_that_mint_at_once_agree_by_check_and_set(kv2: World, tmp_path
 
 def test_a_killed_holder_of_the_lock_holds_nobody_up(kv2: World) -> None:
     kv2.endpoint.fault, kv2.endpoint.fault_count = "hang", 1
-    first = subprocess.Popen([*COMMAND, "get"], env=kv2.environ, stdout=subprocess.PIPE)
+    first = start("get", environ=kv2.environ, stdout=subprocess.PIPE)
     until(lambda: kv2.endpoint.requests)
     first.kill()
     first.communicate()

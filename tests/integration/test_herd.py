@@ -1,7 +1,6 @@
 """Many callers of one identity while a side is down: it is asked by one of them, and all of them say why they failed."""
 
 import logging
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from queue import SimpleQueue
 from threading import Barrier, Event
 
 import pytest
-from support.cli import COMMAND, World
+from support.cli import World, start
 from support.fault_proxy import FaultProxy
 from support.waiting import until
 
@@ -117,10 +116,7 @@ def test_processes_share_it_too(kv2: World) -> None:
     with FaultProxy(kv2.vault.address) as proxy:
         kv2.answer_when(lambda: proxy.connections() == 3)  # each process has begun
         environ = kv2.environ | {"VAULT_ADDR": proxy.address, "KLEARSTACK_TIMEOUT": str(PATIENCE)}
-        children = [
-            subprocess.Popen([*COMMAND, "get"], env=environ, stdout=-1, stderr=-1, text=True)
-            for _ in range(3)
-        ]
+        children = [start("get", environ=environ, stdout=-1, stderr=-1) for _ in range(3)]
         said = [child.communicate(timeout=PATIENCE)[1] for child in children]
     assert [child.returncode for child in children] == [77] * 3
     assert len(set(said)) == 1

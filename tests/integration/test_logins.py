@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import COMMAND, World
+from support.cli import World, start
 from support.fault_proxy import FaultProxy
 from support.oidc import Platform
 from support.runners import GitHub
@@ -224,9 +224,7 @@ def test_a_credential_file_that_another_program_is_rewriting_at_the_start_is_rea
         file.write_text(before)
     environ = kv2.environ | {"VAULT_TOKEN_FILE": str(file)}
     environ.pop("VAULT_TOKEN")
-    command = subprocess.Popen(
-        [*COMMAND, "get"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = start("get", environ=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(1)  # by then it has looked, or will find the file as it is from now on
     file.write_text(kv2.vault.root_token)
     out, err = command.communicate(timeout=60)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-from support.cli import COMMAND, World, run
+from support.cli import World, run, start
 from support.waiting import until
 
 from vault_plugin import cli
@@ -85,9 +85,7 @@ def test_every_command_that_asks_vault_belongs_to_a_role() -> None:
 def test_watch_works_under_the_policy_of_a_syncer(kv2: World) -> None:
     manifest, file = kv2.home / "manifest.csv", kv2.home / "token"
     manifest.write_text(MANIFEST.format(file=file))
-    with subprocess.Popen(
-        [*COMMAND, "watch", str(manifest)], env=under(kv2, "syncer"), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with start("watch", str(manifest), environ=under(kv2, "syncer"), stderr=subprocess.PIPE) as process:
         until(file.exists)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)

@@ -674,7 +674,7 @@ def test_an_endless_fault_hinders_neither_others_nor_the_end(name: str) -> None:
             clients = [plugs.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(3)]
             for plug in clients:
                 plug.sendall(raw_request())
-            until(lambda: endpoint.requests == 3 and not endpoint.fault)
+            until(lambda: endpoint.requests >= 3 and not endpoint.fault)
             assert post(endpoint).status == 200
             clients.pop().close()  # it has had enough
             time.sleep(0.5)

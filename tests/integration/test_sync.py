@@ -24,7 +24,7 @@ from support.bulk import (
     results,
     sync,
 )
-from support.cli import COMMAND, World, run
+from support.cli import COMMAND, World, run, start
 from support.devices import device
 from support.fault_proxy import FaultProxy
 from support.leaks import leaked
@@ -153,12 +153,15 @@ def test_the_deadline_is_for_the_whole_run(kv2: World) -> None:
 def under_way(world: World, path: str, *options: str, mints: int) -> Iterator[subprocess.Popen[str]]:
     """A run that has minted so many, and goes on."""
     report = str(world.home / "first.jsonl")
-    with subprocess.Popen(
-        [*COMMAND, "sync", path, "--report", report, *options],
-        env=world.environ,
+    with start(
+        "sync",
+        path,
+        "--report",
+        report,
+        *options,
+        environ=world.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
         try:
             until(lambda: world.endpoint.mints >= mints)
@@ -192,7 +195,7 @@ def test_a_signal_lets_what_is_in_flight_finish_and_the_next_run_does_the_rest(
 def test_what_does_not_finish_in_time_is_reported_as_failed(kv2: World) -> None:
     kv2.endpoint.fault = "hang"
     with under_way(kv2, manifest(kv2, range(9)), "--concurrency", "2", mints=0) as process:
-        until(lambda: kv2.endpoint.requests == 2)
+        until(lambda: kv2.endpoint.requests >= 2)
         process.terminate()
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (143, "9 identities: 2 failed, 7 not tried (SIGTERM)\n")
@@ -203,7 +206,7 @@ def test_what_does_not_finish_in_time_is_reported_as_failed(kv2: World) -> None:
 def test_a_second_signal_ends_it_at_once(kv2: World) -> None:
     kv2.endpoint.fault = "hang"
     with under_way(kv2, manifest(kv2, range(9)), mints=0) as process:
-        until(lambda: kv2.endpoint.requests == 9)
+        until(lambda: kv2.endpoint.requests >= 9)
         process.terminate()
 
         def ends() -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.cli import COMMAND, World
+from support.cli import World, start
 from support.leaks import leaked, watched_processes
 from support.ports import own_port
 from support.sampling import Sampler
@@ -74,12 +74,15 @@ def watching(world: World, text: str, *options: str, **environ: str) -> Iterator
 
         listener = threading.Thread(target=listen)
         listener.start()
-        process = subprocess.Popen(
-            [*COMMAND, "watch", str(path), "--metrics", str(port), *options],
-            env=world.environ | {"NOTIFY_SOCKET": str(notify)} | environ,
+        process = start(
+            "watch",
+            str(path),
+            "--metrics",
+            str(port),
+            *options,
+            environ=world.environ | {"NOTIFY_SOCKET": str(notify)} | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
         try:
             with process:
@@ -110,7 +113,7 @@ def test_no_token_is_lacking_at_any_second_and_each_is_renewed_at_two_thirds(kv2
     kv2.endpoint.access_ttl = 18
     with watching(kv2, users(*range(30))) as watch:
         watch.ready()
-        until(lambda: kv2.endpoint.mints == 30)
+        until(lambda: kv2.endpoint.mints >= 30)
         began = time.monotonic()
         until(lambda: len(expiries(watch)) == 30)
         with Sampler(kv2.vault, kv2.mount, range(30)) as sampler:
@@ -145,7 +148,7 @@ def test_while_the_endpoint_is_gone_it_is_told_once_and_then_all_recover(bao: Va
         )
         until(lambda: min(lefts()) < 0)
         with Simulator(port=port, access_ttl=900) as again:
-            until(lambda: again.mints == 10)
+            until(lambda: again.mints >= 10)
             until(lambda: min(lefts()) > 0)
             code, err = watch.end()
     assert (code, again.mints) == (0, 10)
@@ -289,7 +292,7 @@ def test_a_reload_takes_up_the_new_manifest(kv2: World) -> None:
         assert expiries(watch).keys() == {'line="2"', 'line="3"'}
         (kv2.home / "watched.yaml").write_text(users(2, 3, name="job").replace("job", "second", 1))
         watch.process.send_signal(signal.SIGHUP)
-        until(lambda: kv2.endpoint.mints == 3)
+        until(lambda: kv2.endpoint.mints >= 3)
         until(lambda: expiries(watch).keys() == {'name="second"', 'name="job"'})
         assert watch.metrics()["klearstack_vault_mints_total"] == 3  # it goes on
         assert watch.end() == (0, "")
@@ -370,13 +373,13 @@ def test_it_ends_at_a_signal_and_leaves_no_login_behind(
 def test_what_hangs_does_not_keep_it_from_ending(kv2: World) -> None:
     kv2.endpoint.fault = "hang"
     with watching(kv2, users(1, 2)) as watch:
-        until(lambda: kv2.endpoint.requests == 2)
+        until(lambda: kv2.endpoint.requests >= 2)
         assert watch.end()[0] == 0
 
 
 def test_the_rate_holds_for_renewals_too(kv2: World) -> None:
     with watching(kv2, users(1, 2), "--rate", "0.00001") as watch:
-        until(lambda: kv2.endpoint.mints == 1)
+        until(lambda: kv2.endpoint.mints >= 1)
         time.sleep(1)
         assert watch.end() == (0, "")
     assert kv2.endpoint.mints == 1
@@ -398,5 +401,5 @@ def test_an_empty_manifest_is_watched_until_a_reload_fills_it(kv2: World) -> Non
         watch.ready()
         (kv2.home / "watched.yaml").write_text(users(1))
         watch.process.send_signal(signal.SIGHUP)
-        until(lambda: kv2.endpoint.mints == 1)
+        until(lambda: kv2.endpoint.mints >= 1)
         assert watch.end() == (0, "")

@@ -12,7 +12,7 @@ from typing import ClassVar
 from urllib.parse import parse_qs
 
 import pytest
-from support.cli import COMMAND, World, run
+from support.cli import World, run, start
 from support.fakes import jwt
 from support.fault_proxy import FaultProxy
 from support.leaks import leaked
@@ -195,9 +195,7 @@ def test_watch_stores_and_writes_none_and_asks_once(kv2: World) -> None:
     kv2.endpoint.fault = "another-user"
     path = kv2.home / "manifest.yaml"
     path.write_text(f'identities:\n  - user_id: "26"\n    company_name: Acme\n    file: {kv2.home}/token\n')
-    process = subprocess.Popen(
-        [*COMMAND, "watch", str(path)], env=kv2.environ, stderr=subprocess.PIPE, text=True
-    )
+    process = start("watch", str(path), environ=kv2.environ, stderr=subprocess.PIPE)
     assert process.stderr is not None
     assert "keeping the tokens of 1 identity\n" in process.stderr.readline()
     assert "--on-user-mismatch (KLEARSTACK_ON_USER_MISMATCH) to warn" in process.stderr.readline()

@@ -81,15 +81,18 @@ def run(
     *arguments: str, environ: Mapping[str, str | None], stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """`klearstack-vault` with these arguments in this environment."""
+    piped = subprocess.PIPE
+    with start(*arguments, environ=environ, stdin=piped, stdout=piped, stderr=piped) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=90)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess([*COMMAND, *arguments], process.returncode, out, err)
+
+
+def start(*arguments: str, environ: Mapping[str, str | None], **more: Any) -> subprocess.Popen[str]:
+    """A running `klearstack-vault`; `more` are further arguments of Popen."""
     given = {name: value for name, value in environ.items() if value is not None}
-    if preloaded.serves(given):
-        return preloaded.run([*COMMAND, *arguments], given, stdin, 90)
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=given,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
+    popen = preloaded.Popen if preloaded.serves(given) else subprocess.Popen
+    return popen([*COMMAND, *arguments], env=given, text=True, **more)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from support.cli import COMMAND, World
+from support.cli import World, start
 
 
 def assert_one_mint(world: World, count: int, *arguments: str, stdin: str = "") -> None:
@@ -14,13 +14,12 @@ def assert_one_mint(world: World, count: int, *arguments: str, stdin: str = "") 
     for _ in range(count):
         with given.open() as file:
             processes.append(
-                subprocess.Popen(
-                    [*COMMAND, *arguments],
-                    env=world.environ,
+                start(
+                    *arguments,
+                    environ=world.environ,
                     stdin=file,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    text=True,
                 )
             )
     ended = [(*process.communicate(timeout=180), process.returncode) for process in processes]

@@ -16,7 +16,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,38 +25,59 @@ from typing import Any, NoReturn
 
 import vault_plugin
 
+# What Python, its libraries of C or coverage read when they are loaded.
+_AT_THE_START = (
+    "PYTHON",
+    "LC_",
+    "LOCPATH",
+    "LANGUAGE",
+    "LD_",
+    "MALLOC_",
+    "OPENSSL_",
+    "COVERAGE_PROCESS_",
+    "PROMETHEUS_",
+    "TZ",
+)
 _LIBRARIES = ("click", "hvac", "requests", "yaml", "prometheus_client")
 
 
-def run(
-    command: Sequence[str], environ: Mapping[str, str], stdin: str, timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run does it with `capture_output` and `text`; the command is a Python with `-m` and a module."""
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        given.write(stdin.encode())
-        given.seek(0)
-        told = {"command": list(command), "environ": dict(environ), "folder": str(Path.cwd())}
+class Popen(subprocess.Popen[str]):
+    """As subprocess.Popen, for a command that is a Python with `-m` and a module; a copy is in our session and group."""
+
+    def _execute_child(self, *given: Any) -> None:
+        streams = given[
+            10:16
+        ]  # for the process and for us, of standard input, output and error each; -1 is ours
+        told = {"command": list(given[0]), "environ": dict(given[6]), "folder": str(given[5] or Path.cwd())}
         request = json.dumps(told).encode()
-        ours, theirs = socket.socketpair()
-        with ours as connection:
-            with theirs, _lock:
-                socket.send_fds(
-                    _starter(), [b"+"], [theirs.fileno(), *(one.fileno() for one in (given, out, err))]
-                )
-            connection.sendall(struct.pack("!Q", len(request)) + request)
-            connection.settimeout(timeout)
-            with connection.makefile("rb") as answer:
-                (pid,) = struct.unpack("!q", answer.read(8))
-                try:
-                    (code,) = struct.unpack("!q", answer.read(8))
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(list(command), timeout) from None
-        texts = []
-        for one in (out, err):
-            one.seek(0)
-            texts.append(one.read().decode())
-    return subprocess.CompletedProcess(list(command), code, *texts)
+        self._connection, theirs = socket.socketpair()
+        passed = [
+            own if stream == -1 else stream for own, stream in enumerate((streams[0], streams[3], streams[5]))
+        ]
+        with theirs, _lock:
+            socket.send_fds(_starter(), [b"+"], [theirs.fileno(), *passed])
+        self._connection.sendall(struct.pack("!Q", len(request)) + request)
+        (self.pid,) = struct.unpack("!q", self._connection.recv(8, socket.MSG_WAITALL))
+        self._child_created = True
+        self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
+
+    def _internal_poll(self, _deadstate: int | None = None) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(blocking=False):  # type: ignore[attr-defined]
+            try:
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        try:
+            status = self._connection.recv(8, socket.MSG_DONTWAIT if flags else socket.MSG_WAITALL)
+        except BlockingIOError:
+            return 0, 0
+        self._connection.close()
+        return self.pid, struct.unpack("!q", status)[0]
 
 
 @cache
@@ -96,10 +116,9 @@ def suspended() -> Iterator[None]:
 
 def serves(environ: Mapping[str, str]) -> bool:
     """Whether a copy can be what a process of its own would be in this environment."""
-    others = {name for name in environ if not name.startswith(("KLEARSTACK_", "VAULT_", "BAO_"))}
     ours = environment()
-    at_most = {"HOME", "TMPDIR", "COVERAGE_FILE", *ours}
-    return not _suspended and others <= at_most and ours.items() <= environ.items()
+    at_the_start = any(name not in ours and name.startswith(_AT_THE_START) for name in environ)
+    return not (_suspended or at_the_start) and ours.items() <= environ.items()
 
 
 def serve() -> None:
@@ -134,10 +153,12 @@ def _watch(connection: int, streams: Sequence[int]) -> NoReturn:
         caller.detach()
         os.closerange(3, 64)
         _be(asked)
+    for stream in streams:
+        os.close(stream)
     caller.sendall(struct.pack("!q", pid))
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = os.waitpid(pid, 0)[1]
     with suppress(BrokenPipeError):
-        caller.sendall(struct.pack("!q", code))
+        caller.sendall(struct.pack("!q", status))
     os._exit(0)
 
 
@@ -149,5 +170,17 @@ def _be(asked: dict[str, Any]) -> NoReturn:
     sys.orig_argv[:] = asked["command"]
     sys.argv[:] = asked["command"][2:]
     sys.path[0] = asked["folder"]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        code = end.code
+    else:
+        code = 0
+    # The end of Python, but for the freeing of each module, which would take longer than most commands.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)

@@ -8,12 +8,17 @@ import pytest
 
 
 def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
-    """Return when this is true, which is looked at every 10 ms. Fails the test after so many seconds."""
-    end = time.monotonic() + timeout
+    """Return when this is true. Fails the test after so many seconds.
+
+    It is looked at every 10 ms; less often, at least every 50 ms, if looking itself takes long.
+    """
+    end = (looked := time.monotonic()) + timeout
     while not condition():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             pytest.fail(f"not within {timeout:g} s: {_shown(condition)}")
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, 3 * (now - looked)), 0.05))
+        looked = time.monotonic()
 
 
 def _shown(condition: Callable[[], object]) -> str:
