@@ -8,12 +8,14 @@ can run.
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from _pytest.pathlib import import_path
 from support import docker, notes
 from support.cli import World
 from support.once import run_folder
@@ -53,6 +55,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker begin with other files: it finds the rest as the others have rewritten it, if Python may write that."""
+    if (worker := getattr(session.config, "workerinput", None)) is None or sys.dont_write_bytecode:
+        return
+    root, number = session.config.rootpath, int(worker["workerid"].removeprefix("gw"))
+    files = sorted((root / "tests").rglob("test_*.py"))
+    for file in files[number :: worker["workercount"]]:
+        if any(file.is_relative_to(root / arg.partition("::")[0]) for arg in session.config.args):
+            import_path(file, mode="importlib", root=root, consider_namespace_packages=False)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
