@@ -80,16 +80,20 @@ class Ansible:
         hosts: int = 0,
         env: Mapping[str, str | None] | None = None,
         check: bool = True,
+        then: Mapping[str, Any] | None = None,
         **play: Any,
     ) -> subprocess.CompletedProcess[str]:
         """`ansible-playbook` over one play with these tasks, on localhost or on that many hosts that are local.
 
-        A variable that is None is taken out of the environment. With `check` it asserts success.
+        A variable that is None is taken out of the environment. With `check` it asserts success. `then` is what a second
+        play has in place of the first one's.
         """
         names = [f"host{number}" for number in range(hosts)] or ["localhost"]
         playbook, inventory = self.folder / "playbook.yml", self.folder / "inventory"
         whole = {"hosts": "all", "gather_facts": False, "tasks": list(tasks), **play}
-        playbook.write_text(json.dumps([whole]), encoding="utf-8")  # JSON is YAML
+        playbook.write_text(
+            json.dumps([whole, *([{**whole, **then}] if then else [])]), encoding="utf-8"
+        )  # JSON is YAML
         interpreter = f"ansible_python_interpreter={self.programs}/python"
         inventory.write_text(
             "".join(f"{name} ansible_connection=local {interpreter}\n" for name in names), encoding="utf-8"
