@@ -1,12 +1,13 @@
-"""The task, on hosts."""
+"""The task, on hosts, and check mode: Vault is read, nothing is minted or written."""
 
 import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from support.ansible import TOKEN, Ansible, Scene, at, shown, token
+from support.ansible import TOKEN, Ansible, Scene, at, lookup, shown, token
 from support.cli import World
+from support.fault_proxy import FaultProxy
 
 from vault_plugin.demo.simulator import Simulator
 
@@ -16,6 +17,19 @@ def test_the_task_says_what_it_did(ansible: Ansible, kv2: World, another: Callab
         kv2,
         it_has_changed_something_only_where_it_minted_and_what_it_registers_is_whole(another()),
         its_typed_error_tells_until_whether_another_try_may_help(another()),
+        in_check_mode_it_reads_and_says_what_it_would_do(another(), flag=False),
+        in_check_mode_a_token_is_not_corrected(another()),
+    )
+
+
+def test_the_flag_check_is_the_check_mode_of_all_tasks(
+    ansible: Ansible, kv2: World, another: Callable[[], World]
+) -> None:
+    ansible.together(
+        kv2,
+        in_check_mode_it_reads_and_says_what_it_would_do(another(), flag=True),
+        with_check_a_lookup_reads_and_says_so_where_it_would_mint(another()),
+        flags=("--check",),
     )
 
 
@@ -65,7 +79,70 @@ def its_typed_error_tells_until_whether_another_try_may_help(world: World) -> Sc
         assert one["msg"] == f"{one['error']['message']} {one['error']['hint']}"
 
 
-def test_it_runs_on_the_controller_once_per_host_and_with_run_once_for_all(
+def in_check_mode_it_reads_and_says_what_it_would_do(world: World, *, flag: bool) -> Scene:
+    checked, forced = {"check_mode": True}, {"check_mode": False}
+    as_told, alone = (forced, {}) if flag else ({}, checked)  # what comes to the same for the whole play
+    tasks = [
+        {**token(user_id=27), **checked},
+        {**token(user_id=27, kind="both"), **alone},
+        {**token(), **as_told},
+        {**token(), **checked},
+        {**token(renew=True), **checked},
+        token(),
+        {**token(), **forced},
+    ]
+    with FaultProxy(world.vault.address) as proxy:
+        results, _ = yield at(world, tasks, vault_addr=proxy.address)
+    cold, both, minted, warm, renewed, read, forced_read = results
+    for one in (cold, both, renewed):
+        assert {**one, "changed": True, "failed": False, "msg": "A token would be minted."} == one
+        assert "access_token" not in one
+    assert (minted["changed"], minted["source"]) == (True, "endpoint")
+    for one in (warm, read, forced_read):
+        assert (one["changed"], one["source"], one["stale"]) == (False, "vault", False)
+        assert one["access_token"] == minted["access_token"]
+    assert (world.endpoint.requests, world.endpoint.mints) == (1, 1)
+    writes = [line for line in proxy.requests if not line.startswith("GET ")]
+    assert writes
+    assert not [line for line in writes if "/27/" in line]
+
+
+def with_check_a_lookup_reads_and_says_so_where_it_would_mint(world: World) -> Scene:
+    world.get(KLEARSTACK_USER_ID="27")
+    tasks = [
+        shown(lookup()),
+        shown(lookup(), check_mode=False),
+        shown(lookup("{'user_id': 27}, field='access_token'")),
+        shown(lookup("{'user_id': 27}, {'user_id': 28}")),
+        shown(lookup("{'user_id': 27}, renew=true")),
+    ]
+    with FaultProxy(world.vault.address) as proxy:
+        (cold, forced, warm, *others), _ = yield at(world, tasks, vault_addr=proxy.address)
+        assert {line.split()[0] for line in proxy.requests} == {"GET"}
+    for one in (cold, forced):
+        assert one["msg"].endswith(
+            "A token would have to be minted, and with --check a lookup mints none. "
+            "The task klearstack.vault.token does with `check_mode: false`."
+        )
+    assert warm["msg"] == world.endpoint.issued[1]
+    for one in others:
+        assert "would have to be minted" in one["msg"]
+    assert (world.endpoint.requests, world.endpoint.mints) == (1, 1)
+
+
+def in_check_mode_a_token_is_not_corrected(world: World) -> Scene:
+    """One that Vault keeps too long; in check mode it is returned as it is."""
+    world.get()
+    world.vault.keep_too_long(world.mount, "klearstack/Acme/26/access", "10h")
+    (checked, corrected), _ = yield at(world, [{**token(), "check_mode": True}, token()])
+    for one, version in ((checked, 2), (corrected, 3)):
+        assert (one["changed"], one["source"], one["vault"]["version"]) == (False, "vault", version)
+    assert checked["vault"]["deletion_time"] > checked["expires_at"]
+    assert corrected["vault"]["deletion_time"] <= corrected["expires_at"]
+    assert world.endpoint.mints == 1
+
+
+def test_it_runs_on_the_controller_once_per_host_with_run_once_for_all_and_by_the_free_strategy_too(
     newest: Ansible, kv2: World
 ) -> None:
     done = newest.play(
@@ -77,22 +154,19 @@ def test_it_runs_on_the_controller_once_per_host_and_with_run_once_for_all(
             shown("['GOT', own.access_token, far.access_token, once.access_token] | join(' ')"),
         ],
         hosts=3,
+        then={"strategy": "free", "tasks": [token(user_id=29), token(user_id=29)]},
     )
-    assert done.stdout.count(" ".join(["GOT", *kv2.endpoint.issued[1::2]])) == 3
-    assert kv2.endpoint.mints == 3
-    ran = re.findall(r"^(ok|changed): \[host.( -> nobody.invalid)?", done.stdout, re.MULTILINE)
+    _, linear, free = done.stdout.split("\nPLAY [all]")
+    assert linear.count(" ".join(["GOT", *kv2.endpoint.issued[1:6:2]])) == 3
+    ran = re.findall(r"^(ok|changed): \[host.( -> nobody.invalid)?", linear, re.MULTILINE)
     assert Counter(ran) == {
         ("changed", ""): 2,
         ("ok", ""): 2 + 3,
         ("changed", " -> nobody.invalid"): 1,
         ("ok", " -> nobody.invalid"): 2,
     }
-
-
-def test_it_runs_by_the_free_strategy_too(newest: Ansible, kv2: World) -> None:
-    done = newest.play(kv2, [token(), token()], hosts=3, strategy="free")
-    assert Counter(re.findall(r"^(ok|changed): \[host", done.stdout, re.MULTILINE)) == {"changed": 1, "ok": 5}
-    assert kv2.endpoint.mints == 1
+    assert Counter(re.findall(r"^(ok|changed): \[host", free, re.MULTILINE)) == {"changed": 1, "ok": 5}
+    assert kv2.endpoint.mints == 3 + 1
 
 
 def test_what_it_shows_is_censored_however_loudly_it_is_asked(ansible: Ansible, kv2: World) -> None:

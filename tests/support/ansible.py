@@ -27,6 +27,26 @@ _PYTHONS = {
 }
 CORES = [core for core, (first, last) in _PYTHONS.items() if first <= sys.version_info[:2] <= last]
 TOKEN = "klearstack.vault.token"  # the lookup and the task
+# Thousands of objects that Ansible loads are looked through at each turn of the garbage collector, which frees none of
+# them, and a fork has to copy what is looked through.
+_SELDOM = "import gc\ngc.set_threshold(50_000, 50, 50)\n"
+# A fork inherits what its parent has loaded: all that asks the endpoint and Vault, and the lookup.
+_EARLY = f"""\
+{_SELDOM}
+import importlib, os, pkgutil, sys
+import hvac, requests, vault_plugin
+
+for part in "app", "endpoint", "locks", "network", "output", "vault":
+    whole = importlib.import_module("vault_plugin." + part)
+    for module in pkgutil.walk_packages(getattr(whole, "__path__", []), whole.__name__ + "."):
+        importlib.import_module(module.name)
+
+def load_the_lookup():
+    if loader := sys.modules.get("ansible.plugins.loader"):
+        loader.lookup_loader.get({TOKEN!r})
+
+os.register_at_fork(before=load_the_lookup)
+"""
 Tasks = Sequence[Mapping[str, Any]]
 # What a test of several asks of one play: it yields its tasks, then gets what they registered, and the whole play.
 Scene = Generator[Tasks, tuple[list[Any], subprocess.CompletedProcess[str]], None]
@@ -44,6 +64,7 @@ class Ansible:
         """What leads to the endpoint and the Vault of that world, and keeps Ansible's own talk down."""
         return world.environ | {
             "ANSIBLE_FORKS": "5",
+            "ANSIBLE_INVENTORY_ENABLED": "ini,yaml",  # loads no others
             "ANSIBLE_LOCALHOST_WARNING": "False",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
             "ANSIBLE_NOCOLOR": "True",
@@ -59,16 +80,20 @@ class Ansible:
         hosts: int = 0,
         env: Mapping[str, str | None] | None = None,
         check: bool = True,
+        then: Mapping[str, Any] | None = None,
         **play: Any,
     ) -> subprocess.CompletedProcess[str]:
         """`ansible-playbook` over one play with these tasks, on localhost or on that many hosts that are local.
 
-        A variable that is None is taken out of the environment. With `check` it asserts success.
+        A variable that is None is taken out of the environment. With `check` it asserts success. `then` is what a second
+        play has in place of the first one's.
         """
         names = [f"host{number}" for number in range(hosts)] or ["localhost"]
         playbook, inventory = self.folder / "playbook.yml", self.folder / "inventory"
         whole = {"hosts": "all", "gather_facts": False, "tasks": list(tasks), **play}
-        playbook.write_text(json.dumps([whole]), encoding="utf-8")  # JSON is YAML
+        playbook.write_text(
+            json.dumps([whole, *([{**whole, **then}] if then else [])]), encoding="utf-8"
+        )  # JSON is YAML
         interpreter = f"ansible_python_interpreter={self.programs}/python"
         inventory.write_text(
             "".join(f"{name} ansible_connection=local {interpreter}\n" for name in names), encoding="utf-8"
@@ -83,10 +108,10 @@ class Ansible:
         return registered(self.play(world, registering(tasks), *arguments, **how))
 
     def early(self, then: str = "") -> dict[str, str]:
-        """What makes Python import at its start what else each of many forks would import, and run more."""
+        """What makes Python load at its start what else each of many forks would load, and run more."""
         folder = self.folder / "early"
         folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(f"import hvac, requests\n{then}", encoding="utf-8")
+        (folder / "sitecustomize.py").write_text(f"{_EARLY}{then}", encoding="utf-8")
         return {"PYTHONPATH": str(folder)}
 
     def together(
@@ -109,7 +134,8 @@ class Ansible:
     def assert_minted_once(self, world: World, *, forks: int) -> None:
         """50 hosts, so many at once, ask for two identities of which nothing is stored."""
         source = shown(lookup("field='source'"))
-        done = self.play(world, [source, token(user_id=27), token()], "--forks", str(forks), hosts=50)
+        tasks = [source, token(user_id=27), token()]
+        done = self.play(world, tasks, "--forks", str(forks), hosts=50, env=self.early())
         assert world.endpoint.mints == 2
         assert (done.stdout.count('"msg": "endpoint"'), done.stdout.count('"msg": "vault"')) == (1, 49)
         assert len(re.findall(r"ok=3 +changed=1 ", done.stdout)) == 1
@@ -192,5 +218,11 @@ def built_wheel(factory: pytest.TempPathFactory) -> Path:
 def installed(core: str, factory: pytest.TempPathFactory, folder: Path) -> Ansible:
     """That version with our wheel, which is made once per run, and a folder for what the test writes."""
     packages = (f"ansible-core=={core}.*", str(built_wheel(factory)))
-    venv = made_once(factory, f"ansible-core-{core}", lambda made: environment(made, *packages))
+
+    def make(venv: Path) -> None:
+        environment(venv, *packages)
+        (site,) = venv.glob("lib/python*/site-packages")
+        (site / "sitecustomize.py").write_text(_SELDOM, encoding="utf-8")
+
+    venv = made_once(factory, f"ansible-core-{core}", make)
     return Ansible(core, venv / "bin", folder)

@@ -95,6 +95,7 @@ def _config(folder: Path) -> Path:
 def _tool(binary: str, folder: Path, *, real: bool) -> Terraform:
     environ = kept() | {
         "CHECKPOINT_DISABLE": "1",
+        "GOGC": "400",  # runs are short, and few of them need what a garbage collection frees
         "HOME": str(folder),
         # The command under test comes first.
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
