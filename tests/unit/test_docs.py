@@ -241,20 +241,20 @@ def anchors(page: str) -> set[str]:
     return {*named, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_link_leads_somewhere(page: str) -> None:
-    folder = (ROOT / page).parent
-    wrong = []
-    for link in re.findall(r"\]\(([^)\s]+)\)|<(https:[^>\s]+)>", re.sub(r"`[^`\n]*`", "", read(page))):
-        place, _, anchor = "".join(link).replace("\\_", "_").partition("#")
-        own = re.fullmatch(rf"{REPOSITORY}(?:/(?:blob|tree)/main/(.*))?", place)
-        if place.startswith("https:") and not own:
-            continue
-        path = ROOT / (own[1] or "README.md") if own else folder / place if place else ROOT / page
-        name = str(path.resolve().relative_to(ROOT)) if path.exists() else ""
-        if not path.exists() or (anchor and anchor not in anchors(name)):
-            wrong.append("".join(link))
-    assert wrong == []
+def test_each_link_leads_somewhere() -> None:
+    for page in PAGES:
+        folder = (ROOT / page).parent
+        wrong = []
+        for link in re.findall(r"\]\(([^)\s]+)\)|<(https:[^>\s]+)>", re.sub(r"`[^`\n]*`", "", read(page))):
+            place, _, anchor = "".join(link).replace("\\_", "_").partition("#")
+            own = re.fullmatch(rf"{REPOSITORY}(?:/(?:blob|tree)/main/(.*))?", place)
+            if place.startswith("https:") and not own:
+                continue
+            path = ROOT / (own[1] or "README.md") if own else folder / place if place else ROOT / page
+            name = str(path.resolve().relative_to(ROOT)) if path.exists() else ""
+            if not path.exists() or (anchor and anchor not in anchors(name)):
+                wrong.append("".join(link))
+        assert wrong == [], page
 
 
 def test_each_page_of_docs_is_one_click_from_the_readme() -> None:
@@ -267,9 +267,9 @@ def test_each_block_has_a_language_that_some_test_knows() -> None:
     assert {one.language for page in PAGES for one in blocks(page)} <= known
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_fence_begins_or_ends_a_block_that_tests_see(page: str) -> None:
-    assert len(re.findall(r"```|~~~", read(page))) == 2 * len(list(blocks(page)))
+def test_each_fence_begins_or_ends_a_block_that_tests_see() -> None:
+    for page in PAGES:
+        assert len(re.findall(r"```|~~~", read(page))) == 2 * len(list(blocks(page))), page
 
 
 def test_each_command_and_each_option_of_its_own_is_documented() -> None:

@@ -37,22 +37,23 @@ def options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
 @pytest.mark.parametrize("face", WITH_SETTINGS)
-def test_no_command_names_an_option_that_it_does_not_have(face: str, name: str) -> None:
-    said = words_of(command(face))(name)
+def test_no_command_names_an_option_that_it_does_not_have(face: str) -> None:
+    words = words_of(command(face))
     own = {option for param in command(face).params for option in param.opts} | {"--help"}
-    others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
-    assert options(said) - set(others) <= own
-    assert "-v" not in said.split() or "-v" in own
-    assert said
+    for name in (*SETTINGS, "renew", "verbose", "help"):
+        said = words(name)
+        others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
+        assert options(said) - set(others) <= own, name
+        assert "-v" not in said.split() or "-v" in own, name
+        assert said, name
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
-def test_terraform_has_keys_and_variables_and_no_options(name: str) -> None:
-    said = re.sub(r"`klearstack-vault [a-z]+ --?[a-z-]+`", "", terraform.WORDS(name))
-    assert options(said) == set()
-    assert name in (*terraform.REQUIRED, *terraform.OPTIONAL) or "in the query" not in said
+def test_terraform_has_keys_and_variables_and_no_options() -> None:
+    for name in (*SETTINGS, "renew", "verbose", "help"):
+        said = re.sub(r"`klearstack-vault [a-z]+ --?[a-z-]+`", "", terraform.WORDS(name))
+        assert options(said) == set(), name
+        assert name in (*terraform.REQUIRED, *terraform.OPTIONAL) or "in the query" not in said, name
 
 
 def test_a_setting_goes_by_its_option_and_its_variable() -> None:
@@ -95,10 +96,10 @@ def test_an_interface_without_v_does_not_name_it(face: str) -> None:
         assert other_endpoint().hint.endswith(f"with {expected}.")
 
 
-@pytest.mark.parametrize("cause", sorted(_KINDS))
-def test_each_failure_of_the_endpoint_is_worded_by_terraform(cause: str) -> None:
+def test_each_failure_of_the_endpoint_is_worded_by_terraform() -> None:
     with speaking(terraform.WORDS):
-        assert options(error_of(Failure(cause, 10), "https://api.example").line) == set()
+        for cause in sorted(_KINDS):
+            assert options(error_of(Failure(cause, 10), "https://api.example").line) == set(), cause
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -118,15 +119,15 @@ def texts(path: Path) -> Iterator[str]:
 MODULES = sorted(str(one.relative_to(PACKAGE)) for one in PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("module", [one for one in MODULES if not one.startswith("commands/")])
-def test_no_part_names_a_settings_option_or_variable_itself(module: str) -> None:
-    path = PACKAGE / module
+def test_no_part_names_a_settings_option_or_variable_itself() -> None:
     flags = {flag(name) for name in SETTINGS}
-    told = [text for text in texts(path) if " " in text]  # a sentence, not a name
-    assert [text for text in told if options(text) & flags] == []
-    if not module.startswith(("settings/", "demo/", "output/ci.")):
-        variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
-        assert [text for text in told if variables.search(text)] == []
+    variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
+    assert MODULES
+    for module in [one for one in MODULES if not one.startswith("commands/")]:
+        told = [text for text in texts(PACKAGE / module) if " " in text]  # a sentence, not a name
+        assert [text for text in told if options(text) & flags] == [], module
+        if not module.startswith(("settings/", "demo/", "output/ci.")):
+            assert [text for text in told if variables.search(text)] == [], module
 
 
 def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
