@@ -24,11 +24,11 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(("text", "columns"), SAMPLES.items())
-def test_a_text_takes_its_columns(text: str, columns: int) -> None:
-    assert width(text) == columns
-    assert filled(text, columns) == text
-    assert filled(text, columns + 3) == f"{text}   "
+def test_a_text_takes_its_columns() -> None:
+    for text, columns in SAMPLES.items():
+        assert width(text) == columns, text
+        assert filled(text, columns) == text, text
+        assert filled(text, columns + 3) == f"{text}   ", text
 
 
 @pytest.mark.parametrize(
