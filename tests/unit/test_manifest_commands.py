@@ -131,10 +131,8 @@ def manifest(tmp_path: Path) -> str:
 # Both
 
 
-@pytest.mark.parametrize("command", ["sync", "watch"])
-@pytest.mark.parametrize(
-    ("argv", "what"),
-    [
+def test_a_wrong_command_line_exits_64(run: Run, targets: FakeTargets, manifest: str) -> None:
+    for argv, what in (
         (("--rate", "0"), "--rate has an invalid value."),
         (("--rate", "-1"), "--rate has an invalid value."),
         (("--concurrency", "0"), "--concurrency has an invalid value."),
@@ -144,14 +142,11 @@ def manifest(tmp_path: Path) -> str:
         (("--user-id", "26"), "Unknown option."),
         (("--on-vault-error", "bypass"), "Unknown option."),
         (("--company-name", "-"), "default company of a manifest is not read from"),
-    ],
-)
-def test_a_wrong_command_line_exits_64(
-    run: Run, targets: FakeTargets, manifest: str, command: str, argv: Sequence[str], what: str
-) -> None:
-    done = run(command, *argv, manifest)
-    assert (done.code, done.out, targets.settings) == (64, "", [])
-    assert what in done.err
+    ):
+        for command in ("sync", "watch"):
+            done = run(command, *argv, manifest)
+            assert (done.code, done.out, targets.settings) == (64, "", []), (command, argv)
+            assert what in done.err, (command, argv)
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])
