@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where this file is run, an
 
 from support.man_pages import man_pages
 from support.pages import COLLECTION, PAGES, ROOT, block, blocks, policy, read
+from support.sources import trees
 
 from vault_plugin import cli
 from vault_plugin.errors import KlearstackVaultError
@@ -209,8 +210,8 @@ def test_the_source_distribution_has_all_pages_and_what_they_link_to() -> None:
 def messages() -> str:
     """All texts in the package's code, one after the other."""
     found: list[str] = []
-    for path in (ROOT / "vault_plugin").rglob("*.py"):
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    for tree in trees().values():
+        nodes = ast.walk(tree)
         found += [one.value for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return "\n".join(found)
 

@@ -4,13 +4,12 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
 from support.fakes import Run
+from support.sources import trees
 
-import vault_plugin
 from vault_plugin import cli
 from vault_plugin.broker.freshness import other_endpoint
 from vault_plugin.commands.usage import words_of
@@ -21,7 +20,6 @@ from vault_plugin.settings import Settings, environment
 from vault_plugin.vault.record import unmanaged
 from vault_plugin.wording import flag, named, speak, speaking, worded
 
-PACKAGE = Path(vault_plugin.__file__).parent
 SETTINGS = [*Settings.origins]
 VARIABLES = {variable for one in Settings.origins.values() for variable in one.env}
 WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch", "doctor")
@@ -102,9 +100,8 @@ def test_each_failure_of_the_endpoint_is_worded_by_terraform() -> None:
             assert options(error_of(Failure(cause, 10), "https://api.example").line) == set(), cause
 
 
-def texts(path: Path) -> Iterator[str]:
+def texts(tree: ast.Module) -> Iterator[str]:
     """The texts in a module, but for docstrings."""
-    tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docs = {
         id(node.body[0].value)
@@ -116,15 +113,14 @@ def texts(path: Path) -> Iterator[str]:
             yield node.value
 
 
-MODULES = sorted(str(one.relative_to(PACKAGE)) for one in PACKAGE.rglob("*.py"))
-
-
 def test_no_part_names_a_settings_option_or_variable_itself() -> None:
     flags = {flag(name) for name in SETTINGS}
     variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
-    assert MODULES
-    for module in [one for one in MODULES if not one.startswith("commands/")]:
-        told = [text for text in texts(PACKAGE / module) if " " in text]  # a sentence, not a name
+    assert trees()
+    for module, tree in trees().items():
+        if module.startswith("commands/"):
+            continue
+        told = [text for text in texts(tree) if " " in text]  # a sentence, not a name
         assert [text for text in told if options(text) & flags] == [], module
         if not module.startswith(("settings/", "demo/", "output/ci.")):
             assert [text for text in told if variables.search(text)] == [], module
