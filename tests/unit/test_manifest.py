@@ -350,22 +350,19 @@ def test_there_is_no_default_name() -> None:
 # Files
 
 
-@pytest.mark.parametrize(
-    ("template", "path"),
-    [
+def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do() -> None:
+    for template, path in (
         ("/x", "/x"),
         ("/x/{company_name}/{user_id}.jwt", "/x/Acme~20~26~20Co~2E/~2E~2E~2Fa.jwt"),
         ("/{user_id}{user_id}", "/~2E~2E~2Fa~2E~2E~2Fa"),
         ("/x/..y/...", "/x/..y/..."),
         ("/x y", "/x y"),
         ("/x//./y", "/x/y"),
-    ],
-)
-def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, path: str) -> None:
-    ((_, _, file, _),) = entries(
-        f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
-    )
-    assert file == path
+    ):
+        ((_, _, file, _),) = entries(
+            f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
+        )
+        assert file == path, template
 
 
 def test_a_file_that_leads_who_knows_where_is_refused() -> None:
@@ -617,18 +614,15 @@ def test_a_manifest_may_have_a_name_which_is_a_text(name: str) -> None:
     assert len(one.targets) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
+def test_a_name_that_vault_or_a_terminal_cannot_show_is_reported() -> None:
+    for name, problem in (
         ("x" * (MAX_NAME + 1), f"has more than {MAX_NAME} characters"),
         ('"a\\tb"', "has the control or invisible character U+0009 at position 2"),
         ('"a\\xA0b"', "has a character that cannot be printed"),  # Vault refuses it
         ('" a"', "begins or ends with white space"),
         ("", "is null or empty: set a value, or remove the key"),
-    ],
-)
-def test_a_name_that_vault_or_a_terminal_cannot_show_is_reported(name: str, problem: str) -> None:
-    assert problems(named(name)) == [f"line 1: `name` {problem}"]
+    ):
+        assert problems(named(name)) == [f"line 1: `name` {problem}"], (name, problem)
 
 
 def test_without_a_name_it_is_empty() -> None:

@@ -81,11 +81,9 @@ def test_a_joiner_is_refused_where_it_is_no_spelling(joiner: str) -> None:
         assert f"U+{ord(joiner):04X}" in complaint(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["Acme\ufe0f", "\ufe0fAcme", "A\U000e0101", "1\ufe0f", "\u2764\ufe0f\ufe0f"], ids=ascii
-)
-def test_a_variation_selector_is_refused_where_there_is_no_variant(text: str) -> None:
-    assert "invisible" in complaint(text)
+def test_a_variation_selector_is_refused_where_there_is_no_variant() -> None:
+    for text in ("Acme\ufe0f", "\ufe0fAcme", "A\U000e0101", "1\ufe0f", "\u2764\ufe0f\ufe0f"):
+        assert "invisible" in complaint(text), ascii(text)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "Acme\udce9"], ids=ascii)

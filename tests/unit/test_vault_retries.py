@@ -92,22 +92,17 @@ def test_a_redirect_names_the_leader_only_if_it_is_a_given_node() -> None:
         assert (unknown.leader, unknown.weight, unknown.ambiguous) == ("", SECOND_IS_FINAL, True)
 
 
-@pytest.mark.parametrize(
-    ("cause", "error", "weight"),
-    [
+def test_each_cause_of_a_failed_connection_has_its_verdict() -> None:
+    for cause, error, weight in (
         (Cause.REFUSED, StoreError, NOBODY_LISTENS),
         (Cause.RESET, StoreError, TRANSIENT),
         (Cause.TIMEOUT, StoreError, TRANSIENT),
         (Cause.NAME, StoreError, FINAL),
         (Cause.CERTIFICATE, StoreSettingsError, FINAL),
         (Cause.SCHEME, StoreSettingsError, FINAL),
-    ],
-)
-def test_each_cause_of_a_failed_connection_has_its_verdict(
-    cause: Cause, error: type[StoreError], weight: int
-) -> None:
-    verdict = on_failure(ConnectionFailure(cause))
-    assert (verdict.error, verdict.weight, verdict.ambiguous) == (error, weight, weight != FINAL)
+    ):
+        verdict = on_failure(ConnectionFailure(cause))
+        assert (verdict.error, verdict.weight, verdict.ambiguous) == (error, weight, weight != FINAL), cause
 
 
 def test_an_expired_certificate_is_a_matter_of_clocks() -> None:
