@@ -76,9 +76,8 @@ class Gated:
         return self
 
 
-@pytest.mark.parametrize(
-    ("exc", "scope"),
-    [
+def test_an_error_concerns_one_identity_or_all() -> None:
+    for exc, scope in (
         (DOWN, Scope.ENDPOINT),
         (busy(), Scope.RATE_LIMIT),
         (SourceSettingsError("certificate"), Scope.IDENTITY),
@@ -91,10 +90,8 @@ class Gated:
         (ForeignSecretError("theirs"), Scope.IDENTITY),
         (elsewhere(), Scope.IDENTITY),
         (KlearstackVaultError("bug"), Scope.IDENTITY),
-    ],
-)
-def test_an_error_concerns_one_identity_or_all(exc: KlearstackVaultError, scope: Scope) -> None:
-    assert scope_of(exc) is scope
+    ):
+        assert scope_of(exc) is scope, exc
 
 
 def test_three_failures_in_a_row_pause_the_mints_and_probes_are_5_s_apart_at_most() -> None:

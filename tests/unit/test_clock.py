@@ -79,13 +79,11 @@ def test_offsets_are_understood() -> None:
     assert parse_rfc3339("2026-11-22T23:05:06+01:00") == parse_rfc3339("2026-11-22T22:05:06Z")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "never", "2026-11-22", "2026-11-22T22:05:06", "2026-13-01T00:00:00Z", "1795385106", "\ud800", None, 17, True, {}],
-    ids=ascii,
-)  # fmt: skip
-def test_what_is_no_date_with_an_offset_is_none(text: object) -> None:
-    assert parse_rfc3339(text) is None
+def test_what_is_no_date_with_an_offset_is_none() -> None:
+    texts = ["", "never", "2026-11-22", "2026-11-22T22:05:06", "2026-13-01T00:00:00Z", "1795385106", "\ud800"]
+    others: list[object] = [None, 17, True, {}]
+    for text in (*texts, *others):
+        assert parse_rfc3339(text) is None, ascii(text)
 
 
 @given(ANY_TEXT | st.integers() | st.text("0123456789-:TZ+. ", max_size=30))
@@ -186,15 +184,15 @@ GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("header", GARBAGE)
-def test_a_date_header_that_is_none_is_ignored(header: str | None) -> None:
-    world = World()
-    clock = world.clock()
-    clock.observe_date(header, 0.0)
-    assert not clock.measured
-    world.ask(clock)
-    clock.observe_date(header, 0.0)
-    assert world.true <= clock.now() <= world.true + 1
+def test_a_date_header_that_is_none_is_ignored() -> None:
+    for header in GARBAGE:
+        world = World()
+        clock = world.clock()
+        clock.observe_date(header, 0.0)
+        assert not clock.measured, header
+        world.ask(clock)
+        clock.observe_date(header, 0.0)
+        assert world.true <= clock.now() <= world.true + 1, header
 
 
 HUGE = "9" * 20

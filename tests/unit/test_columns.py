@@ -2,7 +2,6 @@
 
 import unicodedata
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,27 +23,24 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(("text", "columns"), SAMPLES.items())
-def test_a_text_takes_its_columns(text: str, columns: int) -> None:
-    assert width(text) == columns
-    assert filled(text, columns) == text
-    assert filled(text, columns + 3) == f"{text}   "
+def test_a_text_takes_its_columns() -> None:
+    for text, columns in SAMPLES.items():
+        assert width(text) == columns, text
+        assert filled(text, columns) == text, text
+        assert filled(text, columns + 3) == f"{text}   ", text
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "shown"),
-    [
+def test_what_is_too_long_ends_in_an_ellipsis() -> None:
+    for text, columns, shown in (
         ("Acme", 4, "Acme"),
         ("Acme Corp", 5, "Acme…"),
         ("株式会社", 7, "株式会…"),
         ("株式会社", 6, "株式…"),  # half of a character cannot be shown
         ("a\u0308bc", 2, "a\u0308…"),  # what is drawn on top of it stays with it
         ("Acme", 1, "…"),
-    ],
-)
-def test_what_is_too_long_ends_in_an_ellipsis(text: str, columns: int, shown: str) -> None:
-    assert cut(text, columns) == shown
-    assert width(filled(text, columns)) == columns
+    ):
+        assert cut(text, columns) == shown, text
+        assert width(filled(text, columns)) == columns, text
 
 
 @given(st.text(), st.integers(1, 40))

@@ -60,9 +60,8 @@ def test_a_plan_has_what_is_ours_in_order() -> None:
     assert plan.unmanaged == 3
 
 
-@pytest.mark.parametrize(
-    ("deleted", "kept", "is_large"),
-    [
+def test_more_than_10_percent_of_the_paths_are_many() -> None:
+    for deleted, kept, is_large in (
         (0, 0, False),
         (0, 9, False),
         (1, 0, True),
@@ -70,10 +69,8 @@ def test_a_plan_has_what_is_ours_in_order() -> None:
         (1, 9, False),
         (10, 90, False),
         (11, 90, True),
-    ],
-)
-def test_more_than_10_percent_of_the_paths_are_many(deleted: int, kept: int, is_large: bool) -> None:
-    assert Plan([], ["p"] * deleted, kept=kept).is_large is is_large
+    ):
+        assert Plan([], ["p"] * deleted, kept=kept).is_large is is_large, (deleted, kept)
 
 
 def test_what_is_deleted_is_counted() -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.sources import trees
 
 ROOT = Path(__file__).parents[2]
 
 
 def imported() -> Iterator[str]:
     """The packages that our modules import, at whatever place."""
-    for module in (ROOT / "vault_plugin").rglob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for tree in trees().values():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from (one.name.partition(".")[0] for one in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

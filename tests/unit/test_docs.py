@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where this file is run, an
 
 from support.man_pages import man_pages
 from support.pages import COLLECTION, PAGES, ROOT, block, blocks, policy, read
+from support.sources import trees
 
 from vault_plugin import cli
 from vault_plugin.errors import KlearstackVaultError
@@ -153,9 +154,9 @@ def test_the_man_pages_are_those_of_the_code() -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in MANUAL.iterdir()} == manual()
 
 
-@pytest.mark.parametrize("page", TABLES)
-def test_the_tables_of_a_page_are_those_of_the_code(page: str) -> None:
-    assert with_tables(page) == read(page)
+def test_the_tables_of_a_page_are_those_of_the_code() -> None:
+    for page in TABLES:
+        assert with_tables(page) == read(page), page
 
 
 def test_the_table_of_exit_codes_has_each_code_of_the_code() -> None:
@@ -209,8 +210,8 @@ def test_the_source_distribution_has_all_pages_and_what_they_link_to() -> None:
 def messages() -> str:
     """All texts in the package's code, one after the other."""
     found: list[str] = []
-    for path in (ROOT / "vault_plugin").rglob("*.py"):
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    for tree in trees().values():
+        nodes = ast.walk(tree)
         found += [one.value for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return "\n".join(found)
 
@@ -241,20 +242,20 @@ def anchors(page: str) -> set[str]:
     return {*named, *(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_link_leads_somewhere(page: str) -> None:
-    folder = (ROOT / page).parent
-    wrong = []
-    for link in re.findall(r"\]\(([^)\s]+)\)|<(https:[^>\s]+)>", re.sub(r"`[^`\n]*`", "", read(page))):
-        place, _, anchor = "".join(link).replace("\\_", "_").partition("#")
-        own = re.fullmatch(rf"{REPOSITORY}(?:/(?:blob|tree)/main/(.*))?", place)
-        if place.startswith("https:") and not own:
-            continue
-        path = ROOT / (own[1] or "README.md") if own else folder / place if place else ROOT / page
-        name = str(path.resolve().relative_to(ROOT)) if path.exists() else ""
-        if not path.exists() or (anchor and anchor not in anchors(name)):
-            wrong.append("".join(link))
-    assert wrong == []
+def test_each_link_leads_somewhere() -> None:
+    for page in PAGES:
+        folder = (ROOT / page).parent
+        wrong = []
+        for link in re.findall(r"\]\(([^)\s]+)\)|<(https:[^>\s]+)>", re.sub(r"`[^`\n]*`", "", read(page))):
+            place, _, anchor = "".join(link).replace("\\_", "_").partition("#")
+            own = re.fullmatch(rf"{REPOSITORY}(?:/(?:blob|tree)/main/(.*))?", place)
+            if place.startswith("https:") and not own:
+                continue
+            path = ROOT / (own[1] or "README.md") if own else folder / place if place else ROOT / page
+            name = str(path.resolve().relative_to(ROOT)) if path.exists() else ""
+            if not path.exists() or (anchor and anchor not in anchors(name)):
+                wrong.append("".join(link))
+        assert wrong == [], page
 
 
 def test_each_page_of_docs_is_one_click_from_the_readme() -> None:
@@ -267,9 +268,9 @@ def test_each_block_has_a_language_that_some_test_knows() -> None:
     assert {one.language for page in PAGES for one in blocks(page)} <= known
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_fence_begins_or_ends_a_block_that_tests_see(page: str) -> None:
-    assert len(re.findall(r"```|~~~", read(page))) == 2 * len(list(blocks(page)))
+def test_each_fence_begins_or_ends_a_block_that_tests_see() -> None:
+    for page in PAGES:
+        assert len(re.findall(r"```|~~~", read(page))) == 2 * len(list(blocks(page))), page
 
 
 def test_each_command_and_each_option_of_its_own_is_documented() -> None:

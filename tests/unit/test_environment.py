@@ -14,9 +14,8 @@ from vault_plugin.settings.environment import look_up, process_environment, text
 from vault_plugin.timing.deadline import Deadline
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
+def test_a_file_loses_its_final_line_end_and_nothing_else(tmp_path: Path) -> None:
+    for content, text in (
         (b"", ""),
         (b"26", "26"),
         (b"26\n", "26"),
@@ -29,12 +28,10 @@ from vault_plugin.timing.deadline import Deadline
         (b" 26 \n", " 26 "),
         (b"\xef\xbb\xbf26\n", "\ufeff26"),
         (b"26\xe2\x80\xa8", "26\u2028"),
-    ],
-)
-def test_a_file_loses_its_final_line_end_and_nothing_else(content: bytes, text: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(content)
-    assert text_of_file(tmp_path / "file", "", Deadline(5)) == text
-    assert without_line_end(content.decode()) == text
+    ):
+        (tmp_path / "file").write_bytes(content)
+        assert text_of_file(tmp_path / "file", "", Deadline(5)) == text, content
+        assert without_line_end(content.decode()) == text, content
 
 
 def test_a_text_from_a_file_comes_with_where_it_was_read(tmp_path: Path) -> None:

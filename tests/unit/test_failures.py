@@ -17,9 +17,8 @@ from vault_plugin.network.responses import SPEAKS_TLS
 SENTENCE = missing_parameters(["company_name"])
 
 
-@pytest.mark.parametrize(
-    ("body", "cause"),
-    [
+def test_the_documented_kind_of_500_is_a_missing_parameter() -> None:
+    for body, cause in (
         (SENTENCE, "parameter_company_name"),
         (f"Error: {SENTENCE}", "parameter_company_name"),
         (json.dumps({"error": SENTENCE}), "parameter_company_name"),
@@ -28,15 +27,12 @@ SENTENCE = missing_parameters(["company_name"])
         (json.dumps({"error": "company_name is required."}), "parameter_company_name"),
         (json.dumps({"detail": "Please provide user id."}), "parameter_user_id"),
         (json.dumps({"error": "One or many required parameters are missing."}), "parameter"),
-    ],
-)  # fmt: skip
-def test_the_documented_kind_of_500_is_a_missing_parameter(body: str, cause: str) -> None:
-    assert missing_parameter(body.encode()) == Failure(cause, 500)
+    ):  # fmt: skip
+        assert missing_parameter(body.encode()) == Failure(cause, 500), (body, cause)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_any_other_500_is_an_outage() -> None:
+    for body in (
         "",
         "<html>Internal error; user id 5 not cached",
         f"<html><p>{SENTENCE}</p></html>",
@@ -48,11 +44,8 @@ def test_the_documented_kind_of_500_is_a_missing_parameter(body: str, cause: str
         json.dumps({"error": SENTENCE, "trace": "x" * 5000}),
         json.dumps(["user_id is missing"]),
         "[" * 2000,
-    ],
-    ids=range(11),
-)
-def test_any_other_500_is_an_outage(body: str) -> None:
-    assert missing_parameter(body.encode()) is None
+    ):
+        assert missing_parameter(body.encode()) is None, body
 
 
 @given(st.binary(max_size=300))
@@ -61,15 +54,15 @@ def test_no_body_breaks_the_reader(body: bytes) -> None:
     assert failure is None or code_of(failure) == "endpoint_parameter_missing"
 
 
-@pytest.mark.parametrize("cause", sorted(failures._KINDS))
-def test_each_cause_is_an_error_that_names_the_endpoint_and_carries_its_facts(cause: str) -> None:
-    failure = Failure(cause, 599, 2.0)
-    error = error_of(failure, "https://api.example/x")
-    assert (error.code, error.failure) == (code_of(failure), failure)
-    assert "https://api.example/x" in str(error)
-    assert "{" not in str(error)
-    assert error.exit_code not in {69, 75} or error.hint
-    assert not isinstance(error, SourceBusyError) or error.retry_after == 2.0
+def test_each_cause_is_an_error_that_names_the_endpoint_and_carries_its_facts() -> None:
+    for cause in sorted(failures._KINDS):
+        failure = Failure(cause, 599, 2.0)
+        error = error_of(failure, "https://api.example/x")
+        assert (error.code, error.failure) == (code_of(failure), failure), cause
+        assert "https://api.example/x" in str(error), cause
+        assert "{" not in str(error), cause
+        assert error.exit_code not in {69, 75} or error.hint, cause
+        assert not isinstance(error, SourceBusyError) or error.retry_after == 2.0, cause
 
 
 def test_a_certificate_is_said_to_be_what_it_is() -> None:
@@ -77,18 +70,15 @@ def test_a_certificate_is_said_to_be_what_it_is() -> None:
     assert "does not verify." in str(error_of(Failure("certificate", 1), "https://x"))
 
 
-@pytest.mark.parametrize(
-    ("cause", "said"),
-    [
+def test_the_reasons_for_no_response_are_distinguished() -> None:
+    for cause, said in (
         ("refused", "connection refused"), ("name", "its name does not resolve"), ("timeout", "did not respond in time"),
         ("reset", "reset the connection"), ("tls", "TLS failed"), ("unreachable", "there is no route to its host"),
         ("broken", "broke off the connection"),
-    ],
-)  # fmt: skip
-def test_the_reasons_for_no_response_are_distinguished(cause: str, said: str) -> None:
-    error = error_of(Failure(cause), "https://x")
-    assert said in str(error)
-    assert (error.exit_code, error.retryable) == (69, True)
+    ):  # fmt: skip
+        error = error_of(Failure(cause), "https://x")
+        assert said in str(error), cause
+        assert (error.exit_code, error.retryable) == (69, True), (cause, said)
 
 
 @pytest.mark.parametrize(("number", "clock"), [(9, True), (10, True), (19, False), (62, False)])
@@ -96,11 +86,9 @@ def test_a_certificate_out_of_its_time_may_be_this_hosts_clock(number: int, cloc
     assert ("this host's clock" in error_of(Failure("certificate", number), "https://x").hint) == clock
 
 
-@pytest.mark.parametrize(
-    "cause", ["status", "timeout", "name", "refused", "certificate", "refuses", "no_json"]
-)
-def test_a_cause_at_the_endpoint_is_shared(cause: str) -> None:
-    assert is_shared(Failure(cause), 10)
+def test_a_cause_at_the_endpoint_is_shared() -> None:
+    for cause in ("status", "timeout", "name", "refused", "certificate", "refuses", "no_json"):
+        assert is_shared(Failure(cause), 10), cause
 
 
 @pytest.mark.parametrize("cause", ["files", "unasked"])
@@ -117,7 +105,7 @@ def test_a_cause_from_elsewhere_has_no_code() -> None:
     assert code_of(Failure("unheard_of")) == ""
 
 
-@pytest.mark.parametrize("cause", Cause)
-@pytest.mark.parametrize("details", ["", SPEAKS_TLS])
-def test_each_cause_of_a_failed_connection_is_a_failure_that_has_an_error(cause: Cause, details: str) -> None:
-    assert code_of(_failure_of(ConnectionFailure(cause, details)))
+def test_each_cause_of_a_failed_connection_is_a_failure_that_has_an_error() -> None:
+    for details in ("", SPEAKS_TLS):
+        for cause in Cause:
+            assert code_of(_failure_of(ConnectionFailure(cause, details))), (details, cause)

@@ -38,25 +38,25 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_summary_is_a_sentence_of_at_most_45_characters(run: Run, name: str) -> None:
-    summary = COMMANDS[name].get_short_help_str(limit=1000)
-    assert re.fullmatch(r"[A-Z].*\.", summary)
-    assert len(summary) <= 45
-    assert re.search(rf"^  {name} +{re.escape(summary)}$", shown(run), re.MULTILINE)
+def test_a_summary_is_a_sentence_of_at_most_45_characters(run: Run) -> None:
+    for name, command in COMMANDS.items():
+        summary = command.get_short_help_str(limit=1000)
+        assert re.fullmatch(r"[A-Z].*\.", summary), name
+        assert len(summary) <= 45, name
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", shown(run), re.MULTILINE), name
 
 
-@pytest.mark.parametrize("argv", [(), *((name,) for name in COMMANDS)], ids=" ".join)
-def test_each_line_fits_80_columns(run: Run, argv: tuple[str, ...]) -> None:
-    assert [line for line in shown(run, *argv).splitlines() if len(line) > 80] == []
+def test_each_line_fits_80_columns(run: Run) -> None:
+    for argv in ((), *((name,) for name in COMMANDS)):
+        assert [line for line in shown(run, *argv).splitlines() if len(line) > 80] == [], argv
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_an_option_is_a_sentence(name: str) -> None:
-    for param in COMMANDS[name].params:
-        if isinstance(param, click.Option):
-            text = re.sub(r"\s*\[(env|default): .*", "", str(param.help))
-            assert re.fullmatch(r"[A-Z`].*\.", text, re.DOTALL), f"{name} {param.name}: {text}"
+def test_the_help_of_an_option_is_a_sentence() -> None:
+    for name, command in COMMANDS.items():
+        for param in command.params:
+            if isinstance(param, click.Option):
+                text = re.sub(r"\s*\[(env|default): .*", "", str(param.help))
+                assert re.fullmatch(r"[A-Z`].*\.", text, re.DOTALL), f"{name} {param.name}: {text}"
 
 
 def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
@@ -74,42 +74,44 @@ def test_options_are_listed_in_groups_in_one_order(run: Run) -> None:
     assert found["sync"][:-4] == found["watch"][:-4] == [one for one in layout.GROUPS if one != "Identity"]
 
 
-@pytest.mark.parametrize("name", WITH_SETTINGS)
-def test_each_option_is_in_a_group_that_settings_declare_or_the_manifest(name: str) -> None:
+def test_each_option_is_in_a_group_that_settings_declare_or_the_manifest() -> None:
     declared = {one.group for one in Settings.origins.values()} | {"Manifest", "Output"}
     assert declared == set(layout.GROUPS)
-    told = click.Context(COMMANDS[name]).get_help()
-    for param in COMMANDS[name].params:
-        if isinstance(param, click.Option):
-            assert isinstance(param, Option), param.name
-            assert param.group in declared
-        if isinstance(param, SettingOption):
-            assert f"  --{str(param.name).replace('_', '-')} " in told
+    for name in WITH_SETTINGS:
+        told = click.Context(COMMANDS[name]).get_help()
+        for param in COMMANDS[name].params:
+            if isinstance(param, click.Option):
+                assert isinstance(param, Option), (name, param.name)
+                assert param.group in declared, (name, param.name)
+            if isinstance(param, SettingOption):
+                assert f"  --{str(param.name).replace('_', '-')} " in told, name
 
 
-@pytest.mark.parametrize("name", WITH_SETTINGS)
-def test_variables_without_an_option_are_listed(run: Run, name: str) -> None:
-    part = shown(run, name).partition("\nEnvironment variables without an option:\n")[2]
-    for one in Settings.origins.values():
-        for variable in one.env:
-            assert bool(re.search(rf" {variable}\b", part)) is (not one.flag)
-    assert layout.FROM_A_FILE in " ".join(part.split())
+def test_variables_without_an_option_are_listed(run: Run) -> None:
+    for name in WITH_SETTINGS:
+        part = shown(run, name).partition("\nEnvironment variables without an option:\n")[2]
+        for one in Settings.origins.values():
+            for variable in one.env:
+                assert bool(re.search(rf" {variable}\b", part)) is (not one.flag), (name, variable)
+        assert layout.FROM_A_FILE in " ".join(part.split()), name
 
 
 def test_a_value_is_called_by_a_word_only_for_settings_that_exist() -> None:
     assert _METAVARS.keys() <= Settings.origins.keys()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_has_one_or_two_examples_which_it_takes(run: Run, name: str) -> None:
-    text, examples = shown(run, name), layout.examples_of(COMMANDS[name])
-    assert 1 <= len(examples) <= 2
-    assert [f"\n  {example}\n" for example in examples if f"\n  {example}\n" not in text] == []
-    ours = [shlex.split(example.partition(" <")[0]) for example in examples if "klearstack-vault " in example]
-    assert ours
-    for program, called, *argv in ours:
-        assert (program, called) == ("klearstack-vault", name)
-        COMMANDS[name].make_context(name, argv, parent=CONTEXT)
+def test_a_command_has_one_or_two_examples_which_it_takes(run: Run) -> None:
+    for name, command in COMMANDS.items():
+        text, examples = shown(run, name), layout.examples_of(command)
+        assert 1 <= len(examples) <= 2, name
+        assert [f"\n  {example}\n" for example in examples if f"\n  {example}\n" not in text] == [], name
+        ours = [
+            shlex.split(example.partition(" <")[0]) for example in examples if "klearstack-vault " in example
+        ]
+        assert ours, name
+        for program, called, *argv in ours:
+            assert (program, called) == ("klearstack-vault", name), name
+            command.make_context(name, argv, parent=CONTEXT)
 
 
 def test_the_help_of_all_has_examples_too(run: Run) -> None:
@@ -142,19 +144,19 @@ def rendered(page: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", MANUAL, ids=lambda page: page.name)
-def test_a_man_page_shows_each_option_variable_and_example(page: Path) -> None:
-    name = page.stem.removeprefix("klearstack-vault").removeprefix("-")
-    command: click.Command = COMMANDS[name] if name else cli.cli
-    text = rendered(page)
-    for head in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
-        assert re.search(rf"^(\.SH )?{head}$", text, re.MULTILINE), head
-    ctx = click.Context(command, info_name=name, parent=CONTEXT)
-    for options in layout.groups(command, ctx).values():
-        assert [one.opts for one in options if not all(name in text for name in one.opts)] == []
-    for variables, _ in layout.variables(command):
-        assert variables in text
-    assert layout.examples_of(command)[0] in text
+def test_a_man_page_shows_each_option_variable_and_example() -> None:
+    for page in MANUAL:
+        name = page.stem.removeprefix("klearstack-vault").removeprefix("-")
+        command: click.Command = COMMANDS[name] if name else cli.cli
+        text = rendered(page)
+        for head in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"):
+            assert re.search(rf"^(\.SH )?{head}$", text, re.MULTILINE), (page, head)
+        ctx = click.Context(command, info_name=name, parent=CONTEXT)
+        for options in layout.groups(command, ctx).values():
+            assert [one.opts for one in options if not all(name in text for name in one.opts)] == [], page
+        for variables, _ in layout.variables(command):
+            assert variables in text, (page, variables)
+        assert layout.examples_of(command)[0] in text, page
 
 
 def test_there_is_a_man_page_for_each_command() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from support.pages import COLLECTION, PAGES, ROOT, read
 
-# Phrases that are wrong in any sentence, and what to say instead.
+# Phrases that are wrong in any sentence, in small letters, and what to say instead.
 WRONG = {
     r"at one blow": "atomically",
     r"to the letter": "exactly as given, read as strings",
@@ -22,7 +22,7 @@ WRONG = {
     r"does what is left|what is left of it": "processes the remaining identities",
     r"does not tell\b": "default: file extension",
     r"nothing for others": "no permissions for others",
-    r"answers? Prometheus": "exposes Prometheus metrics on",
+    r"answers? prometheus": "exposes Prometheus metrics on",
     r"bugs? of ours": "internal error",
     r"makes? no sense": "usage error",
     r"will not do\b": "is invalid",
@@ -61,15 +61,16 @@ def sentences(text: str) -> str:
 
 
 def wrong(text: str) -> Iterator[str]:
-    line = sentences(text)
+    line = sentences(text).casefold()  # since a search that ignores case takes three times as long
     for phrase, better in WRONG.items():
-        for found in re.finditer(phrase, line, re.IGNORECASE):
+        for found in re.finditer(phrase, line):
             yield f"{found[0]!r}: say {better!r}"
 
 
-@pytest.mark.parametrize("name", texts())
-def test_no_text_uses_a_phrase_that_is_never_right(name: str) -> None:
-    assert list(wrong(read(name))) == []
+def test_no_text_uses_a_phrase_that_is_never_right() -> None:
+    assert texts()
+    for name in texts():
+        assert list(wrong(read(name))) == [], name
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,8 @@ def test_a_block_is_measured_however_it_ends() -> None:
     assert (times.quickest, times.typical, times.longest) == (2.0, 5.0, 5.0)
 
 
-@pytest.mark.parametrize(
-    ("deletion", "longest", "expected"),
-    [
+def test_where_a_version_lands() -> None:
+    for deletion, longest, expected in (
         (None, 0.0, Landing.NEVER),
         (1000.000001, 9.0, Landing.LATE),  # there is no tolerance
         (1000.0, 0.0, Landing.ON_TIME),
@@ -91,10 +90,8 @@ def test_a_block_is_measured_however_it_ends() -> None:
         (996.9, 1.0, Landing.EARLY),
         (995.5, 1.5, Landing.ON_TIME),
         (995.4, 1.5, Landing.EARLY),
-    ],
-)
-def test_where_a_version_lands(deletion: float | None, longest: float, expected: Landing) -> None:
-    assert landing(deletion, 900, 1000.0, ResponseTimes(0.0, longest)) is expected
+    ):
+        assert landing(deletion, 900, 1000.0, ResponseTimes(0.0, longest)) is expected, (deletion, longest)
 
 
 def test_no_life_is_longer_than_vault_takes_and_that_one_is_never_too_early() -> None:

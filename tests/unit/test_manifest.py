@@ -323,9 +323,8 @@ def test_an_identity_may_have_a_name_for_metrics(form: str, text: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
+def test_a_name_that_is_no_label_is_refused() -> None:
+    for name, problem in (
         ("x" * (MAX_NAME + 1), "has more than 64 characters"),
         ("a\\u0007b", "has the control or invisible character U+0007 at position 2"),
         ("a\\nb", "has the control or invisible character U+000A at position 2"),
@@ -333,11 +332,9 @@ def test_an_identity_may_have_a_name_for_metrics(form: str, text: str) -> None:
         ("\\u200b", "has the control or invisible character U+200B at position 1"),
         ("a ", "begins or ends with white space"),
         ("\\ud800", "is not valid UTF-8"),
-    ],
-)
-def test_a_name_that_is_no_label_is_refused(name: str, problem: str) -> None:
-    text = f'{{"user_id": 1, "name": "{name}"}}\n{{"user_id": 2, "name": "{"x" * MAX_NAME}"}}\n'
-    assert problems(text, "jsonl", company="Acme") == [f"line 1: `name` {problem}"]
+    ):
+        text = f'{{"user_id": 1, "name": "{name}"}}\n{{"user_id": 2, "name": "{"x" * MAX_NAME}"}}\n'
+        assert problems(text, "jsonl", company="Acme") == [f"line 1: `name` {problem}"], name
 
 
 def test_two_identities_of_one_name_are_told_since_one_of_them_would_be_lost() -> None:
@@ -353,27 +350,23 @@ def test_there_is_no_default_name() -> None:
 # Files
 
 
-@pytest.mark.parametrize(
-    ("template", "path"),
-    [
+def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do() -> None:
+    for template, path in (
         ("/x", "/x"),
         ("/x/{company_name}/{user_id}.jwt", "/x/Acme~20~26~20Co~2E/~2E~2E~2Fa.jwt"),
         ("/{user_id}{user_id}", "/~2E~2E~2Fa~2E~2E~2Fa"),
         ("/x/..y/...", "/x/..y/..."),
         ("/x y", "/x y"),
         ("/x//./y", "/x/y"),
-    ],
-)
-def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, path: str) -> None:
-    ((_, _, file, _),) = entries(
-        f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
-    )
-    assert file == path
+    ):
+        ((_, _, file, _),) = entries(
+            f'{{"user_id": "../a", "company_name": "Acme & Co.", "file": "{template}"}}', "jsonl"
+        )
+        assert file == path, template
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
+def test_a_file_that_leads_who_knows_where_is_refused() -> None:
+    for template in (
         "x",
         "./x",
         "~/x",
@@ -389,13 +382,11 @@ def test_a_file_may_have_the_identity_in_it_as_vaults_paths_do(template: str, pa
         "/x/{USER_ID}",
         "/x\\u0000y",
         "/x/\\ud800",
-    ],
-)
-def test_a_file_that_leads_who_knows_where_is_refused(template: str) -> None:
-    text = f'{{"user_id": "..", "company_name": "Acme", "file": "{template}"}}'
-    assert problems(text, "jsonl") == [
-        "line 1: `file` must be an absolute path; it may contain {user_id} and {company_name}"
-    ]
+    ):
+        text = f'{{"user_id": "..", "company_name": "Acme", "file": "{template}"}}'
+        assert problems(text, "jsonl") == [
+            "line 1: `file` must be an absolute path; it may contain {user_id} and {company_name}"
+        ], template
 
 
 @given(NAMES, NAMES)
@@ -461,9 +452,8 @@ def test_targets_that_differ_in_anything_are_two_places(other: str) -> None:
 # Secrets, and changes
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_no_value_and_no_pasted_token_is_quoted() -> None:
+    for text in (
         f"{jwt()}: 1\nidentities: []\n",
         f"identities:\n- {{user_id: 1, company_name: Acme, {jwt()}: x}}\n",
         f"identities:\n- {{user_id: 1, company_name: Acme, {jwt()}: [x], {jwt()}: y}}\n",
@@ -472,11 +462,9 @@ def test_targets_that_differ_in_anything_are_two_places(other: str) -> None:
         f"targets: [{{mount: bad, namespace: {jwt()}}}]\nidentities: []\n",
         f"targets: {jwt()}\nidentities: {jwt()}\n",
         f"identities: [{jwt()}: {jwt()}: x]",
-    ],
-)  # fmt: skip
-def test_no_value_and_no_pasted_token_is_quoted(text: str) -> None:
-    said = "\n".join(problems(text))
-    assert not any(part in said for part in jwt().split("."))
+    ):  # fmt: skip
+        said = "\n".join(problems(text))
+        assert not any(part in said for part in jwt().split(".")), text
 
 
 class Changing(io.BytesIO):
@@ -505,9 +493,8 @@ def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_th
 # Where it comes from
 
 
-@pytest.mark.parametrize(
-    ("path", "form"),
-    [
+def test_the_name_tells_the_format_and_standard_input_is_yaml() -> None:
+    for path, form in (
         ("-", "yaml"),
         ("a.yaml", "yaml"),
         ("a.yml", "yaml"),
@@ -516,11 +503,9 @@ def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_th
         ("a.ndjson", "jsonl"),
         ("a.b.csv", "csv"),
         ("A.CSV", "csv"),
-    ],
-)
-def test_the_name_tells_the_format_and_standard_input_is_yaml(path: str, form: str) -> None:
-    assert format_of(path, None) == form
-    assert format_of(path, "csv") == "csv"
+    ):
+        assert format_of(path, None) == form, path
+        assert format_of(path, "csv") == "csv", path
 
 
 @pytest.mark.parametrize("path", ["a", "a.json", "a.txt", ".csv", "/dev/stdin", "a.csv/b"])
@@ -629,18 +614,15 @@ def test_a_manifest_may_have_a_name_which_is_a_text(name: str) -> None:
     assert len(one.targets) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
+def test_a_name_that_vault_or_a_terminal_cannot_show_is_reported() -> None:
+    for name, problem in (
         ("x" * (MAX_NAME + 1), f"has more than {MAX_NAME} characters"),
         ('"a\\tb"', "has the control or invisible character U+0009 at position 2"),
         ('"a\\xA0b"', "has a character that cannot be printed"),  # Vault refuses it
         ('" a"', "begins or ends with white space"),
         ("", "is null or empty: set a value, or remove the key"),
-    ],
-)
-def test_a_name_that_vault_or_a_terminal_cannot_show_is_reported(name: str, problem: str) -> None:
-    assert problems(named(name)) == [f"line 1: `name` {problem}"]
+    ):
+        assert problems(named(name)) == [f"line 1: `name` {problem}"], (name, problem)
 
 
 def test_without_a_name_it_is_empty() -> None:

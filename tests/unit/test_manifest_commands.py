@@ -131,10 +131,8 @@ def manifest(tmp_path: Path) -> str:
 # Both
 
 
-@pytest.mark.parametrize("command", ["sync", "watch"])
-@pytest.mark.parametrize(
-    ("argv", "what"),
-    [
+def test_a_wrong_command_line_exits_64(run: Run, targets: FakeTargets, manifest: str) -> None:
+    for argv, what in (
         (("--rate", "0"), "--rate has an invalid value."),
         (("--rate", "-1"), "--rate has an invalid value."),
         (("--concurrency", "0"), "--concurrency has an invalid value."),
@@ -144,14 +142,11 @@ def manifest(tmp_path: Path) -> str:
         (("--user-id", "26"), "Unknown option."),
         (("--on-vault-error", "bypass"), "Unknown option."),
         (("--company-name", "-"), "default company of a manifest is not read from"),
-    ],
-)
-def test_a_wrong_command_line_exits_64(
-    run: Run, targets: FakeTargets, manifest: str, command: str, argv: Sequence[str], what: str
-) -> None:
-    done = run(command, *argv, manifest)
-    assert (done.code, done.out, targets.settings) == (64, "", [])
-    assert what in done.err
+    ):
+        for command in ("sync", "watch"):
+            done = run(command, *argv, manifest)
+            assert (done.code, done.out, targets.settings) == (64, "", []), (command, argv)
+            assert what in done.err, (command, argv)
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])
@@ -541,13 +536,13 @@ def test_a_mode_is_octal(
     assert fake_service.watcher_of.keywords["files"] == TokenFiles(Rights(mode))
 
 
-@pytest.mark.parametrize("text", ["", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"])
 def test_a_mode_that_lets_others_in_or_is_none_is_refused(
-    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    done = run("watch", "--mode", text, manifest)
-    assert (done.code, fake_service.plan) == (64, None)
-    assert "--mode has an invalid value." in done.err
+    for text in ("", "x", "rw", "8", "-1", "644", "0601", "602", "1600", "4600"):
+        done = run("watch", "--mode", text, manifest)
+        assert (done.code, fake_service.plan) == (64, None), text
+        assert "--mode has an invalid value." in done.err, text
 
 
 def test_an_owner_is_told_by_names_or_numbers(
@@ -566,13 +561,13 @@ def test_an_owner_is_told_by_names_or_numbers(
         assert fake_service.watcher_of.keywords["files"] == TokenFiles(Rights(0o600, owner))
 
 
-@pytest.mark.parametrize("text", ["", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"])
 def test_an_owner_that_there_is_not_is_refused(
-    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    done = run("watch", f"--owner={text}", manifest)
-    assert (done.code, fake_service.plan) == (64, None)
-    assert "--owner must be USER or USER:GROUP" in done.err
+    for text in ("", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"):
+        done = run("watch", f"--owner={text}", manifest)
+        assert (done.code, fake_service.plan) == (64, None), text
+        assert "--owner must be USER or USER:GROUP" in done.err, text
 
 
 @pytest.mark.parametrize(
@@ -609,13 +604,13 @@ def test_metrics_are_served_at_an_address(
     assert log == [address, "watched", "closed"]
 
 
-@pytest.mark.parametrize("text", ["", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:"])
 def test_an_address_without_a_port_is_refused(
-    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str, text: str
+    run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    done = run("watch", f"--metrics={text}", manifest)
-    assert (done.code, fake_service.plan) == (64, None)
-    assert "--metrics must be PORT or HOST:PORT." in done.err
+    for text in ("", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:"):
+        done = run("watch", f"--metrics={text}", manifest)
+        assert (done.code, fake_service.plan) == (64, None), text
+        assert "--metrics must be PORT or HOST:PORT." in done.err, text
 
 
 def test_the_hook_is_there_until_the_end(

@@ -21,9 +21,8 @@ def headers(**fields: str) -> Message:
     return message
 
 
-@pytest.mark.parametrize(
-    ("status", "content_type", "body", "what"),
-    [
+def test_the_response_is_described_and_not_quoted() -> None:
+    for status, content_type, body, what in (
         (200, "text/html; charset=utf-8", HTML, "an HTML page"),
         (403, "text/html", HTML, "an HTML page"),
         (404, "text/plain", HTML, "an HTML page"),  # by its first byte
@@ -31,14 +30,10 @@ def headers(**fields: str) -> Message:
         (407, "text/plain", b"Proxy authentication required", "neither JSON nor HTML"),
         (404, "application/json", b'{"message": "CANARY"}', "JSON, but not in Vault's form"),
         (404, "application/json", b"", "an empty response"),
-    ],
-)
-def test_the_response_is_described_and_not_quoted(
-    status: int, content_type: str, body: bytes, what: str
-) -> None:
-    assert not is_of_vault(status, body)
-    said = described(status, headers(Content_Type=content_type), body)
-    assert said == f"the server there is not Vault (status {status}, {what})"
+    ):
+        assert not is_of_vault(status, body), (status, body)
+        said = described(status, headers(Content_Type=content_type), body)
+        assert said == f"the server there is not Vault (status {status}, {what})", body
 
 
 def test_a_login_that_the_server_requires_is_named() -> None:
@@ -56,26 +51,22 @@ def test_any_response_can_be_described(status: int, body: bytes, location: str) 
     assert str(Redirect.of(status, message, NODE, PATH)).isprintable()
 
 
-@pytest.mark.parametrize(
-    ("status", "location", "standby"),
-    [
-        (307, f"https://10.0.0.2:8200{PATH}", True),
-        (307, f"https://u:p@10.0.0.2:8200{PATH}", True),
-        (307, f"http://other.example/behind/a/proxy{PATH}?x=1", True),
-        (307, "", True),  # as of a standby that knows no leader
-        (307, "http://[", True),
-        (302, f"https://10.0.0.2:8200{PATH}", False),
-        (307, "https://sso.example/login", False),
-        (307, "https://10.0.0.2:8200/ui/", False),
-        (308, f"https://vault.example:8200{PATH}", False),
-        (307, f"https://vault.example{PATH}", False),  # the same host over TLS
-    ],
-)
-@pytest.mark.parametrize("path", [PATH, f"{PATH}?list=true"])
-def test_only_a_307_to_the_same_path_elsewhere_is_a_standbys(
-    status: int, location: str, standby: bool, path: str
-) -> None:
-    assert Redirect.of(status, headers(Location=location), NODE, path).standby == standby
+def test_only_a_307_to_the_same_path_elsewhere_is_a_standbys() -> None:
+    for path in (PATH, f"{PATH}?list=true"):
+        for status, location, standby in (
+            (307, f"https://10.0.0.2:8200{PATH}", True),
+            (307, f"https://u:p@10.0.0.2:8200{PATH}", True),
+            (307, f"http://other.example/behind/a/proxy{PATH}?x=1", True),
+            (307, "", True),  # as of a standby that knows no leader
+            (307, "http://[", True),
+            (302, f"https://10.0.0.2:8200{PATH}", False),
+            (307, "https://sso.example/login", False),
+            (307, "https://10.0.0.2:8200/ui/", False),
+            (308, f"https://vault.example:8200{PATH}", False),
+            (307, f"https://vault.example{PATH}", False),  # the same host over TLS
+        ):
+            redirect = Redirect.of(status, headers(Location=location), NODE, path)
+            assert redirect.standby == standby, (path, status, location)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +86,6 @@ def test_a_redirect_to_the_other_scheme_of_the_same_host_is_named(
     assert f"{place_of(location)[0]}://{redirect.host}" in str(redirect)
 
 
-@pytest.mark.parametrize(
-    "url", ["", "x", "http://[", "http://a b/", "ftp://x/", "http://h:99999/", "http://é/"]
-)
-def test_what_names_no_host_that_can_be_shown_has_no_place(url: str) -> None:
-    assert place_of(url) == ("", "")
+def test_what_names_no_host_that_can_be_shown_has_no_place() -> None:
+    for url in ("", "x", "http://[", "http://a b/", "ftp://x/", "http://h:99999/", "http://é/"):
+        assert place_of(url) == ("", ""), url

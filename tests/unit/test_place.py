@@ -1,6 +1,5 @@
 """Places: what a listing of Vault returns, and whose path that is."""
 
-import pytest
 from hypothesis import given
 from support.fakes import is_name
 from support.texts import NAMES
@@ -24,12 +23,11 @@ def test_a_place_is_the_path_of_its_identity_and_leads_back_to_it(user: str, com
     assert place.identity == (None if hashed else identity)
 
 
-@pytest.mark.parametrize(
-    "text", ["~41cme", "a/b", "a b", "ü", "~C3", "~", "", "..", "a..b", "~zz", "a~", "~c3~bc", ".a", "A~~123"]
-)
-def test_what_encode_never_makes_is_no_segment(text: str) -> None:
-    assert decode(text) is None
-    assert not is_segment(text)
+def test_what_encode_never_makes_is_no_segment() -> None:
+    texts = ["~41cme", "a/b", "a b", "ü", "~C3", "~", "", "..", "a..b", "~zz", "a~", "~c3~bc", ".a", "A~~123"]
+    for text in texts:
+        assert decode(text) is None, text
+        assert not is_segment(text), text
 
 
 def test_a_hashed_name_is_a_segment_that_names_nobody() -> None:

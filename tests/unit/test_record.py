@@ -83,10 +83,11 @@ def test_the_jwts_own_date_of_issue_ranks_above_the_records() -> None:
     assert from_data(data, ACME, Kind.ACCESS) == read()
 
 
-@pytest.mark.parametrize("said", ["", "yesterday", "2026-09-21", None, 17, []], ids=repr)
-def test_a_record_without_a_readable_date_of_issue_leaves_it_unknown(said: object) -> None:
-    data: dict[str, Any] = to_data(read(iat=None), ACME, "") | {"issued_at": said}
-    assert from_data(data, ACME, Kind.ACCESS) == read(iat=None)
+def test_a_record_without_a_readable_date_of_issue_leaves_it_unknown() -> None:
+    dates: list[object] = ["", "yesterday", "2026-09-21", None, 17, []]
+    for said in dates:
+        data: dict[str, Any] = to_data(read(iat=None), ACME, "") | {"issued_at": said}
+        assert from_data(data, ACME, Kind.ACCESS) == read(iat=None), said
 
 
 def test_the_end_is_what_the_jwt_says_and_not_what_the_record_says() -> None:
@@ -131,12 +132,11 @@ def test_the_other_kinds_secret_is_foreign() -> None:
         from_data(to_data(read(Kind.REFRESH), ACME, ""), ACME, Kind.ACCESS)
 
 
-@pytest.mark.parametrize(
-    "raw", ["", "CANARY", jwt("refresh"), jwt(exp="soon"), None, 17, {}, ["x"]], ids=repr
-)
-def test_our_secret_with_a_token_that_cannot_be_read_counts_as_none(raw: object) -> None:
-    data: dict[str, Any] = to_data(read(), ACME, "") | {"access_token": raw}
-    assert from_data(data, ACME, Kind.ACCESS) is None
+def test_our_secret_with_a_token_that_cannot_be_read_counts_as_none() -> None:
+    tokens: list[object] = ["", "CANARY", jwt("refresh"), jwt(exp="soon"), None, 17, {}, ["x"]]
+    for raw in tokens:
+        data: dict[str, Any] = to_data(read(), ACME, "") | {"access_token": raw}
+        assert from_data(data, ACME, Kind.ACCESS) is None, raw
 
 
 def test_a_foreign_secret_is_not_quoted() -> None:
@@ -145,11 +145,11 @@ def test_a_foreign_secret_is_not_quoted() -> None:
     assert "CANARY" not in f"{caught.value} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("claim", [27, "27", "26 ", "", True, [26], {"id": 26}], ids=repr)
-def test_a_stored_token_that_names_another_user_counts_as_none_unless_that_is_accepted(claim: object) -> None:
-    data = to_data(read(user_id=claim), ACME, "")
-    assert from_data(data, ACME, Kind.ACCESS) is None
-    assert from_data(data, ACME, Kind.ACCESS, accept_other_users=True) == read(user_id=claim)
+def test_a_stored_token_that_names_another_user_counts_as_none_unless_that_is_accepted() -> None:
+    for claim in (27, "27", "26 ", "", True, [26], {"id": 26}):
+        data = to_data(read(user_id=claim), ACME, "")
+        assert from_data(data, ACME, Kind.ACCESS) is None, claim
+        assert from_data(data, ACME, Kind.ACCESS, accept_other_users=True) == read(user_id=claim), claim
 
 
 @pytest.mark.parametrize("said", ["", None], ids=repr)
@@ -197,19 +197,16 @@ def test_a_path_is_managed_by_its_mark_among_other_custom_metadata() -> None:
     assert is_managed({"custom_metadata": MANAGED_BY | {"team": "billing"}})
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
+def test_a_path_without_our_mark_is_unmanaged() -> None:
+    unmarked: list[dict[str, Any]] = [
         {},
         {"custom_metadata": None},
         {"custom_metadata": {}},
         {"custom_metadata": {"managed-by": "hand"}},
         {"custom_metadata": {"team": "billing", "x": "y"}},
-    ],
-    ids=repr,
-)
-def test_a_path_without_our_mark_is_unmanaged(metadata: dict[str, Any]) -> None:
-    assert not is_managed(metadata)
+    ]
+    for metadata in unmarked:
+        assert not is_managed(metadata), metadata
 
 
 def test_our_mark_stays_what_stored_secrets_carry() -> None:
@@ -243,9 +240,8 @@ def stored(created: int | None, **claims: Any) -> StoredToken:
     return StoredToken(read(**claims), VaultRef("kv", "p", 1, None, text))
 
 
-@pytest.mark.parametrize(
-    ("one", "now", "vault_now", "left"),
-    [
+def test_what_is_left_of_a_life_is_the_smaller_of_two() -> None:
+    for one, now, vault_now, left in (
         (stored(NOW), NOW + 100, NOW + 100, 800),  # clocks in step
         (stored(NOW - 3600), NOW + 100, NOW - 3500, 800),  # the endpoint's clock is ahead, and responded
         (stored(NOW - 3600), NOW - 3500, NOW - 3500, 800),  # ... and was not
@@ -254,9 +250,5 @@ def stored(created: int | None, **claims: Any) -> StoredToken:
         (stored(NOW - 3600, iat=None), NOW, NOW, 900),  # no date of issue
         (stored(None), NOW + 100, NOW + 100, 800),  # KV v1 tells no date
         (stored(None), NOW - 3500, NOW - 3500, 4400),
-    ],
-)
-def test_what_is_left_of_a_life_is_the_smaller_of_two(
-    one: StoredToken, now: float, vault_now: float, left: float
-) -> None:
-    assert one.left(now, vault_now) == pytest.approx(left, abs=1e-3)
+    ):
+        assert one.left(now, vault_now) == pytest.approx(left, abs=1e-3), one

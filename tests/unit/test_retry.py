@@ -99,31 +99,24 @@ def test_retry_after_is_read_in_seconds(header: str, seconds: float) -> None:
     assert retry_after(header) == seconds
 
 
-@pytest.mark.parametrize(
-    "header",
-    [None, "", " ", "-1", "1.5", "1e9", "nan", "inf", "0x10", "\u00b2", "\u0663", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"],
-    ids=ascii,
-)  # fmt: skip
-def test_any_other_retry_after_asks_for_no_pause(header: str | None) -> None:
-    assert retry_after(header) == 0
+def test_any_other_retry_after_asks_for_no_pause() -> None:
+    for header in (None, "", " ", "-1", "1.5", "1e9", "nan", "inf", "0x10", "\u00b2", "\u0663", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"):  # fmt: skip
+        assert retry_after(header) == 0, header
 
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
+def test_retry_after_as_a_date_counts_from_the_servers_own() -> None:
+    for header, seconds in (
         ("Wed, 21 Oct 2026 07:28:30 GMT", 30),
         ("Wed, 21 Oct 2026 07:29:00 -0000", 60),
         ("Wednesday, 21-Oct-26 07:28:05 GMT", 5),
         (DATE, 0),
         ("Wed, 21 Oct 2026 07:27:00 GMT", 0),
         ("Wed, 99 Oct 2026 07:27:00 GMT", 0),
-    ],
-)
-def test_retry_after_as_a_date_counts_from_the_servers_own(header: str, seconds: float) -> None:
-    assert retry_after(header, DATE) == seconds
+    ):
+        assert retry_after(header, DATE) == seconds, header
 
 
 @pytest.mark.parametrize("date", [None, "", "soon"])

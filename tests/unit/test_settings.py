@@ -204,50 +204,50 @@ def test_settings_know_whose_tokens_are_asked_for() -> None:
     assert Settings.from_env(ENOUGH).identity() == Identity(user_id="26", company_name="Acme")
 
 
-@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.flag and origin.env])
-def test_a_flag_ranks_above_the_environment(name: str) -> None:
-    environ = dict.fromkeys(ORIGINS[name].env, sample(name, 1))
-    assert gathered(name, environ, **{name: sample(name, 2)}) == value(name, 2)
-    assert gathered(name, environ, **{name: None}) == value(name, 1)
+def test_a_flag_ranks_above_the_environment() -> None:
+    for name in [name for name, origin in ORIGINS.items() if origin.flag and origin.env]:
+        environ = dict.fromkeys(ORIGINS[name].env, sample(name, 1))
+        assert gathered(name, environ, **{name: sample(name, 2)}) == value(name, 2), name
+        assert gathered(name, environ, **{name: None}) == value(name, 1), name
 
 
-@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if len(origin.env) == 2])
-def test_bao_ranks_above_vault(name: str) -> None:
-    bao, vault = ORIGINS[name].env
-    if name in {"proxy", "no_proxy"}:  # not Vault's: upper case ranks above lower case
-        assert bao == vault.upper()
-        return
-    assert (bao.partition("_")[0], vault.partition("_")[0]) == ("BAO", "VAULT")
-    assert gathered(name, {bao: sample(name, 1), vault: sample(name, 2)}) == value(name, 1)
-    assert gathered(name, {bao: "", vault: sample(name, 2)}) == value(name, 2)
+def test_bao_ranks_above_vault() -> None:
+    for name in [name for name, origin in ORIGINS.items() if len(origin.env) == 2]:
+        bao, vault = ORIGINS[name].env
+        if name in {"proxy", "no_proxy"}:  # not Vault's: upper case ranks above lower case
+            assert bao == vault.upper(), name
+            continue
+        assert (bao.partition("_")[0], vault.partition("_")[0]) == ("BAO", "VAULT"), name
+        assert gathered(name, {bao: sample(name, 1), vault: sample(name, 2)}) == value(name, 1), name
+        assert gathered(name, {bao: "", vault: sample(name, 2)}) == value(name, 2), name
 
 
-@pytest.mark.parametrize(("name", "variable"), VARIABLES)
-def test_a_variable_ranks_above_the_file_that_it_may_name(name: str, variable: str, tmp_path: Path) -> None:
-    path = file_with(tmp_path, sample(name, 2).encode())
-    assert gathered(name, {variable: sample(name, 1), f"{variable}_FILE": path}) == value(name, 1)
-    assert gathered(name, {variable: "", f"{variable}_FILE": path}) == value(name, 2)
-    assert gathered(name, {f"{variable}_FILE": path}) == value(name, 2)
+def test_a_variable_ranks_above_the_file_that_it_may_name(tmp_path: Path) -> None:
+    for name, variable in VARIABLES:
+        path = file_with(tmp_path, sample(name, 2).encode())
+        assert gathered(name, {variable: sample(name, 1), f"{variable}_FILE": path}) == value(name, 1), (
+            variable
+        )
+        assert gathered(name, {variable: "", f"{variable}_FILE": path}) == value(name, 2), variable
+        assert gathered(name, {f"{variable}_FILE": path}) == value(name, 2), variable
 
 
-@pytest.mark.parametrize(
-    ("name", "variable"), [(name, variable) for name, variable in VARIABLES if not ORIGINS[name].required]
-)
-def test_an_empty_variable_counts_as_unset(name: str, variable: str) -> None:
-    if name == "vault_token":
-        with pytest.raises(SettingsError, match="VAULT_TOKEN or BAO_TOKEN is missing"):
-            gathered(name, {variable: ""})
-        return
-    if name in {"vault_client_cert", "vault_client_key"}:  # one without the other is refused: see below
-        return
-    assert gathered(name, {variable: "", f"{variable}_FILE": ""}) == gathered(name, {})
+def test_an_empty_variable_counts_as_unset() -> None:
+    for name, variable in [(name, variable) for name, variable in VARIABLES if not ORIGINS[name].required]:
+        if name == "vault_token":
+            with pytest.raises(SettingsError, match="VAULT_TOKEN or BAO_TOKEN is missing"):
+                gathered(name, {variable: ""})
+            continue
+        if name in {"vault_client_cert", "vault_client_key"}:  # one without the other is refused: see below
+            continue
+        assert gathered(name, {variable: "", f"{variable}_FILE": ""}) == gathered(name, {}), variable
 
 
-@pytest.mark.parametrize("variable", ENOUGH)
-def test_an_empty_required_variable_is_missing(variable: str) -> None:
-    said = complaint(ENOUGH | {variable: ""})
-    assert variable in said
-    assert "missing" in said
+def test_an_empty_required_variable_is_missing() -> None:
+    for variable in ENOUGH:
+        said = complaint(ENOUGH | {variable: ""})
+        assert variable in said, variable
+        assert "missing" in said, variable
 
 
 @pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if origin.required])
@@ -259,13 +259,13 @@ def test_an_empty_required_flag_is_an_error_and_nothing_is_taken_instead(name: s
         assert said.endswith(") is given but empty: give a value, or leave it out.")
 
 
-@pytest.mark.parametrize("variable", sorted(ENOUGH.keys() - {"VAULT_TOKEN"}))
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
-def test_an_empty_file_is_an_error(variable: str, content: bytes, tmp_path: Path) -> None:
-    environ = ENOUGH | {variable: "", f"{variable}_FILE": file_with(tmp_path, content)}
-    assert complaint(environ).endswith(
-        f", as read from the file that {variable}_FILE names, is given but empty: give a value, or leave it out."
-    )
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    for content in (b"", b"\n", b"\r\n"):
+        for variable in sorted(ENOUGH.keys() - {"VAULT_TOKEN"}):
+            environ = ENOUGH | {variable: "", f"{variable}_FILE": file_with(tmp_path, content)}
+            assert complaint(environ).endswith(
+                f", as read from the file that {variable}_FILE names, is given but empty: give a value, or leave it out."
+            ), (content, variable)
 
 
 @pytest.mark.parametrize("auth", ["token", "approle", "kubernetes", "jwt"])
@@ -348,23 +348,21 @@ INVISIBLE = {
 }
 
 
-@pytest.mark.parametrize("text", INVISIBLE, ids=ascii)
-@pytest.mark.parametrize("name", ["user_id", "company_name"])
-def test_a_name_with_what_nobody_sees_is_refused_wherever_it_comes_from(
-    name: str, text: str, tmp_path: Path
-) -> None:
-    (variable,) = ORIGINS[name].env
-    called = f"--{name.replace('_', '-')} ({variable})"
-    path = file_with(tmp_path, f"{text}\n".encode())
-    for said in (
-        complaint(ENOUGH, **{name: text}),
-        complaint(ENOUGH | {variable: text}),
-        complaint(ENOUGH | {variable: "", f"{variable}_FILE": path}),
-    ):
-        assert said.startswith(called)
-        assert INVISIBLE[text] in said
-        assert "Acme" not in said
-    assert f"as read from the file that {variable}_FILE names" in said
+def test_a_name_with_what_nobody_sees_is_refused_wherever_it_comes_from(tmp_path: Path) -> None:
+    for name in ("user_id", "company_name"):
+        (variable,) = ORIGINS[name].env
+        called = f"--{name.replace('_', '-')} ({variable})"
+        for text, problem in INVISIBLE.items():
+            path = file_with(tmp_path, f"{text}\n".encode())
+            for said in (
+                complaint(ENOUGH, **{name: text}),
+                complaint(ENOUGH | {variable: text}),
+                complaint(ENOUGH | {variable: "", f"{variable}_FILE": path}),
+            ):
+                assert said.startswith(called), (name, text)
+                assert problem in said, (name, text)
+                assert "Acme" not in said, (name, text)
+            assert f"as read from the file that {variable}_FILE names" in said, (name, text)
 
 
 def test_a_name_that_is_not_nfc_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -377,45 +375,48 @@ def test_a_name_that_is_not_nfc_is_taken_with_a_warning(caplog: pytest.LogCaptur
     assert "hre" not in warning
 
 
-@pytest.mark.parametrize(
-    "address", ["https://vault.example\n", "https://vault.example\r\n", "\thttps://v", "unix:///run/v\n"]
-)
-@pytest.mark.parametrize("variable", ["VAULT_ADDR", "BAO_ADDR", "KLEARSTACK_URL"])
-def test_an_address_with_a_line_end_is_refused(variable: str, address: str) -> None:
-    assert "must look like https://host[:port]" in complaint(ENOUGH | {variable: address})
+def test_an_address_with_a_line_end_is_refused() -> None:
+    for variable in ("VAULT_ADDR", "BAO_ADDR", "KLEARSTACK_URL"):
+        for address in (
+            "https://vault.example\n",
+            "https://vault.example\r\n",
+            "\thttps://v",
+            "unix:///run/v\n",
+        ):
+            said = complaint(ENOUGH | {variable: address})
+            assert "must look like https://host[:port]" in said, (variable, address)
 
 
-@pytest.mark.parametrize("content", [b"hvs.token", b"hvs.token\n", b"hvs.token\r\n", b" hvs.token \n\n"])
-@pytest.mark.parametrize("name", IN_HEADERS)
-def test_space_around_a_secret_is_dropped(content: bytes, name: str, tmp_path: Path) -> None:
-    for variable in ORIGINS[name].env:
-        assert gathered(name, {f"{variable}_FILE": file_with(tmp_path, content)}) == Secret("hvs.token")
-        assert gathered(name, {variable: content.decode()}) == Secret("hvs.token")
+def test_space_around_a_secret_is_dropped(tmp_path: Path) -> None:
+    for name in IN_HEADERS:
+        for content in (b"hvs.token", b"hvs.token\n", b"hvs.token\r\n", b" hvs.token \n\n"):
+            for variable in ORIGINS[name].env:
+                for environ in (
+                    {f"{variable}_FILE": file_with(tmp_path, content)},
+                    {variable: content.decode()},
+                ):
+                    assert gathered(name, environ) == Secret("hvs.token"), (environ, content)
 
 
-@pytest.mark.parametrize(
-    "content", ["a\nb", "a\r\nX-Header: b", "a\tb", "\u00e9", "a\x00b", "a\x7f", "a\u2028b"], ids=ascii
-)
-@pytest.mark.parametrize("name", IN_HEADERS)
-def test_a_secret_that_would_break_a_header_is_refused(content: str, name: str, tmp_path: Path) -> None:
+def test_a_secret_that_would_break_a_header_is_refused(tmp_path: Path) -> None:
     others = {key: text for key, text in ENOUGH.items() if key != "VAULT_TOKEN"}
-    path = file_with(tmp_path, content.encode())
-    for variable in ORIGINS[name].env:
-        for environ in ({variable: content}, {f"{variable}_FILE": path}):
-            assert "contains characters that are not allowed in a credential" in complaint(others | environ)
+    for content in ("a\nb", "a\r\nX-Header: b", "a\tb", "\u00e9", "a\x00b", "a\x7f", "a\u2028b"):
+        path = file_with(tmp_path, content.encode())
+        for variable in [variable for name in IN_HEADERS for variable in ORIGINS[name].env]:
+            for environ in ({variable: content}, {f"{variable}_FILE": path}):
+                said = complaint(others | environ)
+                assert "contains characters that are not allowed in a credential" in said, (environ, content)
 
 
 @pytest.mark.parametrize("name", ["missing", "folder", "latin-1"])
-@pytest.mark.parametrize(("setting", "variable"), VARIABLES)
-def test_a_file_that_cannot_be_read_is_named_by_its_variable(
-    name: str, setting: str, variable: str, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_read_is_named_by_its_variable(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "latin-1").write_bytes(b"\xe9mile")
-    environ = {key: text for key, text in ENOUGH.items() if key not in ORIGINS[setting].env}
-    said = complaint(environ | {f"{variable}_FILE": str(tmp_path / name)})
-    assert f"cannot be read from the file that {variable}_FILE names" in said
-    assert str(tmp_path) not in said
+    for setting, variable in VARIABLES:
+        environ = {key: text for key, text in ENOUGH.items() if key not in ORIGINS[setting].env}
+        said = complaint(environ | {f"{variable}_FILE": str(tmp_path / name)})
+        assert f"cannot be read from the file that {variable}_FILE names" in said, variable
+        assert str(tmp_path) not in said, variable
 
 
 def home_with(folder: Path, content: bytes) -> dict[str, str]:
@@ -505,12 +506,13 @@ def test_approle_needs_both_its_ids_and_no_token() -> None:
     assert (settings.role_id, settings.secret_id, settings.vault_token) == (Secret("r"), Secret("s"), None)
 
 
-@pytest.mark.parametrize("auth", LOGINS[1:])
-def test_no_other_login_takes_the_token_of_the_home_folder(auth: str, tmp_path: Path) -> None:
+def test_no_other_login_takes_the_token_of_the_home_folder(tmp_path: Path) -> None:
     credentials = {"VAULT_ROLE_ID": "r", "VAULT_SECRET_ID": "s", "VAULT_JWT": "j", "VAULT_PASSWORD": "p"}
     credentials |= {"VAULT_CLIENT_CERT": os.devnull, "VAULT_CLIENT_KEY": os.devnull}
     environ = home_with(tmp_path, b"hvs.home") | credentials
-    assert Settings.from_env(environ, auth=auth, auth_role="ci", auth_username="u").vault_token is None
+    for auth in LOGINS[1:]:
+        settings = Settings.from_env(environ, auth=auth, auth_role="ci", auth_username="u")
+        assert settings.vault_token is None, auth
 
 
 def test_each_login_names_what_it_needs() -> None:
@@ -543,11 +545,10 @@ def test_the_id_token_of_github_actions_replaces_a_jwt() -> None:
         assert complaint(ENOUGH | job | {name: ""}, auth="jwt") == "VAULT_JWT or BAO_JWT is missing."
 
 
-@pytest.mark.parametrize(
-    "url", ["nothing", "https://github.example", "ftp://x/?a", "https://x/?a#b", "https://x/?\x7f"]
-)
-def test_a_url_that_github_actions_does_not_set_is_refused(url: str) -> None:
-    assert "ACTIONS_ID_TOKEN_REQUEST_URL" in complaint(ENOUGH | {"ACTIONS_ID_TOKEN_REQUEST_URL": url})
+def test_a_url_that_github_actions_does_not_set_is_refused() -> None:
+    for url in ("nothing", "https://github.example", "ftp://x/?a", "https://x/?a#b", "https://x/?\x7f"):
+        said = complaint(ENOUGH | {"ACTIONS_ID_TOKEN_REQUEST_URL": url})
+        assert "ACTIONS_ID_TOKEN_REQUEST_URL" in said, url
 
 
 @pytest.mark.parametrize(("text", "namespace"), [("root", ""), ("/", ""), ("root/", ""), ("a/b/c/", "a/b/c")])
@@ -556,16 +557,16 @@ def test_a_namespace_may_be_the_root_or_have_any_depth(text: str, namespace: str
     assert (settings.vault_namespace, settings.auth_namespace) == (namespace, namespace)
 
 
-@pytest.mark.parametrize("text", ["..", "a/../b", "a//b", "a b", "a/."])
-def test_a_namespace_that_leads_elsewhere_is_refused(text: str) -> None:
-    for name in ("vault_namespace", "auth_namespace"):
-        flag = f"--{name.replace('_', '-')}"
-        assert complaint(ENOUGH, **{name: text}).startswith(f"{flag} (")
+def test_a_namespace_that_leads_elsewhere_is_refused() -> None:
+    for text in ("..", "a/../b", "a//b", "a b", "a/."):
+        for name in ("vault_namespace", "auth_namespace"):
+            flag = f"--{name.replace('_', '-')}"
+            assert complaint(ENOUGH, **{name: text}).startswith(f"{flag} ("), text
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".", " ", "a\nb", "a\u200bb"])
-def test_a_user_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
-    assert "--auth-username" in complaint(ENOUGH, auth_username=name)
+def test_a_user_name_that_would_lead_elsewhere_is_refused() -> None:
+    for name in ("a/b", "..", ".", " ", "a\nb", "a\u200bb"):
+        assert "--auth-username" in complaint(ENOUGH, auth_username=name), name
 
 
 def test_a_password_is_taken_exactly_as_given(tmp_path: Path) -> None:
@@ -816,21 +817,16 @@ def test_the_company_of_those_who_name_none_may_come_from_a_file(
         default_company("", {"KLEARSTACK_COMPANY_NAME": "Initech"})
 
 
-@pytest.mark.parametrize(
-    ("given", "environ", "seconds"),
-    [
+def test_the_deadline_is_known_before_the_other_settings() -> None:
+    for flag, environ, seconds in (
         ("5", {"KLEARSTACK_DEADLINE": "6"}, 5),
         (None, {"KLEARSTACK_DEADLINE": "1m"}, 60),
         ("", {}, Settings.deadline),
         (None, {"KLEARSTACK_DEADLINE": "soon"}, Settings.deadline),
         ("-1", {}, Settings.deadline),
         (None, {"KLEARSTACK_DEADLINE_FILE": "/nonexistent"}, Settings.deadline),
-    ],
-)
-def test_the_deadline_is_known_before_the_other_settings(
-    given: str | None, environ: dict[str, str], seconds: float
-) -> None:
-    assert known_deadline(given, environ) == seconds
+    ):
+        assert known_deadline(flag, environ) == seconds, (flag, environ)
 
 
 def test_the_deadline_of_this_process_is_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:

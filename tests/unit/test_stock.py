@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 from support.fakes import NOW, FakeLock
 from support.pages import blocks
 
@@ -88,9 +87,8 @@ def test_a_terminal_that_is_too_narrow_gets_columns_that_can_be_read() -> None:
     assert "Société…" in lines[4]
 
 
-@pytest.mark.parametrize(
-    ("one", "state"),
-    [
+def test_its_state_is_by_the_whole_seconds_left() -> None:
+    for one, state in (
         (holding(left=301.0), "valid"),
         (holding(left=300.9), "expiring"),
         (holding(left=1.0), "expiring"),
@@ -99,10 +97,8 @@ def test_a_terminal_that_is_too_narrow_gets_columns_that_can_be_read() -> None:
         (holding(left=None), "missing"),
         (holding(left=None, content="nothing"), "missing"),
         (holding(left=None, content="unmanaged"), "unmanaged"),
-    ],
-)
-def test_its_state_is_by_the_whole_seconds_left(one: Holding, state: str) -> None:
-    assert state_of(one, WARN) == state
+    ):
+        assert state_of(one, WARN) == state, one
 
 
 def test_what_is_missing_comes_first_then_what_expires_first() -> None:
@@ -112,9 +108,8 @@ def test_what_is_missing_comes_first_then_what_expires_first() -> None:
     assert [one.place.user for one in found] == ["b", "c", "A", "a"]
 
 
-@pytest.mark.parametrize(
-    ("one", "shown"),
-    [
+def test_the_bar_is_the_remaining_part_of_the_lifetime() -> None:
+    for one, shown in (
         (holding(left=900.0), "████████ 15m 0s"),
         (holding(left=451.0), "█████░░░ 7m 31s"),
         (holding(left=450.0), "████░░░░ 7m 30s"),
@@ -126,10 +121,8 @@ def test_what_is_missing_comes_first_then_what_expires_first() -> None:
         (holding(left=2000.0, life=900.0), "████████ 33m 20s"),
         (holding(left=7200.0, life=7200.0), "████████ 2h 0m"),
         (holding(left=86400.0 * 400, life=86400.0 * 800), "████░░░░ 400d 0h"),
-    ],
-)
-def test_the_bar_is_the_remaining_part_of_the_lifetime(one: Holding, shown: str) -> None:
-    assert f" {shown}  " in f"{table(one)[1]}  "
+    ):
+        assert f" {shown}  " in f"{table(one)[1]}  ", one
 
 
 def test_the_age_is_that_of_the_mint() -> None:

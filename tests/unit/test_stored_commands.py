@@ -300,9 +300,8 @@ def test_one_identity_is_that_of_the_settings(
     assert vault.deleted == ["2"]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_what_is_meant_must_be_clear(vault: FakeInventory, run: Run) -> None:
+    for argv in (
         ("--all", "m.yaml"),
         ("--all", "--user-id", "1"),
         ("--all", "--company-name", "Acme"),
@@ -311,11 +310,9 @@ def test_one_identity_is_that_of_the_settings(
         ("--user-id", "1", "m.yaml"),
         ("--user-id", "-"),
         ("--company-name", "-"),
-    ],
-)
-def test_what_is_meant_must_be_clear(vault: FakeInventory, run: Run, argv: tuple[str, ...]) -> None:
-    assert run("delete", "--yes", *argv).code == 64
-    assert vault.deleted == []
+    ):
+        assert run("delete", "--yes", *argv).code == 64, argv
+        assert vault.deleted == [], argv
 
 
 def test_all_is_not_limited_to_a_company_but_its_variable_is_harmless(

@@ -82,14 +82,13 @@ def test_a_service_manager_that_does_not_listen_is_no_failure(sent: list[Any]) -
     assert sent == []
 
 
-@pytest.mark.parametrize(
-    ("usec", "pid", "seconds"),
-    [
+def test_the_watchdog_wants_to_hear_twice_as_often_as_it_bites_if_it_is_ours() -> None:
+    for usec, pid, seconds in (
         ("30000000", None, 15.0),
         ("30000000", "", 15.0),
-        ("30000000", "ours", 15.0),
+        ("30000000", str(os.getpid()), 15.0),
         ("1", None, 5e-7),
-        ("30000000", "another's", None),
+        ("30000000", str(os.getpid() + 1), None),
         ("30000000", "x", None),
         ("0", None, None),
         ("", None, None),
@@ -97,17 +96,10 @@ def test_a_service_manager_that_does_not_listen_is_no_failure(sent: list[Any]) -
         ("1.5", None, None),
         ("\u00b2", None, None),
         (None, None, None),
-    ],
-    ids=ascii,
-)
-def test_the_watchdog_wants_to_hear_twice_as_often_as_it_bites_if_it_is_ours(
-    usec: str | None, pid: str | None, seconds: float | None
-) -> None:
-    # Each worker of pytest-xdist has a number of its own, which may not be in the name of a test.
-    pid = {"ours": str(os.getpid()), "another's": str(os.getpid() + 1)}.get(pid or "", pid)
-    environ = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
-    notifier = Notifier({name: text for name, text in environ.items() if text is not None})
-    assert notifier.watchdog == seconds
+    ):
+        environ = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
+        notifier = Notifier({name: text for name, text in environ.items() if text is not None})
+        assert notifier.watchdog == seconds, (usec, pid)
 
 
 def test_the_environment_is_the_processs_unless_another_is_given(

@@ -222,11 +222,12 @@ def test_another_vault_is_reached_through_https_proxy_and_keeps_the_limits(secre
     assert (found.vault_max_retries, found.vault_timeout) == (3, 7)
 
 
-@pytest.mark.parametrize("name", ORIGINS)
-def test_each_setting_is_either_shared_by_all_vaults_or_withheld_from_another(name: str) -> None:
-    environ = {f"{variable}{suffix}": "x" for variable in ORIGINS[name].env for suffix in ("", "_FILE")}
-    shared = ORIGINS[name].group not in {Group.VAULT_CONNECTION, Group.VAULT_LOGIN}
-    assert for_another_vault(environ, {name: "x"}) == ((environ, {name: "x"}) if shared else ({}, {}))
+def test_each_setting_is_either_shared_by_all_vaults_or_withheld_from_another() -> None:
+    for name, origin in ORIGINS.items():
+        environ = {f"{variable}{suffix}": "x" for variable in origin.env for suffix in ("", "_FILE")}
+        shared = origin.group not in {Group.VAULT_CONNECTION, Group.VAULT_LOGIN}
+        given: tuple[dict[str, str], Flags] = (environ, {name: "x"})
+        assert for_another_vault(*given) == (given if shared else ({}, {})), name
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,9 @@ def complaint(query: object) -> str:
     return message if isinstance(caught.value, QueryError) else ""
 
 
-@pytest.mark.parametrize(
-    "query",
-    [b"", b"{", b"\xff\xfe\xfa", b"nonsense", b"[" * 50_000],
-)
-def test_what_is_no_json_is_said_to_be_none(query: bytes) -> None:
-    assert "not JSON" in complaint(query)
+def test_what_is_no_json_is_said_to_be_none() -> None:
+    for query in (b"", b"{", b"\xff\xfe\xfa", b"nonsense", b"[" * 50_000):
+        assert "not JSON" in complaint(query), query
 
 
 def test_what_is_too_long_is_said_to_be() -> None:
@@ -51,15 +48,17 @@ def test_what_is_too_long_is_said_to_be() -> None:
     assert "is longer than 64 KiB" in complaint(json.dumps(GOOD).encode().ljust(MAX_QUERY + 1))
 
 
-@pytest.mark.parametrize("query", [None, [], "text", 5, True])
-def test_what_is_no_object_is_said_to_be_none(query: object) -> None:
-    assert "not a JSON object" in complaint(query)
+def test_what_is_no_object_is_said_to_be_none() -> None:
+    queries: list[object] = [None, [], "text", 5, True]
+    for query in queries:
+        assert "not a JSON object" in complaint(query), query
 
 
-@pytest.mark.parametrize("value", [5, True, None, {}, ["26"], 1.5])
-@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
-def test_a_value_that_is_no_string_is_named(name: str, value: object) -> None:
-    assert f"`{name}` is not a string" in complaint(GOOD | {name: value})
+def test_a_value_that_is_no_string_is_named() -> None:
+    values: list[object] = [5, True, None, {}, ["26"], 1.5]
+    for name in (*REQUIRED, *OPTIONAL):
+        for value in values:
+            assert f"`{name}` is not a string" in complaint(GOOD | {name: value}), (name, value)
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -68,20 +67,20 @@ def test_a_required_key_that_is_missing_or_empty_is_named(name: str, query: dict
     assert f"`{name}`" in complaint(query)
 
 
-@pytest.mark.parametrize("value", ["Acme\n", "\ufeffAcme", " Acme", "Ac\u200bme", "A\u202ecme"])
-@pytest.mark.parametrize("name", REQUIRED)
-def test_a_name_with_what_nobody_sees_is_named_and_not_quoted(name: str, value: str) -> None:
-    message = complaint(GOOD | {name: value})
-    assert message.startswith(f"The query's `{name}` ")
-    assert "cme" not in message
+def test_a_name_with_what_nobody_sees_is_named_and_not_quoted() -> None:
+    for name in REQUIRED:
+        for value in ("Acme\n", "\ufeffAcme", " Acme", "Ac\u200bme", "A\u202ecme"):
+            message = complaint(GOOD | {name: value})
+            assert message.startswith(f"The query's `{name}` "), (name, value)
+            assert "cme" not in message, (name, value)
 
 
-@pytest.mark.parametrize("name", ["usr_id", "vault_token", "VAULT_TOKEN", "password", "secret_id", "url"])
-def test_an_unknown_key_is_named_with_those_that_there_are(name: str) -> None:
-    message = complaint(GOOD | {name: "x"})
-    assert f"`{name}`" in message
-    assert "min_ttl" in message
-    assert "environment" in message
+def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
+    for name in ("usr_id", "vault_token", "VAULT_TOKEN", "password", "secret_id", "url"):
+        message = complaint(GOOD | {name: "x"})
+        assert f"`{name}`" in message, name
+        assert "min_ttl" in message, name
+        assert "environment" in message, name
 
 
 def test_the_query_has_every_setting_with_a_flag_that_does_not_say_where_credentials_are_sent_to() -> None:
@@ -93,11 +92,11 @@ def test_the_query_has_every_setting_with_a_flag_that_does_not_say_where_credent
 
 
 @pytest.mark.parametrize("secret", ["hvs.CAESI" + "x" * 30, "s." + "A1b2" * 6, "hvb." + "x" * 90, jwt()])
-@pytest.mark.parametrize("name", [*REQUIRED, *OPTIONAL])
-def test_a_value_that_is_a_credential_is_refused_unquoted(name: str, secret: str) -> None:
-    message = complaint(GOOD | {name: f" {secret}\n"})
-    assert secret[:12] not in message
-    assert "credential" in message or "renew" in message
+def test_a_value_that_is_a_credential_is_refused_unquoted(secret: str) -> None:
+    for name in (*REQUIRED, *OPTIONAL):
+        message = complaint(GOOD | {name: f" {secret}\n"})
+        assert secret[:12] not in message, name
+        assert "credential" in message or "renew" in message, name
 
 
 def test_a_key_that_is_a_credential_is_not_quoted() -> None:
@@ -131,17 +130,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "value", "said"), [(name, *how) for name, how in WRONG.items()])
-def test_a_value_that_will_not_do_is_the_querys_by_its_key(
-    name: str, value: str, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = answered(GOOD | {name: value}, run, monkeypatch)
-    assert (done.code, done.out) == (76, "")
-    assert f"`{name}` in the query" in done.err
-    assert said in done.err
-    assert "See `klearstack-vault terraform --help`." in done.err
-    assert value not in done.err.split() or value == "0"
-    assert " --" not in done.err.replace("`klearstack-vault terraform --help`", "")
+def test_a_value_that_will_not_do_is_the_querys_by_its_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, said in [(name, *how) for name, how in WRONG.items()]:
+        done = answered(GOOD | {name: value}, run, monkeypatch)
+        assert (done.code, done.out) == (76, ""), name
+        assert f"`{name}` in the query" in done.err, name
+        assert said in done.err, name
+        assert "See `klearstack-vault terraform --help`." in done.err, name
+        assert value not in done.err.split() or value == "0", name
+        assert " --" not in done.err.replace("`klearstack-vault terraform --help`", ""), name
 
 
 @pytest.mark.parametrize("query", [GOOD, GOOD | {"min_ttl": ""}])

@@ -223,9 +223,8 @@ def test_a_token_that_cannot_be_revoked_is_logged(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["the token of the Vault login was not revoked (Forbidden); it expires"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "needed"),
-    [
+def test_what_a_policy_has_to_give_is_named() -> None:
+    for method, path, needed in (
         ("GET", "/v1/secret/data/x", "read"),
         ("POST", "/v1/secret/data/x", "update"),
         ("PUT", "/v1/secret/metadata/x", "create and update"),
@@ -234,10 +233,8 @@ def test_a_token_that_cannot_be_revoked_is_logged(caplog: pytest.LogCaptureFixtu
         ("LIST", "/v1/secret/metadata/", "list"),
         ("GET", "/v1/sys/internal/ui/mounts/secret", "any capability below the mount"),
         ("POST", "/v1/sys/wrapping/wrap", "update"),
-    ],
-)
-def test_what_a_policy_has_to_give_is_named(method: str, path: str, needed: str) -> None:
-    assert capability(method, path) == needed
+    ):
+        assert capability(method, path) == needed, (method, path)
 
 
 def test_kv_v2_where_v1_was_expected_is_reported_by_a_read() -> None:

@@ -51,9 +51,8 @@ def test_what_vault_responds_is_the_result(status: int, body: bytes) -> None:
     assert verdict_on(status, body) is None
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "reason", "error", "weight", "ambiguous"),
-    [
+def test_each_failure_has_its_verdict() -> None:
+    for status, body, reason, error, weight, ambiguous in (
         (429, b"{}", "its rate limit quota is exceeded (status 429)", StoreBusyError, TRANSIENT, False),
         (400, listed("upgrading from non-versioned to versioned"), "its KV secrets engine is still being set up", StoreBusyError, TRANSIENT, False),
         (503, listed("Vault is sealed"), "it is sealed", StoreError, FINAL, False),
@@ -64,18 +63,14 @@ def test_what_vault_responds_is_the_result(status: int, body: bytes) -> None:
         (503, b"", "status 503", StoreError, TRANSIENT, True),
         (200, HTML, "the server there is not Vault (status 200, an HTML page)", StoreSettingsError, FINAL, False),
         (302, b"", "the server there is not Vault (status 302, a redirect)", StoreSettingsError, FINAL, False),
-    ],
-)  # fmt: skip
-def test_each_failure_has_its_verdict(
-    status: int, body: bytes, reason: str, error: type[StoreError], weight: int, ambiguous: bool
-) -> None:
-    verdict = verdict_on(status, body)
-    assert verdict is not None
-    assert (verdict.reason, verdict.error) == (reason, error)
-    assert (verdict.weight, verdict.ambiguous) == (weight, ambiguous)
-    assert verdict.hint
-    assert verdict.stays == (error is StoreBusyError)
-    assert verdict.is_quota == (status == 429)
+    ):  # fmt: skip
+        verdict = verdict_on(status, body)
+        assert verdict is not None, (status, body)
+        assert (verdict.reason, verdict.error) == (reason, error), (status, body)
+        assert (verdict.weight, verdict.ambiguous) == (weight, ambiguous), (status, body)
+        assert verdict.hint, (status, body)
+        assert verdict.stays == (error is StoreBusyError), (status, body)
+        assert verdict.is_quota == (status == 429), (status, body)
 
 
 def test_a_500_that_concerns_the_request_alone_gets_a_second_try() -> None:
@@ -97,22 +92,17 @@ def test_a_redirect_names_the_leader_only_if_it_is_a_given_node() -> None:
         assert (unknown.leader, unknown.weight, unknown.ambiguous) == ("", SECOND_IS_FINAL, True)
 
 
-@pytest.mark.parametrize(
-    ("cause", "error", "weight"),
-    [
+def test_each_cause_of_a_failed_connection_has_its_verdict() -> None:
+    for cause, error, weight in (
         (Cause.REFUSED, StoreError, NOBODY_LISTENS),
         (Cause.RESET, StoreError, TRANSIENT),
         (Cause.TIMEOUT, StoreError, TRANSIENT),
         (Cause.NAME, StoreError, FINAL),
         (Cause.CERTIFICATE, StoreSettingsError, FINAL),
         (Cause.SCHEME, StoreSettingsError, FINAL),
-    ],
-)
-def test_each_cause_of_a_failed_connection_has_its_verdict(
-    cause: Cause, error: type[StoreError], weight: int
-) -> None:
-    verdict = on_failure(ConnectionFailure(cause))
-    assert (verdict.error, verdict.weight, verdict.ambiguous) == (error, weight, weight != FINAL)
+    ):
+        verdict = on_failure(ConnectionFailure(cause))
+        assert (verdict.error, verdict.weight, verdict.ambiguous) == (error, weight, weight != FINAL), cause
 
 
 def test_an_expired_certificate_is_a_matter_of_clocks() -> None:

@@ -4,13 +4,12 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
 from support.fakes import Run
+from support.sources import trees
 
-import vault_plugin
 from vault_plugin import cli
 from vault_plugin.broker.freshness import other_endpoint
 from vault_plugin.commands.usage import words_of
@@ -21,7 +20,6 @@ from vault_plugin.settings import Settings, environment
 from vault_plugin.vault.record import unmanaged
 from vault_plugin.wording import flag, named, speak, speaking, worded
 
-PACKAGE = Path(vault_plugin.__file__).parent
 SETTINGS = [*Settings.origins]
 VARIABLES = {variable for one in Settings.origins.values() for variable in one.env}
 WITH_SETTINGS = ("get", "exec", "helper", "sync", "watch", "doctor")
@@ -37,22 +35,23 @@ def options(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
 @pytest.mark.parametrize("face", WITH_SETTINGS)
-def test_no_command_names_an_option_that_it_does_not_have(face: str, name: str) -> None:
-    said = words_of(command(face))(name)
+def test_no_command_names_an_option_that_it_does_not_have(face: str) -> None:
+    words = words_of(command(face))
     own = {option for param in command(face).params for option in param.opts} | {"--help"}
-    others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
-    assert options(said) - set(others) <= own
-    assert "-v" not in said.split() or "-v" in own
-    assert said
+    for name in (*SETTINGS, "renew", "verbose", "help"):
+        said = words(name)
+        others = re.findall(r"`klearstack-vault get (--?[a-z-]+)`", said)
+        assert options(said) - set(others) <= own, name
+        assert "-v" not in said.split() or "-v" in own, name
+        assert said, name
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "renew", "verbose", "help"])
-def test_terraform_has_keys_and_variables_and_no_options(name: str) -> None:
-    said = re.sub(r"`klearstack-vault [a-z]+ --?[a-z-]+`", "", terraform.WORDS(name))
-    assert options(said) == set()
-    assert name in (*terraform.REQUIRED, *terraform.OPTIONAL) or "in the query" not in said
+def test_terraform_has_keys_and_variables_and_no_options() -> None:
+    for name in (*SETTINGS, "renew", "verbose", "help"):
+        said = re.sub(r"`klearstack-vault [a-z]+ --?[a-z-]+`", "", terraform.WORDS(name))
+        assert options(said) == set(), name
+        assert name in (*terraform.REQUIRED, *terraform.OPTIONAL) or "in the query" not in said, name
 
 
 def test_a_setting_goes_by_its_option_and_its_variable() -> None:
@@ -95,15 +94,14 @@ def test_an_interface_without_v_does_not_name_it(face: str) -> None:
         assert other_endpoint().hint.endswith(f"with {expected}.")
 
 
-@pytest.mark.parametrize("cause", sorted(_KINDS))
-def test_each_failure_of_the_endpoint_is_worded_by_terraform(cause: str) -> None:
+def test_each_failure_of_the_endpoint_is_worded_by_terraform() -> None:
     with speaking(terraform.WORDS):
-        assert options(error_of(Failure(cause, 10), "https://api.example").line) == set()
+        for cause in sorted(_KINDS):
+            assert options(error_of(Failure(cause, 10), "https://api.example").line) == set(), cause
 
 
-def texts(path: Path) -> Iterator[str]:
+def texts(tree: ast.Module) -> Iterator[str]:
     """The texts in a module, but for docstrings."""
-    tree = ast.parse(path.read_text())
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docs = {
         id(node.body[0].value)
@@ -115,18 +113,17 @@ def texts(path: Path) -> Iterator[str]:
             yield node.value
 
 
-MODULES = sorted(str(one.relative_to(PACKAGE)) for one in PACKAGE.rglob("*.py"))
-
-
-@pytest.mark.parametrize("module", [one for one in MODULES if not one.startswith("commands/")])
-def test_no_part_names_a_settings_option_or_variable_itself(module: str) -> None:
-    path = PACKAGE / module
+def test_no_part_names_a_settings_option_or_variable_itself() -> None:
     flags = {flag(name) for name in SETTINGS}
-    told = [text for text in texts(path) if " " in text]  # a sentence, not a name
-    assert [text for text in told if options(text) & flags] == []
-    if not module.startswith(("settings/", "demo/", "output/ci.")):
-        variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
-        assert [text for text in told if variables.search(text)] == []
+    variables = re.compile(rf"\b({'|'.join(VARIABLES)})\b")
+    assert trees()
+    for module, tree in trees().items():
+        if module.startswith("commands/"):
+            continue
+        told = [text for text in texts(tree) if " " in text]  # a sentence, not a name
+        assert [text for text in told if options(text) & flags] == [], module
+        if not module.startswith(("settings/", "demo/", "output/ci.")):
+            assert [text for text in told if variables.search(text)] == [], module
 
 
 def test_what_is_missing_and_what_is_wrong_is_carried_by_the_error() -> None:
