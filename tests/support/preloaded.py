@@ -45,9 +45,8 @@ class Popen(subprocess.Popen[str]):
     """As subprocess.Popen, for a command that is a Python with `-m` and a module; a copy is in our session and group."""
 
     def _execute_child(self, *given: Any) -> None:
-        streams = given[
-            10:16
-        ]  # for the process and for us, of standard input, output and error each; -1 is ours
+        # For the process and for us, of standard input, output and error each; -1 is the one that we have.
+        streams = given[10:16]
         told = {"command": list(given[0]), "environ": dict(given[6]), "folder": str(given[5] or Path.cwd())}
         request = json.dumps(told).encode()
         self._connection, theirs = socket.socketpair()
