@@ -69,6 +69,7 @@ def wrong(text: str) -> Iterator[str]:
 
 def test_no_text_uses_a_phrase_that_is_never_right() -> None:
     assert texts()
+    assert not re.search(r"(?<!\\)[A-Z]", "".join(WRONG)), "a phrase with capitals would be found nowhere"
     for name in texts():
         assert list(wrong(read(name))) == [], name
 
