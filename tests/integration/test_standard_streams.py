@@ -100,17 +100,30 @@ def script(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
     )
 
 
+AS_IT_WAITS = """
+def first(*given):
+    streams._wait = wait
+    os.write(2, b"full\\n")
+    wait(*given)
+
+wait, streams._wait = streams._wait, first
+"""
+
+
 @pytest.mark.usefixtures("measured")
 def test_a_pipe_that_is_non_blocking_gets_all_of_it() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    code = "print('x' * 300_000, file=sys.stdout); print(sys.stdout.isatty(), sys.stdout.fileno(), file=sys.stderr)"
-    with subprocess.Popen(["wc", "-c"], stdin=reading, stdout=subprocess.PIPE) as counter:
-        os.close(reading)
-        done = script(code, stdout=writing)
+    code = "print('x' * 300_000); print(sys.stdout.isatty(), sys.stdout.fileno(), file=sys.stderr)"
+    command = [sys.executable, "-c", INSTALLED + AS_IT_WAITS + code]
+    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE) as process:
         os.close(writing)
-        assert done.stderr == b"False 1\n"
-        assert counter.communicate(timeout=60)[0] == b"300001\n"
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"full\n"
+        counted = subprocess.run(["wc", "-c"], stdin=reading, capture_output=True, timeout=60, check=True)
+        os.close(reading)
+        assert process.communicate(timeout=60)[1] == b"False 1\n"
+    assert counted.stdout == b"300001\n"
 
 
 @pytest.mark.usefixtures("measured")
