@@ -161,7 +161,10 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         _skipped.append(report.nodeid)
 
 
+@pytest.hookimpl(trylast=True)  # after the teardown of what is there for all of the session
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if (coverage := sys.modules.get("coverage")) and (measuring := coverage.Coverage.current()):
+        measuring.save()  # pytest-xdist kills a worker that takes more than 10 s to end, as on a loaded machine
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["notes"] = notes.taken
     if _NO_SKIPS and _skipped and exitstatus == pytest.ExitCode.OK:

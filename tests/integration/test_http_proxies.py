@@ -189,7 +189,10 @@ def test_what_a_proxy_says_is_told_with_its_address_and_without_its_login(far: F
             (silent.replace("http://", login), "closed the connection", False, {}),
         ]
         for url, said, of_settings, urls in cases:
-            for error in ask_both(far, url, 0.6, **urls):
+            errors = ask_both(far, url, 0.6, **urls)
+            if any("did not respond in time" in str(error) for error in errors):  # on a loaded machine
+                errors = ask_both(far, url, 10, **urls)
+            for error in errors:
                 text = str(error) + error.hint
                 assert said in text, (url, text)
                 assert f"{Proxy.read(url)}" in text
