@@ -61,6 +61,7 @@ def test_a_report_that_does_not_fit_ends_the_run_with_whole_lines_and_costs_no_t
 def test_watch_writes_a_token_file_as_soon_as_there_is_room(kv2: World) -> None:
     place, path, said = kv2.home / "full", kv2.home / "watched.yaml", kv2.home / "said"
     path.write_text(f"identities:\n  - user_id: '26'\n    file: {place}/token\n")
+    said.touch()  # `grep` may be faster than what is started in the background
     script = f"""{mounted(place)} {fill(place)}
         {shlex.quote(sys.executable)} -m vault_plugin watch {path} 2>{said} & watch=$!
         until grep -q 'Retrying' {said}; do sleep 0.05; done
