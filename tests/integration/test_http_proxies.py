@@ -171,7 +171,7 @@ def test_what_a_proxy_says_is_told_with_its_address_and_without_its_login(far: F
         web = stack.enter_context(ending(b"HTTP/1.1 501 Unsupported method\r\n\r\n"))
         cases: list[tuple[str, str, bool, dict[str, str]]] = [
             (far.proxy.address, "requires a login, or rejects the one given (status 407)", True, {}),
-            (far.proxy.url.replace("42", "43"), "rejects the one given (status 401)", True, {}),
+            (far.proxy.url.replace("CANARY42", "CANARY43"), "rejects the one given (status 401)", True, {}),
             (f"{login}127.0.0.1:{closed}", "refused the connection", False, {}),
             (f"{login}nosuch.invalid:3128", "does not resolve", False, {}),
             (picky.url, "does not allow connections to it (status 403)", True, {}),
