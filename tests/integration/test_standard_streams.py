@@ -162,6 +162,8 @@ ENDLESS = [
     (("helper", "git", "erase"), 76),
     (("helper", "git", "get", "--deadline", "0.1s"), 76),
     (("get", "--user-id", "-"), 78),
+    (("sync", "--deadline", "0.1s", "-"), 78),
+    (("status", "--deadline", "0.1s", "-"), 78),
 ]
 
 

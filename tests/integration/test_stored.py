@@ -60,13 +60,13 @@ def only(targets: Targets) -> Inventory:
 
 def all_ours(targets: Targets) -> list[Holding]:
     """All that `status` shows below the prefix."""
-    parallel = Parallel(targets, concurrency=4, deadline=20)
+    parallel = Parallel(targets, concurrency=4, deadline=Deadline(20))
     return [one for found in looked(listed(targets, parallel), parallel) for one in found.ours]
 
 
 def delete_all(targets: Targets) -> Deletion:
     """All that `delete --all` deletes."""
-    parallel, run = Parallel(targets, concurrency=4, deadline=20), Deletion()
+    parallel, run = Parallel(targets, concurrency=4, deadline=Deadline(20)), Deletion()
     run.run(planned(looked(listed(targets, parallel), parallel, thorough=True)), parallel)
     return run
 
@@ -294,7 +294,7 @@ def test_a_listing_sends_a_request_for_each_folder_and_each_path(kv2: World) -> 
         assert sorted(sent) == ["GET"] * 16 + ["LIST"] * 3
         before = len(proxy.requests)
         sites = list(of_identities(targets, iter([Identity("0", "Company 0")])))
-        assert len(list(looked(sites, Parallel(targets, concurrency=4, deadline=20)))) == 1
+        assert len(list(looked(sites, Parallel(targets, concurrency=4, deadline=Deadline(20))))) == 1
         assert len(proxy.requests) == before + 2
 
 
@@ -409,7 +409,7 @@ def test_what_is_pruned_has_the_mark_of_the_manifest_and_no_line_in_it(world: Wo
             KEYS,
             lambda *_: Settings.for_many(world.environ),
         )
-        parallel = Parallel(targets, concurrency=4, deadline=20)
+        parallel = Parallel(targets, concurrency=4, deadline=Deadline(20))
         plan = pruned(targets, parallel, now)
         assert sorted(plan.paths) == [
             f"{world.mount}/klearstack/{one}/{kind}" for one in ("Acme/27", "Other/28") for kind in Kind

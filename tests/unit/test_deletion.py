@@ -9,6 +9,7 @@ from vault_plugin.bulk.deletion import Deletion, Plan, planned
 from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.stock import Found, Site
 from vault_plugin.errors import BusyError, StoreError
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.place import Holding, Place
 from vault_plugin.tokens.stored import VaultRef
@@ -42,7 +43,7 @@ def run(inventory: FakeInventory, *users: str, manifest: str | None = None) -> t
     slots: Any = Slots()
     done, steps = Deletion(manifest), list[None]()
     plan = planned(found(inventory, user) for user in users)
-    done.run(plan, Parallel(slots, concurrency=1, deadline=60), lambda: steps.append(None))
+    done.run(plan, Parallel(slots, concurrency=1, deadline=Deadline(60)), lambda: steps.append(None))
     return done, steps
 
 

@@ -3,12 +3,15 @@
 import io
 import json
 import os
+import re
+import select
 import subprocess
 import sys
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,6 +27,7 @@ from vault_plugin.manifest.model import MAX_SHOWN, Manifest
 from vault_plugin.manifest.row import Row
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.place import Place
 
@@ -540,6 +544,48 @@ def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:
     writer.join()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_pipe_is_waited_for_until_the_deadline(tmp_path: Path, begun: bool) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writing = os.open(path, os.O_RDWR) if begun else None  # which does not wait for who reads
+    try:
+        with (
+            pytest.raises(SettingsError, match=f"The manifest {path} could not be read before the deadline"),
+            rewindable(str(path), Deadline(0.05)),
+        ):
+            pass
+    finally:
+        if writing is None:
+            writing = os.open(path, os.O_RDWR)  # lets the thread that still waits end
+        os.close(writing)
+
+
+def test_a_pause_of_a_non_blocking_pipe_is_not_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        waits, poll = threading.Event(), select.poll
+
+        def waiting() -> Any:
+            waits.set()
+            return poll()
+
+        def write() -> None:
+            for part in (b"first\n", b"second\n"):
+                assert waits.wait(60)
+                waits.clear()
+                os.write(writing, part)
+            os.close(writing)
+
+        monkeypatch.setattr("vault_plugin.output.streams.poll", waiting)
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert twice("-") == (b"first\nsecond\n",) * 2
+        writer.join()
+
+
 READ_STDIN = """
 from vault_plugin.errors import SettingsError
 from vault_plugin.manifest.formats import rewindable
@@ -560,7 +606,7 @@ def test_standard_input_can_be_read_twice_unless_it_is_closed(closed: bool) -> N
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], input=b"a", capture_output=True, check=True
     )
-    said = b"The manifest cannot be read (closed)." if closed else b"b'a' b'a'"
+    said = b"The manifest on standard input cannot be read (it is closed)." if closed else b"b'a' b'a'"
     assert (done.stdout.strip(), done.stderr) == (said, b"")
 
 
@@ -572,7 +618,9 @@ def test_standard_input_is_taken_from_the_process(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["missing", ".", "file/below"])
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match=r"The manifest cannot be read \([A-Z]"):
+    with pytest.raises(
+        SettingsError, match=rf"The manifest {re.escape(str(tmp_path / name))} cannot be read \([A-Z]"
+    ):
         twice(str(tmp_path / name))
 
 

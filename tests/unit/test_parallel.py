@@ -11,6 +11,7 @@ from support.waiting import until
 from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.targets import Targets
 from vault_plugin.errors import StoreError, StoreRefusedError
+from vault_plugin.timing.deadline import Deadline
 
 
 class Counted(Slots):
@@ -32,7 +33,8 @@ class Counted(Slots):
 
 def parallel(slots: Slots | None = None, *, concurrency: int = 4, deadline: float | None = 60) -> Parallel:
     targets: Targets = slots or Slots()  # type: ignore[assignment]
-    return Parallel(targets, concurrency=concurrency, deadline=deadline)
+    end = None if deadline is None else Deadline(deadline)
+    return Parallel(targets, concurrency=concurrency, deadline=end)
 
 
 @pytest.mark.parametrize("deadline", [None, 60])

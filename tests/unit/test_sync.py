@@ -201,30 +201,26 @@ def test_who_stops_it_is_remembered_and_nothing_more_is_begun() -> None:
     assert run.results == [(0, "minted"), (1, "minted"), (2, "minted")]  # what was in flight could finish
 
 
-def test_a_deadline_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_stops_it() -> None:
     left = itertools.chain([0.5] * 3, itertools.repeat(0.0))
 
     class Passing(Deadline):
         def left(self) -> float:
             return next(left)
 
-    monkeypatch.setattr(
-        sync, "Deadline", lambda seconds: Passing(seconds) if seconds == 7 else Deadline(seconds)
-    )
-
     def becomes(number: int) -> EnsureResult:
         if number == 1:
             assert run.sync._stopping.wait(PATIENCE)
         return outcome("minted")
 
-    run = Run(FakeTargets(becomes), deadline=7)
+    run = Run(FakeTargets(becomes), deadline=Passing(7))
     run.over(100)
     assert run.sync.stopped_by == "the deadline has passed"
     assert run.sync.counts == {"minted": 2}
 
 
 def test_a_deadline_that_does_not_pass_stops_nothing() -> None:
-    run = Run(deadline=600.0).over(20)
+    run = Run(deadline=Deadline(600.0)).over(20)
     assert (run.sync.counts, run.sync.stopped_by) == ({"minted": 20}, "")
 
 

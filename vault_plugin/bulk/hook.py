@@ -33,7 +33,9 @@ class Hook:
         try:
             children.program(self._command[0])
         except OSError as exc:
-            raise UsageError(f"--on-change names a command that cannot be run ({exc.strerror}).") from None
+            raise UsageError(
+                f"--on-change names {self._command[0]}, which cannot be run ({exc.strerror})."
+            ) from None
         self._calls: SimpleQueue[bool] = SimpleQueue()  # False: the end
         self._worker = threading.Thread(target=self._work, daemon=True)
 

@@ -15,12 +15,12 @@ R = TypeVar("R")
 
 
 class Parallel:
-    """Calls a function for many items, on `concurrency` threads at most, until `deadline` (seconds; None: without one)."""
+    """Calls a function for many items, on `concurrency` threads at most, until the deadline."""
 
-    def __init__(self, targets: Targets, *, concurrency: int, deadline: float | None) -> None:
+    def __init__(self, targets: Targets, *, concurrency: int, deadline: Deadline | None) -> None:
         self._targets = targets
         self._concurrency = concurrency
-        self._deadline = None if deadline is None else Deadline(deadline)
+        self._deadline = deadline
 
     def map(self, call: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
         """Yield each item with its result, in the order in which they are ready.

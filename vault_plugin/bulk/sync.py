@@ -28,7 +28,7 @@ class Sync:
     """Processes entries in parallel; `report` is called with each result, one at a time.
 
     `rate` bounds the mints begun per second, `stop_after` the consecutive failures and the failed probes of an outage
-    (0: no bound), `deadline` (seconds) the whole run. `renew` mints although a token is valid. After `stop()`, or when a
+    (0: no bound), `deadline` the whole run. `renew` mints although a token is valid. After `stop()`, or when a
     bound is reached, identities in progress have GRACE seconds to finish; a later run processes the remaining ones. With
     `wrap_ttl` (seconds), each result has a wrapping token of the access token.
 
@@ -43,7 +43,7 @@ class Sync:
         concurrency: int,
         rate: float | None = None,
         stop_after: int = 0,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
         check: bool = False,
         wrap_ttl: float | None = None,
         renew: bool = False,
@@ -58,7 +58,7 @@ class Sync:
         self._concurrency = concurrency
         self._stopping = threading.Event()
         self._stop_after = stop_after
-        self._deadline = None if deadline is None else Deadline(deadline)
+        self._deadline = deadline
         self._check = check
         self._wrap_ttl = wrap_ttl
         self._renew = renew

@@ -33,6 +33,7 @@ from vault_plugin.commands.stored import (
 )
 from vault_plugin.errors import UsageError
 from vault_plugin.output.streams import require_output
+from vault_plugin.timing.deadline import Deadline
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def delete(
     yes: bool,
     verbose: int,
     concurrency: int,
-    deadline: float | None,
+    deadline: Deadline | None,
     **flags: Any,
 ) -> int:
     """Delete the stored tokens of one identity, of the identities of MANIFEST, or all of them (--all).

@@ -6,13 +6,14 @@ from typing import Any, TypeVar
 
 import click
 
-from vault_plugin.commands.options import files, option
+from vault_plugin.commands.options import DURATION, files, option
 from vault_plugin.errors import UsageError
 from vault_plugin.manifest.formats import FORMATS, format_of, rewindable
 from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.shards import shard
 from vault_plugin.manifest.targets import KEYS, settings_of
 from vault_plugin.settings.declarations import default_company
+from vault_plugin.timing.deadline import Deadline
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +26,19 @@ CONCURRENCY = option(
     default=16,
     show_default=True,
     help="Maximum number of identities processed in parallel.",
+)
+
+
+def _begun(_: click.Context, __: click.Parameter, seconds: float | None) -> Deadline | None:
+    return None if seconds is None else Deadline(seconds)
+
+
+DEADLINE = option(
+    "--deadline",
+    group="Limits",
+    type=DURATION,
+    callback=_begun,  # the reading of the manifest counts
+    help="Overall timeout.  [default: none]",
 )
 
 
@@ -68,7 +82,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 @contextmanager
-def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
+def opened_manifest(options: Mapping[str, Any], deadline: Deadline | None = None) -> Iterator[Manifest]:
     """Open and check the manifest that these options name. Raises SettingsError with all that is wrong, UsageError."""
     flags = dict(options)
     path, form, part = flags.pop("manifest"), flags.pop("form"), flags.pop("shard")
@@ -77,7 +91,7 @@ def opened_manifest(options: Mapping[str, Any]) -> Iterator[Manifest]:
         raise UsageError(
             "The default company of a manifest is not read from standard input; `-` is not supported."
         )
-    with rewindable(path) as file:
+    with rewindable(path, deadline) as file:
         yield Manifest(
             file,
             format_of(path, form),

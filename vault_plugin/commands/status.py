@@ -25,6 +25,7 @@ from vault_plugin.commands.stored import MANIFEST_ARGUMENT, Chosen, below_prefix
 from vault_plugin.errors import UsageError
 from vault_plugin.output.stock import in_order, render_json, render_table, state_of, summary
 from vault_plugin.output.streams import require_output
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.place import Holding
 
 EXPIRING = 3
@@ -86,7 +87,7 @@ def status(
     detailed: bool,
     verbose: int,
     concurrency: int,
-    deadline: float | None,
+    deadline: Deadline | None,
     **flags: Any,
 ) -> int:
     """Show which tokens are stored below the prefix, or for the identities of MANIFEST, without the tokens.

@@ -10,8 +10,8 @@ import click
 from vault_plugin.bulk.parallel import Parallel
 from vault_plugin.bulk.stock import Site, listed, of_identities
 from vault_plugin.bulk.targets import Targets, connect_all
-from vault_plugin.commands.manifests import CONCURRENCY, opened_manifest
-from vault_plugin.commands.options import DURATION, files, option
+from vault_plugin.commands.manifests import CONCURRENCY, DEADLINE, opened_manifest
+from vault_plugin.commands.options import files
 from vault_plugin.manifest.formats import format_of
 from vault_plugin.settings import Settings
 
@@ -21,8 +21,7 @@ MANIFEST_ARGUMENT = click.argument("manifest", required=False, shell_complete=fi
 
 def limits(command: F) -> F:
     """A decorator that adds the options on how many requests are sent, and for how long."""
-    deadline = option("--deadline", group="Limits", type=DURATION, help="Overall timeout.  [default: none]")
-    return CONCURRENCY(deadline(command))
+    return CONCURRENCY(DEADLINE(command))
 
 
 class Chosen(NamedTuple):
@@ -38,7 +37,7 @@ def of_manifest(path: str, flags: Mapping[str, Any], company: str | None, **how:
     """Choose the identities of a manifest, whatever the shard. Raises what `opened_manifest` raises."""
     form = format_of(path, None, "Its name has to end in .yaml, .jsonl or .csv.")
     options = {**flags, "manifest": path, "form": form, "shard": "1/1", "company_name": company}
-    with opened_manifest(options) as manifest, connect_all(manifest.targets) as targets:
+    with opened_manifest(options, how["deadline"]) as manifest, connect_all(manifest.targets) as targets:
         identities = (entry.identity for entry in manifest.entries())
         yield Chosen(list(of_identities(targets, identities)), targets, Parallel(targets, **how))
 

@@ -15,9 +15,8 @@ from vault_plugin.bulk.report import SyncResult
 from vault_plugin.bulk.sync import Sync
 from vault_plugin.bulk.targets import connect_all
 from vault_plugin.commands.failed import PARTIAL, Failures
-from vault_plugin.commands.manifests import manifest_options, opened_manifest
+from vault_plugin.commands.manifests import DEADLINE, manifest_options, opened_manifest
 from vault_plugin.commands.options import (
-    DURATION,
     Command,
     files,
     identities,
@@ -62,7 +61,7 @@ _HOW = ("concurrency", "rate", "stop_after", "deadline", "check", "renew", "wrap
     show_default=True,
     help="Stop after N consecutive failures; 0 for no limit.",
 )
-@option("--deadline", group="Limits", type=DURATION, help="Overall timeout.  [default: none]")
+@DEADLINE
 @option(
     "--check", group="Output", is_flag=True, help="Report what would be minted, without changing anything."
 )
@@ -98,7 +97,10 @@ def sync(
         raise UsageError("--yes applies to --prune only.")
     destination = None if report is None else Output(report, secret=how["wrap_ttl"] is not None)
     pruning: Pruning | None = None
-    with opened_manifest(options) as manifest, connect_all(manifest.targets, manifest.name) as targets:
+    with (
+        opened_manifest(options, how["deadline"]) as manifest,
+        connect_all(manifest.targets, manifest.name) as targets,
+    ):
         if prune:
             parallel = Parallel(targets, concurrency=how["concurrency"], deadline=how["deadline"])
             pruning = Pruning(manifest, targets, parallel, check=how["check"], yes=yes)

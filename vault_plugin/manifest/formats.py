@@ -1,10 +1,11 @@
 """The formats of a manifest, and how its file is opened."""
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
+from math import inf
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,6 +14,9 @@ from vault_plugin.manifest.csv_rows import read_csv
 from vault_plugin.manifest.jsonl_rows import read_jsonl
 from vault_plugin.manifest.row import Problem, Row
 from vault_plugin.manifest.yaml_rows import read_yaml
+from vault_plugin.output.streams import arrived
+from vault_plugin.timing import blocking
+from vault_plugin.timing.deadline import Deadline
 
 FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {
     "yaml": read_yaml,
@@ -20,6 +24,7 @@ FORMATS: dict[str, Callable[[BinaryIO], Iterator[Row | Problem]]] = {
     "csv": read_csv,
 }
 _EXTENSIONS = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+_PART = 64 * 1024  # bytes, what a pipe holds
 
 
 def format_of(path: str, form: str | None, hint: str = f"--format takes {', '.join(FORMATS)}.") -> str:
@@ -34,19 +39,34 @@ def format_of(path: str, form: str | None, hint: str = f"--format takes {', '.jo
 
 
 @contextmanager
-def rewindable(path: str) -> Iterator[BinaryIO]:
+def rewindable(path: str, deadline: Deadline | None = None) -> Iterator[BinaryIO]:
     """Open a manifest's file; `-` is standard input, which like a pipe is first copied to an unnamed file.
 
-    Raises SettingsError if it cannot be read.
+    Raises SettingsError if it cannot be read, or has not ended by the deadline.
     """
-    try:
-        file: BinaryIO = sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115  closed below
-        if path == "-" or not file.seekable():
-            copy = tempfile.TemporaryFile()  # noqa: SIM115  as above
-            with file:
-                shutil.copyfileobj(file, copy)
-            file = cast(BinaryIO, copy)
-    except (OSError, AttributeError) as exc:  # AttributeError: standard input is closed
-        raise SettingsError(f"The manifest cannot be read ({getattr(exc, 'strerror', 'closed')}).") from None
-    with file:
+    name = "The manifest on standard input" if path == "-" else f"The manifest {path}"
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(sys.stdin.buffer if path == "-" else _opened(path, deadline))
+            if path == "-" or not file.seekable():
+                copy = stack.enter_context(tempfile.TemporaryFile())
+                while part := arrived(file, _PART, deadline or Deadline(inf)):
+                    copy.write(part)
+                file = cast(BinaryIO, copy)
+        except TimeoutError:
+            raise SettingsError(
+                f"{name} could not be read before the deadline passed.",
+                hint="The program that writes it has to close it.",
+            ) from None
+        except (OSError, AttributeError) as exc:  # AttributeError: standard input is closed
+            raise SettingsError(
+                f"{name} cannot be read ({getattr(exc, 'strerror', 'it is closed')})."
+            ) from None
         yield file
+
+
+def _opened(path: str, deadline: Deadline | None) -> BinaryIO:
+    """Raises TimeoutError if nothing has begun to write to a FIFO by the deadline."""
+    if deadline is None or not Path(path).is_fifo():
+        return Path(path).open("rb")
+    return blocking.call(f"file {path}", lambda: Path(path).open("rb"), deadline.left(), BufferedReader.close)

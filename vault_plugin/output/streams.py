@@ -7,10 +7,11 @@ exit code to 120 if standard error cannot be written.
 import fcntl
 import os
 import sys
+from contextlib import suppress
 from errno import EBADF
 from io import RawIOBase, TextIOWrapper, UnsupportedOperation
 from select import POLLIN, POLLOUT, poll
-from typing import Any
+from typing import Any, BinaryIO
 
 from vault_plugin.errors import QueryError, WriteError
 from vault_plugin.timing.deadline import Deadline
@@ -116,25 +117,29 @@ def read_line(limit: int, seconds: float) -> bytes:
     return line
 
 
-def _received(limit: int, deadline: Deadline) -> bytes:
-    """So many bytes of standard input, or all until its end. Past Python's buffer, which a thread would have to wait for."""
+def arrived(source: BinaryIO, limit: int, deadline: Deadline) -> bytes:
+    """The next bytes of a file or pipe, at most so many; none at its end. Raises TimeoutError and OSError.
+
+    Past Python's buffer, which a thread would have to wait for, and which takes a pause of a non-blocking pipe for its end.
+    """
     try:
-        number = sys.stdin.fileno()
+        number = source.fileno()
     except UnsupportedOperation:  # it is in memory
-        return sys.stdin.buffer.read(limit)
-    ready, received = poll(), b""
+        return source.read(limit)
+    ready = poll()
     ready.register(number, POLLIN)
-    while len(received) < limit:
-        if not ready.poll(min(deadline.left(), 60.0) * 1000):
-            if not deadline.left():
-                raise TimeoutError
-            continue
-        try:
-            part = os.read(number, limit - len(received))
-        except BlockingIOError:  # another process was faster
-            continue
-        if not part:
-            break
+    while True:
+        if ready.poll(min(deadline.left(), 60.0) * 1000):
+            with suppress(BlockingIOError):  # another process was faster
+                return os.read(number, limit)
+        elif not deadline.left():
+            raise TimeoutError
+
+
+def _received(limit: int, deadline: Deadline) -> bytes:
+    """So many bytes of standard input, or all until its end."""
+    received = b""
+    while len(received) < limit and (part := arrived(sys.stdin.buffer, limit - len(received), deadline)):
         received += part
     return received
 
