@@ -1,5 +1,6 @@
 """Deleting: what is planned, and what happens to the others when one identity fails."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,13 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.place import Holding, Place
 from vault_plugin.tokens.stored import VaultRef
 
+NO_TARGETS: Any = SimpleNamespace(inventories=[])
+
 
 class FakeInventory:
     """An inventory in which the deletion of a user's tokens ends as `results` says; by default, both are deleted."""
+
+    address = "https://vault.example"
 
     def __init__(self, **results: int | Exception) -> None:
         self.results = results
@@ -42,7 +47,7 @@ def found(inventory: Any, user: str, *contents: Any) -> Found:
 def run(inventory: FakeInventory, *users: str, manifest: str | None = None) -> tuple[Deletion, list[None]]:
     slots: Any = Slots()
     done, steps = Deletion(manifest), list[None]()
-    plan = planned(found(inventory, user) for user in users)
+    plan = planned((found(inventory, user) for user in users), NO_TARGETS)
     done.run(plan, Parallel(slots, concurrency=1, deadline=Deadline(60)), lambda: steps.append(None))
     return done, steps
 
@@ -50,11 +55,12 @@ def run(inventory: FakeInventory, *users: str, manifest: str | None = None) -> t
 def test_a_plan_has_what_is_ours_in_order() -> None:
     plan = planned(
         [
-            found(None, "b", "ours", "unmanaged"),
-            found(None, "c", "nothing", "nothing"),
-            found(None, "d", "unmanaged", "unmanaged"),
-            found(None, "a"),
-        ]
+            found(FakeInventory(), "b", "ours", "unmanaged"),
+            found(FakeInventory(), "c", "nothing", "nothing"),
+            found(FakeInventory(), "d", "unmanaged", "unmanaged"),
+            found(FakeInventory(), "a"),
+        ],
+        NO_TARGETS,
     )
     assert plan.paths == ["secret/p/Acme/a/access", "secret/p/Acme/a/refresh", "secret/p/Acme/b/access"]
     assert [one.site.place.user for one in plan.found] == ["a", "b"]
@@ -77,14 +83,14 @@ def test_more_than_10_percent_of_the_paths_are_many() -> None:
 def test_what_is_deleted_is_counted() -> None:
     inventory = FakeInventory(b=1, c=0)
     done, steps = run(inventory, "a", "b", "c", manifest="production")
-    assert (done.paths, done.places, done.failures.total(), done.last) == (3, 2, 0, None)
+    assert (done.paths, len(done.places), done.failures.total(), done.last) == (3, 2, 0, None)
     assert len(steps) == 3
     assert inventory.manifests == {"production"}
 
 
 def test_one_that_fails_does_not_stop_the_others() -> None:
     done, steps = run(FakeInventory(a=BusyError("Busy."), b=BusyError("Busy."), c=ValueError("eyJ")), *"abcd")
-    assert (done.paths, done.places, len(steps)) == (2, 1, 4)
+    assert (done.paths, len(done.places), len(steps)) == (2, 1, 4)
     assert done.failures["Busy."] == 2
     assert done.failures.total() == 3
     assert "eyJ" not in "".join(done.failures)

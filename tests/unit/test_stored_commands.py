@@ -367,13 +367,33 @@ def test_failures_are_reported_and_the_others_are_deleted(vault: FakeInventory, 
 
 
 def test_what_was_deleted_is_reported_also_if_vault_fails(vault: FakeInventory, run: Run) -> None:
-    vault.error["2"] = StoreError("It is down.")
+    vault.left["3"] = 800.0
+    vault.error |= {"1": StoreRefusedError("No.", hint="Ask."), "3": StoreError("It is down.")}
     done = run("delete", "--all", "--yes", "--concurrency", "1")
     assert (done.code, done.out, done.err) == (
         69,
         "2 paths of 1 identity deleted\n",
-        "klearstack-vault: It is down.\n",
+        "klearstack-vault: 1 identity failed: No. Ask.\nklearstack-vault: It is down.\n",
     )
+
+
+def test_of_several_vaults_each_path_names_its_own_and_an_identity_counts_once(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    first, second = FakeInventory("1"), FakeInventory("1", "2")
+    second.address = "https://other.example"
+    connected(monkeypatch, first, second)
+    done = run("delete", "--all", "--dry-run")
+    assert done.out == (
+        "would delete secret/klearstack/Acme/1/access at https://other.example\n"
+        "would delete secret/klearstack/Acme/1/refresh at https://other.example\n"
+        "would delete secret/klearstack/Acme/1/access at https://vault.example\n"
+        "would delete secret/klearstack/Acme/1/refresh at https://vault.example\n"
+        "would delete secret/klearstack/Acme/2/access at https://other.example\n"
+        "would delete secret/klearstack/Acme/2/refresh at https://other.example\n"
+        "6 paths of 2 identities would be deleted\n"
+    )
+    assert run("delete", "--all", "--yes").out == "6 paths of 2 identities deleted\n"
 
 
 # sync --prune

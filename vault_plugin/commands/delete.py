@@ -79,8 +79,8 @@ def delete(
         )
     how = {"concurrency": concurrency, "deadline": deadline}
     with _chosen(manifest, flags, everything=everything, **how) as stock:
-        plan = planned(looked(stock.sites, stock.parallel, thorough=True))
-        what = f"{paths(len(plan.paths))} of {identities(len(plan.found))}"
+        plan = planned(looked(stock.sites, stock.parallel, thorough=True), stock.targets)
+        what = f"{paths(len(plan.paths))} of {identities(len(plan.places))}"
         if plan.unmanaged and not everything:
             _log.warning(
                 "%s left alone: klearstack-vault does not manage what is there", paths(plan.unmanaged)
@@ -127,9 +127,10 @@ def _delete(plan: Plan, stock: Chosen, progress: Progress) -> int:
         run.run(plan, stock.parallel, progress.step)
     finally:
         progress.end()
-        print_out(f"{paths(run.paths)} of {identities(run.places)} deleted\n")
-    if run.last is not None and len(plan.found) == 1:
+        print_out(f"{paths(run.paths)} of {identities(len(run.places))} deleted\n")
+        alone = len(plan.found) == 1
+        for message, count in run.failures.items() if not alone else ():
+            click.echo(f"klearstack-vault: {identities(count)} failed: {message}", err=True)
+    if run.last is not None and alone:
         raise run.last
-    for message, count in run.failures.items():
-        click.echo(f"klearstack-vault: {identities(count)} failed: {message}", err=True)
     return PARTIAL if run.failures else EX_OK

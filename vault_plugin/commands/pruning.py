@@ -52,7 +52,7 @@ class Pruning:
 
     def report(self, *, to_stderr: bool) -> None:
         """Say what was, or would be, deleted."""
-        text = f"{paths(self._deletion.paths)} of {identities(self._deletion.places)} pruned\n"
+        text = f"{paths(self._deletion.paths)} of {identities(len(self._deletion.places))} pruned\n"
         if self._check:
             lines = "".join(f"would delete {path}\n" for path in self._plan.paths)
             text = f"{lines}{self._counted} would be pruned\n"
@@ -78,7 +78,7 @@ class Pruning:
 
     @property
     def _counted(self) -> str:
-        return f"{paths(len(self._plan.paths))} of {identities(len(self._plan.found))}"
+        return f"{paths(len(self._plan.paths))} of {identities(len(self._plan.places))}"
 
 
 def _require_what_identifies(manifest: Manifest) -> None:
