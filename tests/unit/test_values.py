@@ -26,6 +26,8 @@ from vault_plugin.settings.values import (
     whole_number,
 )
 
+TOO_LONG = "names a unix socket with a path of more than 107 bytes"
+
 
 def test_durations_are_seconds_unless_they_say_otherwise() -> None:
     for text, seconds in (
@@ -176,6 +178,12 @@ def test_vaults_addresses_are_told_apart_by_commas() -> None:
         assert vault_addresses(text) == addresses, text
 
 
+def test_a_unix_socket_has_a_path_that_the_kernel_takes() -> None:
+    path = "/nosuch/x" + "é" * 49  # of two bytes each
+    assert vault_addresses(f"https://a,unix://{path}")
+    assert complaint(vault_addresses, f"https://a,unix://{path}x") == TOO_LONG
+
+
 def test_a_gap_or_a_relative_socket_among_vaults_addresses_is_refused() -> None:
     texts = [",", "https://a,", ",https://a", "https://a,,https://b", "unix://run/x", "unix:/run/x", "unix:x"]
     for text in texts:
@@ -191,6 +199,7 @@ def test_no_text_crashes_a_reader_or_changes_what_it_says(read: Callable[[str], 
         "must be more than 0 seconds",
         "may contain only letters, digits and _@.~- in segments separated by single slashes",
         "must look like https://host[:port], without user, password, query or fragment",
+        TOO_LONG,
     }
 
 

@@ -71,7 +71,8 @@ class Broker:
             if not renew and previous and (grant := self._on_time(identity, kinds, previous, deadline)):
                 _log.info("using the stored token, which is valid for another %d s", grant.shortest_ttl)
                 return grant
-            _log.info("no stored token is used: %s", "a new one was requested" if renew else _USELESS)
+            if previous is not None or renew:
+                _log.info("no stored token is used: %s", "a new one was requested" if renew else _USELESS)
             request = MintRequest(identity, kinds, deadline, renew=renew, previous=previous, fallback=True)
             try:
                 return self._minter.obtain(request, states)

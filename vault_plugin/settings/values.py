@@ -17,6 +17,7 @@ _GO_DURATION = r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|Â
 _RATE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?"
 _HOST_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
 _SOCKET = r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
+_MAX_SOCKET = 107  # bytes of a path: 108 in unix(7), with the NUL at the end
 _SEGMENTS = r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*"
 
 
@@ -147,12 +148,19 @@ def endpoint_url(text: str) -> str:
 def vault_addresses(text: str) -> tuple[str, ...]:
     """One or more nodes of one cluster, separated by commas; `unix:///path` is a socket. Raises ValueError."""
     addresses = tuple(
-        part if part.startswith("unix:") and re.fullmatch(_SOCKET, part) else _without_double_slashes(part)
+        _socket(part) if re.fullmatch(_SOCKET, part) else _without_double_slashes(part)
         for part in (part.strip(" ") for part in text.split(","))
     )
     if any({"v1", "ui"} & set(urlsplit(one).path.split("/")) for one in addresses if one.startswith("http")):
         raise ValueError("contains /v1 or /ui: give Vault's address without them")
     return addresses
+
+
+def _socket(text: str) -> str:
+    """The address of a unix socket. Raises ValueError if the kernel takes no path of that length."""
+    if len(text.removeprefix("unix://").encode(errors="replace")) > _MAX_SOCKET:
+        raise ValueError(f"names a unix socket with a path of more than {_MAX_SOCKET} bytes")
+    return text
 
 
 def _without_double_slashes(text: str) -> str:
