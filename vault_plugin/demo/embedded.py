@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vault_plugin import children
 from vault_plugin.errors import SettingsError, StoreError
 from vault_plugin.output.temporary import temporary_folder
 
@@ -42,13 +43,10 @@ def openbao(config: str = "") -> Iterator[Server]:
     for _ in range(_ATTEMPTS):
         with temporary_folder("klearstack-vault-openbao-") as home:
             port, token = free_port(), secrets.token_hex(16)
-            process = _start(Path(home), port, token, config)
-            try:
+            with _started(Path(home), port, token, config) as process:
                 if _ready(process, port, token):
                     yield Server(f"http://{_LOOPBACK}:{port}", token, process.pid)
                     return
-            finally:
-                stop(process)
     hint = f"Run `{binary()} server -dev` in a terminal to see why."
     raise StoreError(f"OpenBao exited at its start (status {process.returncode}).", hint=hint)
 
@@ -82,11 +80,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _start(home: Path, port: int, token: str, config: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _started(home: Path, port: int, token: str, config: str) -> Iterator[subprocess.Popen[bytes]]:
     # Without clustering the server needs one port, not also the next one up.
     (home / "config.hcl").write_text(f"disable_clustering = true\n{config}\n", encoding="utf-8")
     listen = f"-dev-listen-address={_LOOPBACK}:{port}"
-    return subprocess.Popen(  # noqa: S603  no shell, no user input
+    with children.started(
         [binary(), "server", "-dev", "-dev-no-store-token", listen, f"-config={home}/config.hcl"],
         # Without the caller's VAULT_* and BAO_*; the token is not an argument, which all users can read.
         env={"HOME": str(home), "TMPDIR": str(home), "BAO_DEV_ROOT_TOKEN_ID": token},
@@ -94,7 +93,11 @@ def _start(home: Path, port: int, token: str, config: str) -> subprocess.Popen[b
         stdout=subprocess.DEVNULL,  # it prints the root token and the unseal key
         stderr=subprocess.DEVNULL,
         process_group=0,  # Ctrl-C at the terminal reaches this process only, which then stops the server
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            stop(process)
 
 
 def _ready(process: subprocess.Popen[bytes], port: int, token: str) -> bool:

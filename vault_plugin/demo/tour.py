@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vault_plugin import children
 from vault_plugin.demo.embedded import Server, binary, openbao
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.output.temporary import temporary_folder
-from vault_plugin.signals import STOP, handled
+from vault_plugin.signals import STOP
 from vault_plugin.timing.clock import parse_rfc3339
 
 SHORT_LIFETIME = 8  # seconds of the access token of the last step
@@ -52,17 +53,10 @@ class Narrator:
 
 
 def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
-    """Run a command; return its exit code and output. It is stopped if this process is interrupted."""
-    interrupted: dict[int, object] = {}
-    # An exception during the start would leave the command running, which would create the temporary folder again.
-    with handled(STOP, interrupted.setdefault):
-        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)  # noqa: S603  this package
-    with process:
-        try:
-            list(map(signal.raise_signal, interrupted))
-            output, _ = process.communicate()
-        finally:
-            process.kill()  # no effect on a process that has ended
+    """Run a command; return its exit code and output. It has ended on return, also if this process is interrupted."""
+    # Otherwise it would create the temporary folder again.
+    with children.started(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        output, _ = process.communicate()
     return process.returncode, output
 
 
