@@ -4,21 +4,27 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fakes import NOW, Run, Slots
+from support.waiting import until
 
+from vault_plugin.bulk import sync
+from vault_plugin.bulk.circuit_breaker import CircuitBreaker
 from vault_plugin.commands import status as status_command
 from vault_plugin.commands import stored
 from vault_plugin.commands import sync as sync_command
-from vault_plugin.errors import StoreError, StoreRefusedError
+from vault_plugin.errors import SourceError, StoreError, StoreRefusedError
 from vault_plugin.settings import Settings
+from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.place import Holding, Place
 from vault_plugin.tokens.secret import Secret
@@ -78,6 +84,7 @@ class FakeTargets(Slots):
     def __init__(self, *inventories: FakeInventory) -> None:
         self.inventories = inventories
         self.settings: list[Settings] = []
+        self.meanwhile: Callable[[str], object] = lambda _: None
 
     @contextmanager
     def connect_all(self, gather: Sequence[Any], manifest: str = "") -> Iterator["FakeTargets"]:
@@ -467,12 +474,15 @@ def test_a_report_that_cannot_be_written_is_refused_before_vault_is_asked(
 
 
 class Minting(FakeTargets):
-    """All tokens are fresh, unless a run is to fail."""
+    """All tokens are fresh, unless a run is to fail, or a number of them."""
 
     error: Exception | None = None
+    failures = inf
 
-    def ensure(self, *_: object, **__: object) -> Any:
-        if self.error:
+    def ensure(self, identity: Identity, **_: object) -> Any:
+        self.meanwhile(identity.user_id)
+        if self.error and self.failures:
+            self.failures -= 1
             raise self.error
 
         class Fresh:
@@ -522,7 +532,31 @@ def test_mints_that_fail_do_not_keep_others_from_being_pruned_but_a_run_that_sto
     vault.deleted.clear()
     done = run("sync", "--prune", "--yes", "--stop-after", "1", "--concurrency", "1", manifest)
     assert (done.code, vault.deleted) == (5, [])
-    assert done.out.endswith("\n0 paths of 0 identities pruned\n")
+    assert done.out.endswith("\n2 paths of 1 identity not pruned (1 consecutive failures)\n")
+
+
+def test_an_outage_that_is_over_does_not_keep_what_is_gone_from_being_pruned(
+    monkeypatch: pytest.MonkeyPatch, minting: Minting, vault: FakeInventory, run: Run, manifest: str
+) -> None:
+    monkeypatch.setattr(
+        sync, "CircuitBreaker", lambda *_, **__: CircuitBreaker(20, workers=1, uniform=lambda *_: 0.0)
+    )
+    minting.error, minting.failures = SourceError("The endpoint is down."), 1
+    assert pruning(run, manifest, "--yes", "--concurrency", "1") == (0, ["2 paths of 1 identity pruned"], "")
+
+
+def test_what_a_signal_leaves_unpruned_is_reported_and_exits_5(
+    minting: Minting, vault: FakeInventory, run: Run, manifest: str
+) -> None:
+    def stopped(user: str) -> None:
+        if user == "3":  # the last one, so that no identity is left
+            os.kill(os.getpid(), signal.SIGTERM)
+            until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+
+    minting.meanwhile = stopped
+    code, lines, err = pruning(run, manifest, "--yes", "--concurrency", "1")
+    assert (code, lines, err) == (5, ["2 paths of 1 identity not pruned (SIGTERM)"], "")
+    assert vault.deleted == []
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,8 @@ class FakeTargets(Slots):
 
     def __init__(self, becomes: Callable[[int], EnsureResult] = lambda _: outcome("minted")) -> None:
         self.becomes = becomes
+        self.are_several = False
+        self.down = False  # one of them, so that not all can be looked at
         self.fresh: set[int] = set()
         self.asked: list[tuple[str, int]] = []
 
@@ -65,6 +67,8 @@ class FakeTargets(Slots):
     ) -> EnsureResult | None:
         number = int(identity.user_id)
         self.asked.append(("check", number))
+        if self.down:
+            raise StoreError("down")
         return outcome("fresh", 800) if number in self.fresh else None
 
     def ensure(
@@ -351,6 +355,19 @@ def test_with_a_rate_a_good_token_waits_for_nobody_and_any_other_waits_before_th
     ]
     assert run.results == [(0, "fresh"), (1, "minted"), (2, "fresh"), (3, "minted")]
     assert run.told[0].expires_at == NOW + 800
+
+
+def test_with_a_rate_one_vault_that_is_down_does_not_keep_the_others_from_getting_the_token(
+    paces: list[CountingRateLimiter],
+) -> None:
+    run = Run(rate=5.0)
+    run.targets.down = run.targets.are_several = True
+    run.over(1)
+    assert (run.targets.asked, paces[0].waits) == ([("check", 0), ("ensure", 0)], 1)
+    run = Run(rate=5.0, breaker=quick(1), stop_after=1)
+    run.targets.down = True
+    run.over(1)
+    assert (set(run.targets.asked), run.sync.counts, paces[1].waits) == ({("check", 0)}, {"failed": 1}, 0)
 
 
 def test_without_a_rate_there_is_no_pace_and_one_request_less(paces: list[CountingRateLimiter]) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
 from vault_plugin.bulk.targets import EnsureResult, Targets
+from vault_plugin.errors import StoreError
 from vault_plugin.timing.rate_limiter import RateLimiter
 from vault_plugin.tokens.identity import Identity
 
@@ -43,8 +44,14 @@ class Step:
         if self._renew and permit is Permit.READ:
             return None
         if not self._renew and (permit is Permit.READ or self._rate_limiter is not None):
-            with self.timed():
-                found = self._targets.check(identity, min_ttl=min_ttl, repair=True)
+            try:
+                with self.timed():
+                    found = self._targets.check(identity, min_ttl=min_ttl, repair=True)
+            except StoreError:
+                # One of several Vaults does not keep the others from getting the token, see Targets.ensure.
+                if permit is Permit.READ or not self._targets.are_several:
+                    raise
+                found = None
             if found or permit is Permit.READ:
                 return found
         if self._rate_limiter is not None:

@@ -38,6 +38,11 @@ class Targets:
         return [broker.inventory for broker in self._brokers if broker.inventory]
 
     @property
+    def are_several(self) -> bool:
+        """Whether there is more than one Vault."""
+        return len(self._brokers) > 1
+
+    @property
     def deadline(self) -> float:
         """Maximum duration of a call in seconds, over all Vaults."""
         return max(broker.deadline for broker in self._brokers)
@@ -84,10 +89,10 @@ class Targets:
         A Vault that fails does not keep the others from getting the token; its error is raised at the end. `cautious`
         mints only if the token can be stored. `renew` mints although there is a valid token. Raises what Broker.ensure raises.
         """
-        if len(self._brokers) == 1:  # no other Vault to look for a token in
-            only = self._brokers[0]
-            return _result_of(only.ensure(identity, min_ttl=min_ttl, cautious=cautious, renew=renew))
-        return self._ensure_all(identity, min_ttl, cautious=cautious, renew=renew)
+        if self.are_several:
+            return self._ensure_all(identity, min_ttl, cautious=cautious, renew=renew)
+        only = self._brokers[0]  # no other Vault to look for a token in
+        return _result_of(only.ensure(identity, min_ttl=min_ttl, cautious=cautious, renew=renew))
 
     def _ensure_all(
         self, identity: Identity, min_ttl: float | None, *, cautious: bool, renew: bool

@@ -32,6 +32,7 @@ class Pruning:
         """Raises UsageError if too much would be deleted, SettingsError, StoreError."""
         _require_what_identifies(manifest)
         self._error: KlearstackVaultError | None = None
+        self._skipped = ""  # why nothing is deleted
         self._parallel = parallel
         self._check = check
         self._plan = pruned(targets, parallel, manifest)
@@ -42,10 +43,14 @@ class Pruning:
                 hint="List them with --check, and pass --yes if that is right.",
             )
 
-    def run(self) -> None:
-        """Delete what is planned, unless it is only to be listed."""
+    def run(self, stopped_by: str) -> None:
+        """Delete what is planned, unless it is only to be listed, or `stopped_by` says why the mints ended early."""
         try:
-            if not self._check:
+            if self._check:
+                return
+            if stopped_by and self._plan.paths:
+                self._skipped = stopped_by
+            else:
                 self._deletion.run(self._plan, self._parallel)
         except KlearstackVaultError as exc:
             self._error = exc
@@ -53,6 +58,8 @@ class Pruning:
     def report(self, *, to_stderr: bool) -> None:
         """Say what was, or would be, deleted."""
         text = f"{paths(self._deletion.paths)} of {identities(len(self._deletion.places))} pruned\n"
+        if self._skipped:
+            text = f"{self._counted} not pruned ({self._skipped})\n"
         if self._check:
             lines = "".join(f"would delete {path}\n" for path in self._plan.paths)
             text = f"{lines}{self._counted} would be pruned\n"
@@ -72,7 +79,7 @@ class Pruning:
             raise self._error
         if code not in {EX_OK, changed}:
             return code
-        if self._deletion.failures:
+        if self._deletion.failures or self._skipped:
             return PARTIAL
         return changed if self._deletion.paths or (self._check and self._plan.paths) else code
 

@@ -109,8 +109,8 @@ def sync(
             run = Sync(targets, record, **how)
             with _stopped_by_signals(run) as caught:
                 run.run(manifest.entries())
-        if pruning and not run.stopped_by and run.outage is None:
-            pruning.run()
+        if pruning:
+            pruning.run(run.stopped_by)
     to_stderr = destination is not None and destination.descriptor == STDOUT
     _print_result(run, manifest.count, to_stderr=to_stderr)
     code = _exit_code(run, manifest.count, caught, detailed=detailed_exitcode)
