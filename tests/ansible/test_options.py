@@ -115,7 +115,7 @@ def what_community_hashi_vault_knows_from_variables_we_know_too(world: World) ->
         ],
     )
     assert [one["msg"] for one in results[:2]] == ["endpoint", "endpoint"]
-    assert accessors() == before
+    assert accessors() <= before
     for one, said in zip(
         results[2:],
         [

@@ -38,7 +38,7 @@ def assert_logs_in(world: World, *arguments: str, **environ: str | None) -> None
     before = world.vault.accessors()
     assert world.get("--renew", *arguments, **environ)["source"] == "endpoint"
     assert world.get(*arguments, **environ)["source"] == "vault"
-    assert world.vault.accessors() == before
+    assert world.vault.accessors() <= before
 
 
 def test_userpass(kv2: World) -> None:
@@ -108,10 +108,11 @@ def wrapped(world: World, mount: str, seconds: int = 60) -> tuple[dict[str, str 
 
 
 def test_a_wrapped_secret_id_is_unwrapped_once(kv2: World) -> None:
+    others = kv2.vault.accessors()
     login, _ = wrapped(kv2, f"approle-{kv2.mount}")
-    before = kv2.vault.accessors()
+    assert len(kv2.vault.accessors() - others) == 1  # of the wrapping token
     assert kv2.get(**login)["source"] == "endpoint"
-    assert kv2.vault.accessors() < before  # without the wrapping token
+    assert kv2.vault.accessors() <= others
     kv2.endpoint.requests = 0
     rejected(kv2, "it has expired, has been used, or is not one", **login)
     rejected(kv2, "it has expired, has been used, or is not one", **login | {"VAULT_WRAPPED_SECRET_ID": "x"})
@@ -270,7 +271,7 @@ def test_the_login_may_be_in_another_namespace_than_the_mount(bao: Vault, tmp_pa
             before = at.accessors()
             assert world.get("--renew", *where, **login, **ids)["source"] == "endpoint"
             assert world.get(*where, **login, **ids)["source"] == "vault"
-            assert at.accessors() == before
+            assert at.accessors() <= before
             wrong = world.run("get", "--auth-mount", where[1], **login, **ids)
             assert (wrong.returncode, wrong.stdout) == (77, "")
             at.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.cli import World
 from support.diagnosis import Diagnosis
-from support.raft import Cluster, raft_cluster, until
+from support.raft import Cluster, insist, raft_cluster, until
 
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.doctor.verdicts import Level
@@ -36,6 +36,6 @@ def test_the_cluster_elects_a_new_leader_and_keeps_its_data(tmp_path: Path) -> N
         old.kill()
         assert cluster.leader() is not old
         with closing(cluster.vault()) as vault:
-            assert vault.read("secret", "path") == {"name": "value"}
+            assert insist(vault.read, "secret", "path") == {"name": "value"}
         _let_doctor_look_at_the_standby(cluster, tmp_path)
     assert all(node.process.returncode is not None for node in cluster.nodes)

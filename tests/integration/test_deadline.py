@@ -162,13 +162,13 @@ def test_what_is_whole_but_no_json_stays_a_breach_of_the_protocol() -> None:
 
 def test_what_follows_a_response_is_not_taken_for_the_next_one() -> None:
     answers = iter([b"first", b"second"])
-    forged = threading.Event()
+    read, forged = threading.Event(), threading.Event()
 
     def answer_twice(connection: socket.socket, over: threading.Event) -> None:
         body = next(answers)
         one = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         connection.sendall(one)
-        time.sleep(0.05)
+        assert read.wait(PATIENCE)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
         forged.set()
         over.wait(PATIENCE)
@@ -176,6 +176,7 @@ def test_what_follows_a_response_is_not_taken_for_the_next_one() -> None:
     with serving(answer_twice) as url:
         transport = Transport([url], ServerClock(), timeout=5)
         assert transport.once("GET", "/v1/x", {}, None, 5).body == b"first"
+        read.set()
         assert forged.wait(PATIENCE)
         assert transport.once("GET", "/v1/x", {}, None, 5).body == b"second"
         transport.close()
@@ -319,16 +320,16 @@ def test_what_a_slow_file_takes_is_gone_from_the_deadline(kv2: World, tmp_path: 
 
     def write() -> None:
         with fifo.open("w") as file:
-            time.sleep(5)
+            time.sleep(3)
             file.write(kv2.vault.root_token + "\n")
 
     writer = threading.Thread(target=write)
     writer.start()
-    own = {"VAULT_TOKEN": None, "VAULT_TOKEN_FILE": str(fifo), "KLEARSTACK_DEADLINE": "7"}
+    own = {"VAULT_TOKEN": None, "VAULT_TOKEN_FILE": str(fifo), "KLEARSTACK_DEADLINE": "9"}
     with dripping("body") as url:
         started = time.monotonic()
         done = kv2.run("get", **own | {"VAULT_ADDR": url})
-        assert time.monotonic() - started < 5 + 7
+        assert time.monotonic() - started < 3 + 9
     writer.join()
     assert done.returncode == 69
 

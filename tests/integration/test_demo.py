@@ -113,6 +113,8 @@ def test_a_process_does_not_outlive_a_signal_during_or_right_after_its_start(
     with pytest.raises(KeyboardInterrupt), children.started(["sleep", "60"], stdout=subprocess.PIPE):
         raise AssertionError("the block began")
     assert [one.returncode for one in processes] == [-signal.SIGKILL]
+    with pytest.raises(FileNotFoundError), children.started(["/nosuch"]):
+        raise AssertionError("the block began")
     assert processes[0].stdout is not None
     assert processes[0].stdout.closed
 
@@ -136,10 +138,13 @@ def simulate(*arguments: str) -> Iterator[str]:
     with subprocess.Popen(
         [*COMMAND, "simulate", "--port", "0", *arguments], env=kept(), stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
 
 
 def post(url: str) -> dict[str, str]:

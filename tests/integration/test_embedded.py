@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import kept
+from support.ports import own_port
 from support.vault import Vault
 
 from vault_plugin.demo import embedded
@@ -109,7 +110,7 @@ def test_the_root_token_is_not_shown() -> None:
 
 def test_a_taken_port_is_got_over(monkeypatch: pytest.MonkeyPatch) -> None:
     with openbao() as one:
-        taken, free = int(one.address.rpartition(":")[2]), embedded.free_port()
+        taken, free = int(one.address.rpartition(":")[2]), own_port()
         ports = iter([taken, free])
         monkeypatch.setattr(embedded, "free_port", lambda: next(ports))
         with openbao() as other:

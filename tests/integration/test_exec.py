@@ -324,7 +324,7 @@ def test_a_login_of_ours_is_over_before_the_command_starts(kv2: World, way: tupl
             shown += one
             if one.startswith("KLEARSTACK_TOKEN_EXPIRATION="):
                 break
-        assert accessors() == before
+        assert accessors() <= before
         process.terminate()
         shown += process.communicate(timeout=PATIENCE)[0]
     assert not {role_id, secret_id} & set(shown.replace("\n", "=").split("="))

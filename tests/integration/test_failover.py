@@ -10,6 +10,7 @@ import pytest
 from support.cli import World
 from support.crowd import assert_one_mint
 from support.fakes import token
+from support.punctual import earliest
 from support.raft import Cluster, insist, raft_cluster
 from support.vault import Vault
 from support.waiting import until
@@ -110,6 +111,7 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_lifetime(cluster: C
         results = pool.map(one, range(count))
         until(lambda: len(done) >= count / 3)
         leader.kill()
+        assert len(done) < count
         stored = list(results)
     for _, transport in stores:
         transport.close()
@@ -118,7 +120,6 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_lifetime(cluster: C
     with closing(cluster.vault()) as vault:
         for one_stored in stored:
             gap = one_stored.token.expires_at - (parse_rfc3339(one_stored.ref.deletion_time) or 0)
-            slow = took[one_stored.ref.path]
-            assert 0 <= gap <= 3 + (slow if slow > 1 else 0)
+            assert 0 <= gap <= earliest(took[one_stored.ref.path])
             data = insist(vault.read, "secret", one_stored.ref.path)  # there may be another election
             assert data["access_token"] == one_stored.token.value.reveal()

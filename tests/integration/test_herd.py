@@ -84,8 +84,8 @@ def test_waiters_take_over_the_failure_of_the_one_that_asked(
     ("fault", "message", "own"),
     [
         ("503", "responded with status 503", {"KLEARSTACK_DEADLINE": "4"}),
-        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "4", "KLEARSTACK_TIMEOUT": "1"}),
-        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "3"}),  # which is less than the timeout
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "6", "KLEARSTACK_TIMEOUT": "1"}),
+        ("hang", "did not respond in time", {"KLEARSTACK_DEADLINE": "6"}),  # which is less than the timeout
     ],
 )
 def test_waiters_for_an_endpoint_that_is_down_cost_no_more_than_the_one_that_asks(
@@ -114,7 +114,7 @@ def test_who_has_a_valid_token_stored_falls_back_to_it_after_the_shared_failure(
 def test_processes_share_it_too(kv2: World) -> None:
     kv2.endpoint.fault = "401"
     with FaultProxy(kv2.vault.address) as proxy:
-        kv2.answer_when(lambda: proxy.connections() == 3)  # each process has begun
+        kv2.answer_when(lambda: proxy.connections() >= 3)  # each process has begun
         environ = kv2.environ | {"VAULT_ADDR": proxy.address, "KLEARSTACK_TIMEOUT": str(PATIENCE)}
         children = [start("get", environ=environ, stdout=-1, stderr=-1) for _ in range(3)]
         said = [child.communicate(timeout=PATIENCE)[1] for child in children]

@@ -49,9 +49,9 @@ def root_log() -> Iterator[io.StringIO]:
     logging.root.removeHandler(handler)
 
 
-def get(environ: dict[str, str]) -> None:
+def get(environ: dict[str, str], deadline: str = "30") -> None:
     """As a library's user does."""
-    settings = Settings.from_env(environ | {"KLEARSTACK_DEADLINE": "1"})
+    settings = Settings.from_env(environ | {"KLEARSTACK_DEADLINE": deadline})
     with connect(settings) as broker:
         broker.get(settings.identity())
 
@@ -69,7 +69,7 @@ def test_no_answer_of_either_side_is_logged(
 ) -> None:
     with closing(f"{HEADS[head]}\r\n{CANARY}".encode()) as url:
         with pytest.raises(KlearstackVaultError):
-            get(kv2.environ | {side: url})
+            get(kv2.environ | {side: url}, "1")
         logged = root_log.getvalue()
         ask_for_control = head.startswith("malformed")
         if ask_for_control:
@@ -102,7 +102,7 @@ def test_what_the_program_itself_asks_for_meanwhile_is_logged(kv2: World, root_l
 
     def ours(url: str) -> None:
         with suppress(KlearstackVaultError):
-            get(kv2.environ | {"KLEARSTACK_URL": url})
+            get(kv2.environ | {"KLEARSTACK_URL": url}, "5")
 
     with closing(raw) as theirs:
         with serving(answer) as url:
@@ -119,7 +119,7 @@ def test_a_filter_that_a_program_takes_off_is_there_again(kv2: World, root_log: 
         if isinstance(logger, logging.Logger) and logger.name.startswith("urllib3"):
             logger.filters.clear()
     with closing(f"{HEADS['malformed header']}\r\n".encode()) as url, pytest.raises(KlearstackVaultError):
-        get(kv2.environ | {"KLEARSTACK_URL": url})
+        get(kv2.environ | {"KLEARSTACK_URL": url}, "1")
     assert CANARY not in root_log.getvalue()
 
 

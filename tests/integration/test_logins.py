@@ -70,7 +70,7 @@ def test_a_jwt_logs_in_reads_writes_and_leaves_no_login_behind(kv2: World, platf
         arguments = ("--auth-role", "ci")
         assert kv2.get(*arguments, **JWT, VAULT_JWT=platform.issue())["source"] == "endpoint"
         assert kv2.get(*arguments, **JWT, VAULT_JWT_FILE=str(file))["source"] == "vault"
-        assert kv2.vault.accessors() == before
+        assert kv2.vault.accessors() <= before
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_pod_logs_in_by_the_review_of_its_token_and_leaves_no_login_behind(
         before = kv2.vault.accessors()
         assert kv2.get(**POD, VAULT_JWT=jwt)["source"] == "endpoint"
         assert kv2.get(**POD, VAULT_JWT_FILE=str(file))["source"] == "vault"
-        assert kv2.vault.accessors() == before
+        assert kv2.vault.accessors() <= before
     assert platform.reviews == [(f"Bearer {reviewer}", {"token": jwt, "audiences": ["vault"]})] * 2
 
 
@@ -274,7 +274,7 @@ def test_a_job_of_github_actions_logs_in_with_an_id_token_that_it_requests(
         done = kv2.run("get", "-vv", *arguments, **of_job(github))
         assert (done.returncode, github.faults) == (0, []), done.stderr
         assert kv2.get(*arguments, **of_job(github))["source"] == "vault"
-        assert kv2.vault.accessors() == before
+        assert kv2.vault.accessors() <= before
     hidden = [github.request_token, *(part for jwt in github.issued for part in jwt.split("."))]
     assert [secret for secret in hidden if secret in done.stderr] == []
 
@@ -295,7 +295,7 @@ def test_a_job_that_gets_no_id_token_says_so(kv2: World, github: GitHub) -> None
     host = github.url.removeprefix("https://")
     assert f"could not be requested from GitHub Actions at {host}: status 404. Check" in done.stderr
     github.grants, github.faults = True, ["blank"] * 99
-    done = kv2.run("get", "--deadline", "1", **of_job(github))
+    done = kv2.run("get", "--deadline", "4", **of_job(github))
     assert (done.returncode, "contains no ID token. Try again later." in done.stderr) == (69, True)
     foreign = kv2.run("get", **of_job(github) | {"SSL_CERT_FILE": None})
     assert (foreign.returncode, "Check that this host trusts" in foreign.stderr) == (78, True), foreign.stderr

@@ -86,9 +86,12 @@ def test_watch_works_under_the_policy_of_a_syncer(kv2: World) -> None:
     manifest, file = kv2.home / "manifest.csv", kv2.home / "token"
     manifest.write_text(MANIFEST.format(file=file))
     with start("watch", str(manifest), environ=under(kv2, "syncer"), stderr=subprocess.PIPE) as process:
-        until(file.exists)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        try:
+            until(file.exists)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, said.count("\n")) == (0, 1)
 
 

@@ -680,14 +680,14 @@ def test_an_endless_fault_hinders_neither_others_nor_the_end(name: str) -> None:
             time.sleep(0.5)
             started = time.monotonic()
         assert time.monotonic() - started < PATIENCE / 2
-        until(lambda: threading.active_count() == threads)
+        until(lambda: threading.active_count() <= threads)
         heard = b"".join(iter(lambda: clients[0].recv(4096), b""))
     if name == "hang":
         assert heard == b""
     elif name == "drip-header":
-        assert re.fullmatch(rb"HTTP/1.1 200 OK\r\n(.+\r\n)+X-Drip: \.{1,9}", heard)
+        assert re.fullmatch(rb"HTTP/1.1 200 OK\r\n(.+\r\n)+X-Drip: \.+", heard)
     else:
-        assert re.fullmatch(rb"HTTP/1.1 200 OK\r\n(.+\r\n)+\r\n {1,9}", heard)
+        assert re.fullmatch(rb"HTTP/1.1 200 OK\r\n(.+\r\n)+\r\n +", heard)
 
 
 @pytest.mark.parametrize("name", ["no-jti", "html", "truncated"])
@@ -737,7 +737,7 @@ def test_an_idle_connection_is_closed_at_the_end() -> None:
     assert time.monotonic() - started < PATIENCE / 2
     assert plug.recv(1) == b""
     idle.close()
-    until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() <= threads)
 
 
 def test_latency_does_not_delay_the_end() -> None:
@@ -749,7 +749,7 @@ def test_latency_does_not_delay_the_end() -> None:
         started = time.monotonic()
     plug.close()
     assert time.monotonic() - started < PATIENCE / 2
-    until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() <= threads)
 
 
 def test_nothing_is_printed_when_clients_come_and_go(capfd: pytest.CaptureFixture[str]) -> None:

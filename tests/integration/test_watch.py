@@ -120,19 +120,19 @@ def test_no_token_is_lacking_at_any_second_and_each_is_renewed_at_two_thirds(kv2
             until(lambda: len(sampler.samples) >= 29)
         metrics, left = watch.metrics(), [at - time.time() for at in expiries(watch).values()]
         seconds = time.monotonic() - began
+        until(lambda: watch.metrics()["klearstack_vault_mints_total"] == kv2.endpoint.mints)
         code, err = watch.end()
     assert (code, err, sampler.lacking) == (0, "", 0)
     assert len(left) == 30
     assert all(-1 < one <= 19 for one in left)  # the metrics may be older than this moment
     # A renewal every 11.4 to 12.6 s: after 28 s, the first minting and two more.
     assert 3 * 30 <= metrics["klearstack_vault_mints_total"] <= 30 * (2 + seconds / 11.4)
-    assert metrics["klearstack_vault_mints_total"] == kv2.endpoint.mints
     assert leaked(kv2, kv2.endpoint, "".join(watch.said) + err) == []
 
 
 def test_while_the_endpoint_is_gone_it_is_told_once_and_then_all_recover(bao: Vault, tmp_path: Path) -> None:
-    endpoint = Simulator(access_ttl=6).__enter__()
-    port = int(endpoint.url.rpartition(":")[2])
+    port = own_port()
+    endpoint = Simulator(port=port, access_ttl=6).__enter__()
     world = World(endpoint, bao, bao.mount("v2"), tmp_path)
 
     def lefts() -> list[float]:
@@ -264,9 +264,11 @@ def test_the_command_after_a_change_knows_no_secret(kv2: World) -> None:
 
 
 def test_a_command_that_fails_is_told_of_and_nothing_more(kv2: World) -> None:
-    file = str(kv2.home / "token")
-    with watching(kv2, users(1, file=file), "--on-change", "false") as watch:
+    file, log = str(kv2.home / "token"), kv2.home / "log"
+    failing = f"sh -c 'echo >{log}; exit 1'"
+    with watching(kv2, users(1, file=file), "--on-change", failing) as watch:
         watch.ready()
+        until(log.exists)
         code, err = watch.end()
     assert code == 0
     assert "exited with code 1" in err
@@ -338,7 +340,7 @@ def test_who_waits_for_another_process_at_the_same_identity_is_counted(kv2: Worl
 
     def both_are_at_it() -> bool:
         until(lambda: len(started) == 2 and all(watch.serves() for watch in started))
-        time.sleep(2)  # from then on it takes milliseconds
+        time.sleep(4)  # from then on it takes milliseconds, on an idle machine
         return True
 
     kv2.answer_when(both_are_at_it)
@@ -367,7 +369,7 @@ def test_it_ends_at_a_signal_and_leaves_no_login_behind(
     with watching(kv2, users(1), **login) as watch:
         watch.ready()
         assert watch.end(number) == (code, said)
-    assert accessors() == before
+    assert accessors() <= before
 
 
 def test_what_hangs_does_not_keep_it_from_ending(kv2: World) -> None:

@@ -195,13 +195,16 @@ def test_watch_stores_and_writes_none_and_asks_once(kv2: World) -> None:
     kv2.endpoint.fault = "another-user"
     path = kv2.home / "manifest.yaml"
     path.write_text(f'identities:\n  - user_id: "26"\n    company_name: Acme\n    file: {kv2.home}/token\n')
-    process = start("watch", str(path), environ=kv2.environ, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    assert "keeping the tokens of 1 identity\n" in process.stderr.readline()
-    assert "--on-user-mismatch (KLEARSTACK_ON_USER_MISMATCH) to warn" in process.stderr.readline()
-    time.sleep(1)  # an outage would have been tried again by then
-    process.terminate()
-    process.communicate(timeout=30)
+    with start("watch", str(path), environ=kv2.environ, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            assert "keeping the tokens of 1 identity\n" in process.stderr.readline()
+            assert "--on-user-mismatch (KLEARSTACK_ON_USER_MISMATCH) to warn" in process.stderr.readline()
+            time.sleep(1)  # an outage would have been tried again by then
+            process.terminate()
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert kv2.endpoint.mints == 1
     assert stored(kv2) is None
     assert not (kv2.home / "token").exists()

