@@ -102,6 +102,21 @@ def test_a_fifo_that_is_full_is_waited_for_until_the_deadline(
     os.close(descriptor)
 
 
+def test_a_descriptor_that_the_caller_has_made_non_blocking_gets_the_whole_text() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.extend(iter(lambda: os.read(reading, 2**20), b"")))
+    with Output(f"/dev/fd/{writing}").lines() as line:
+        os.write(writing, b"x" * 65536)  # it is full
+        reader.start()
+        line(b"y" * 300_000)
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    assert b"".join(got) == b"x" * 65536 + b"y" * 300_000
+
+
 def test_another_users_fifo_in_a_shared_folder_gets_no_token(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     os.mkfifo(tmp_path / "fifo")

@@ -18,10 +18,9 @@ from vault_plugin.output.private_files import (
     file_type,
     must_be_creatable,
     open_private,
-    write_all,
     write_file,
 )
-from vault_plugin.output.streams import require_output
+from vault_plugin.output.streams import require_output, write_all
 from vault_plugin.output.temporary import removed_on_signals
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline

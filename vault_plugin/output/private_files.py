@@ -14,6 +14,7 @@ from stat import S_IFMT, S_IFREG, S_IMODE, S_ISGID, S_ISREG
 from typing import NamedTuple
 
 from vault_plugin.errors import OutputError, WriteError
+from vault_plugin.output.streams import write_all
 from vault_plugin.output.temporary import NO_WAIT, discard, removed_on_signals, temporary_file
 
 _warned: set[Path] = set()
@@ -133,12 +134,6 @@ def _fill(descriptor: int, content: bytes, rights: Rights) -> None:
         os.fchown(descriptor, *rights.owner)
     os.fchmod(descriptor, rights.mode)
     os.fsync(descriptor)
-
-
-def write_all(descriptor: int, content: bytes) -> None:
-    """Write the whole content, by as many writes as it takes. Raises OSError."""
-    while content:  # a disk that fills up takes a part, and fails at the next write
-        content = content[os.write(descriptor, content) :]
 
 
 def append_whole(descriptor: int, content: bytes) -> None:

@@ -36,12 +36,7 @@ class _Descriptor(RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        while rest:  # a pipe or a disk that fills up takes a part
-            try:
-                rest = rest[os.write(self._number, rest) :]
-            except BlockingIOError:  # the caller has made it non-blocking
-                _wait(self._number, POLLOUT)
+        write_all(self._number, data)
         return len(data)
 
 
@@ -142,6 +137,16 @@ def _received(limit: int, deadline: Deadline) -> bytes:
     while len(received) < limit and (part := arrived(sys.stdin.buffer, limit - len(received), deadline)):
         received += part
     return received
+
+
+def write_all(number: int, content: bytes) -> None:
+    """Write the whole content to a descriptor, by as many writes as it takes. Raises OSError."""
+    rest = memoryview(content)
+    while rest:  # a pipe or a disk that fills up takes a part; a full disk fails at the next write
+        try:
+            rest = rest[os.write(number, rest) :]
+        except BlockingIOError:  # the caller has made it non-blocking
+            _wait(number, POLLOUT)
 
 
 def _text(stream: _Descriptor, errors: str) -> TextIOWrapper:
