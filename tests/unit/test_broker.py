@@ -85,6 +85,13 @@ def test_renew_mints_although_the_stored_token_is_fresh() -> None:
     assert (grant.source, grant.access.token.jti, world.source.mints) == ("endpoint", "new", 1)
 
 
+def test_renew_does_not_take_another_version_of_the_same_token_for_a_new_one() -> None:
+    world = World(pair(at=NOW + 10, jti="new"))
+    world.keep()
+    world.lock.meanwhile = world.keep  # as another process that corrects when Vault deletes it
+    assert (world.get(renew=True).access.token.jti, world.source.mints) == ("new", 1)
+
+
 @pytest.mark.parametrize("down", [SourceError("down"), SourceBusyError("429")], ids=["down", "busy"])
 def test_stale_if_error(down: SourceError, caplog: pytest.LogCaptureFixture) -> None:
     world = World(down)

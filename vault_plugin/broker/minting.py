@@ -11,7 +11,7 @@ from vault_plugin.broker.retention import corrected
 from vault_plugin.errors import SourceError, StoreError, TokenError
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
-from vault_plugin.tokens.jwt import Kind, TokenSet
+from vault_plugin.tokens.jwt import Kind, Token, TokenSet
 from vault_plugin.tokens.stored import PathState, StoredToken
 
 BACKOFF = 1.0  # seconds at most between two requests to a Vault that fails
@@ -38,12 +38,21 @@ class MintRequest(NamedTuple):
     cautious: bool = False
 
     def accepts(self, stored: list[StoredToken | None]) -> bool:
-        """Whether stored tokens satisfy `renew`: only if they are known to differ from the previous ones."""
-        return not self.renew or (self.previous is not None and stored != self.previous)
+        """Whether stored tokens satisfy `renew`: only if they are known to be others than the previous ones.
+
+        A version that only deletes the same token earlier is no other token.
+        """
+        if not self.renew:
+            return True
+        return self.previous is not None and _tokens(stored) != _tokens(self.previous)
 
     def stored(self, states: Mapping[Kind, PathState]) -> list[StoredToken | None]:
         """The tokens of the requested kinds in these states."""
         return [states[kind].stored for kind in self.kinds]
+
+
+def _tokens(stored: list[StoredToken | None]) -> list[Token | None]:
+    return [one and one.token for one in stored]
 
 
 class Minter:
