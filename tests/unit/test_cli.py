@@ -8,10 +8,12 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
@@ -30,8 +32,10 @@ from vault_plugin.errors import (
     SourceError,
     StoreBusyError,
     TokenError,
+    UsageError,
 )
 from vault_plugin.settings import Settings
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
@@ -482,6 +486,51 @@ def test_user_and_company_may_come_from_a_line_of_stdin_each(
     monkeypatch.setattr(sys, "stdin", stdin_of("27\nAcme & Sons\r\nmore\n"))
     run("get", "--company-name", "-", "--user-id", "-")
     assert broker.asked[0][0] == Identity("27", "Acme & Sons")
+
+
+class Late(io.BytesIO):
+    """A standard input, each line of which takes its time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.getvalue()[: self.tell()][-1:] in (b"", b"\n"):
+            time.sleep(0.2)
+        return super().read(size)
+
+
+def test_what_standard_input_takes_is_gone_from_the_deadline_of_the_call(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Settings] = []
+
+    def connect(settings: Settings) -> NoReturn:
+        seen.append(settings)
+        raise UsageError("seen")
+
+    for where in ("commands.get", "protocols.bearer", "protocols.terraform"):
+        monkeypatch.setattr(f"vault_plugin.{where}.connect", connect)
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "30")
+    for sent, took, *argv in (
+        (b"27\nAcme\n", 0.4, "get", "--user-id", "-", "--company-name", "-"),
+        (b'{"user_id": "27", "company_name": "Acme"}', 0.2, "terraform"),
+        (b'{"uri": "https://api.example/x"}', 0.2, "helper", "bazel", "get"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Late(sent)))
+        assert run(*argv).code == 64, argv
+        assert seen.pop().deadline <= 30 - took, argv
+
+
+def test_all_lines_of_stdin_have_one_deadline(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[Deadline] = []
+
+    def line(deadline: Deadline) -> str:
+        deadlines.append(deadline)
+        return "27"
+
+    monkeypatch.setattr("vault_plugin.commands.get.line_of_stdin", line)
+    run("get", "--company-name", "-", "--user-id", "-")
+    assert deadlines[0] is deadlines[1]
 
 
 @pytest.mark.parametrize("text", ["Initech", "Initech\n", "Initech\r\n"])

@@ -14,6 +14,7 @@ from vault_plugin.settings import Settings
 from vault_plugin.settings.environment import without_line_end
 from vault_plugin.settings.origin import Origin
 from vault_plugin.settings.values import positive_duration
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
@@ -204,13 +205,13 @@ def print_out(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def line_of_stdin(seconds: float) -> str:
+def line_of_stdin(deadline: Deadline) -> str:
     """The next line, as UTF-8.
 
-    Raises SettingsError if it cannot be read, is longer than MAX_LINE, or has no end within so many seconds.
+    Raises SettingsError if it cannot be read, is longer than MAX_LINE, or has no end by the deadline.
     """
     try:
-        line = read_line(MAX_LINE + 1, seconds)
+        line = read_line(MAX_LINE + 1, deadline)
         if len(line) > MAX_LINE:  # a part of it would be another identity
             raise SettingsError(
                 f"A line of standard input is longer than {MAX_LINE // 1024} KiB.",

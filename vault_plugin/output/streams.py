@@ -88,13 +88,13 @@ def require_output() -> None:
         raise _unwritable(OSError(EBADF, _CLOSED))
 
 
-def read_query(limit: int, seconds: float) -> bytes:
+def read_query(limit: int, deadline: Deadline) -> bytes:
     """Read another program's query from standard input, at most `limit` bytes.
 
-    Raises QueryError if it cannot be read, or has not ended within `seconds`.
+    Raises QueryError if it cannot be read, or has not ended by the deadline.
     """
     try:
-        return _received(limit, Deadline(seconds))
+        return _received(limit, deadline)
     except TimeoutError:
         raise QueryError(
             "No complete query arrived on standard input before the deadline passed.",
@@ -106,12 +106,12 @@ def read_query(limit: int, seconds: float) -> bytes:
         ) from None
 
 
-def read_line(limit: int, seconds: float) -> bytes:
+def read_line(limit: int, deadline: Deadline) -> bytes:
     """The next line of standard input with its end, or its first bytes, up to so many; nothing beyond it is read.
 
-    Raises TimeoutError if it does not end within so many seconds; AttributeError and OSError if it cannot be read.
+    Raises TimeoutError if it does not end by the deadline; AttributeError and OSError if it cannot be read.
     """
-    line, deadline = b"", Deadline(seconds)
+    line = b""
     while len(line) < limit and not line.endswith(b"\n") and (byte := _received(1, deadline)):
         line += byte
     return line

@@ -44,10 +44,16 @@ WORDS = words(
 )
 
 
-def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_tokens: bool = False) -> str:
+def respond(
+    text: bytes,
+    environ: Mapping[str, str] | None = None,
+    *,
+    began: float | None = None,
+    with_tokens: bool = False,
+) -> str:
     """Return the result of one query: a flat JSON object of strings, in ASCII.
 
-    `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
+    `began`: when the call began, if it was earlier (monotonic seconds). `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
 
     Raises QueryError if the query is not a JSON object of strings with valid keys and values, or contains a
     credential; and what Settings.from_env and Broker.get raise.
@@ -59,6 +65,7 @@ def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_token
     try:
         settings = Settings.from_env(
             {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
+            began,
             on_vault_error="fail",  # a token that is not in Vault has no reference
             **query,
         )
