@@ -6,7 +6,6 @@ reused, or every plan would show a difference.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import cast
@@ -23,7 +22,6 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.stored import VaultRef
 
-MIN_TTL = "2m"  # the default: Terraform uses the token after the plan, in which it was read
 REQUIRED = ("user_id", "company_name")
 # Neither where a credential of the environment is sent to, nor how: a query decides about neither of them.
 _GROUPS = {Group.TOKEN, Group.VAULT_STORAGE, Group.VAULT_LOGIN, Group.LIMITS}
@@ -42,6 +40,10 @@ WORDS = words(
     lambda name: f"`{name}` in the query" if name in OPTIONAL else None,
     {**_KEYS, "help": "`klearstack-vault terraform --help`", "verbose": "`klearstack-vault get -v`"},
 )
+
+
+class _Settings(Settings):
+    min_ttl: float = 120.0  # the default: Terraform uses the token after the plan, in which it was read
 
 
 def respond(
@@ -63,8 +65,8 @@ def respond(
     if renew not in ("", "true", "false"):
         raise QueryError('The query\'s `renew` must be "true" or "false".')
     try:
-        settings = Settings.from_env(
-            {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
+        settings = _Settings.from_env(
+            environ,
             began,
             on_vault_error="fail",  # a token that is not in Vault has no reference
             **query,
