@@ -327,6 +327,24 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         assert part in said
 
 
+def test_a_role_or_an_audience_that_is_no_name_is_an_error(tmp_path: Path) -> None:
+    for name, variable in (
+        ("auth_role", "KLEARSTACK_VAULT_AUTH_ROLE"),
+        ("auth_audience", "KLEARSTACK_VAULT_AUTH_AUDIENCE"),
+    ):
+        for text, said in (
+            ("ci\udcff", "is not valid UTF-8"),
+            ("ci\u200b", "has the control or invisible character U+200B at position 3"),
+            ("ci\n", "has the control or invisible character U+000A at position 3"),
+            (" ci", "begins or ends with white space"),
+        ):
+            with pytest.raises(SettingsError) as caught:
+                Settings.from_env(ENOUGH | {variable: text})
+            assert f"({variable}) {said}" in str(caught.value), (name, text)
+        for text in ("ci", "https://vault.example/a?b#c d", "caf\u00e9"):
+            assert gathered(name, {variable: text}) == text
+
+
 @pytest.mark.parametrize(
     ("content", "user"),
     [
