@@ -571,14 +571,30 @@ def test_a_name_in_stdin_that_is_no_utf_8_exits_78_and_is_not_quoted(
     assert "CANARY" not in done.err.replace("hvs.CANARY", "")
 
 
-@pytest.mark.parametrize(
-    "stdin", [io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8"), None], ids=["strict", "closed"]
-)
-def test_a_stdin_that_cannot_be_read_exits_78(
-    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None
+class Unreadable(io.BytesIO):
+    """A standard input that fails with that error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def test_a_stdin_that_cannot_be_read_exits_78_and_the_cause_is_named(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert run("get", "--user-id", "-").code == 78
+    for stdin, said in (
+        (io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8"), "cannot be read as UTF-8."),
+        (None, "Standard input cannot be read (it is closed)."),
+        (io.TextIOWrapper(Unreadable(errno.EBADF)), "Standard input cannot be read (it is closed)."),
+        (io.TextIOWrapper(Unreadable(errno.EIO)), "Standard input cannot be read (Input/output error)."),
+    ):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        done = run("get", "--user-id", "-")
+        assert done.code == 78, said
+        assert f"{said} `-` reads a value from it." in done.err, said
 
 
 def test_user_company_and_token_may_come_from_files(

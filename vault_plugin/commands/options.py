@@ -9,7 +9,7 @@ import click
 
 from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.output.streams import read_line
+from vault_plugin.output.streams import read_line, reason
 from vault_plugin.settings import Settings
 from vault_plugin.settings.environment import without_line_end
 from vault_plugin.settings.origin import Origin
@@ -223,9 +223,13 @@ def line_of_stdin(deadline: Deadline) -> str:
             "A line of standard input did not arrive before the deadline passed.",
             hint="`-` reads a value from it.",
         ) from None
-    except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
+    except UnicodeDecodeError:
         raise SettingsError(
             "A line of standard input cannot be read as UTF-8.", hint="`-` reads a value from it."
+        ) from None
+    except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
+        raise SettingsError(
+            f"Standard input cannot be read ({reason(exc)}).", hint="`-` reads a value from it."
         ) from None
 
 

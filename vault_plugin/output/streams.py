@@ -102,7 +102,7 @@ def read_query(limit: int, deadline: Deadline) -> bytes:
         ) from None
     except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
         raise QueryError(
-            f"Standard input cannot be read ({_reason(exc)}).", hint="The query is expected there."
+            f"Standard input cannot be read ({reason(exc)}).", hint="The query is expected there."
         ) from None
 
 
@@ -136,6 +136,11 @@ def arrived(source: BinaryIO, limit: int, deadline: Deadline) -> bytes:
             raise TimeoutError
 
 
+def reason(exc: Exception) -> str:
+    """Why a standard stream cannot be read or written: what the system says, or that it is closed."""
+    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
+
+
 def _received(limit: int, deadline: Deadline) -> bytes:
     """So many bytes of standard input, or all until its end."""
     received = b""
@@ -156,8 +161,4 @@ def _wait(number: int, event: int) -> None:
 
 
 def _unwritable(exc: OSError) -> WriteError:
-    return WriteError(f"Standard output cannot be written ({_reason(exc)}).")
-
-
-def _reason(exc: Exception) -> str:
-    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
+    return WriteError(f"Standard output cannot be written ({reason(exc)}).")
