@@ -184,4 +184,4 @@ def test_the_query_ends_with_a_non_blocking_standard_input(monkeypatch: pytest.M
     os.close(writing)
     with os.fdopen(reading, encoding="ascii") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert streams.read_query(100, 60) == b"query"
+        assert streams.read_query(100, Deadline(60)) == b"query"

@@ -131,7 +131,8 @@ def test_a_query_on_a_non_blocking_pipe_is_read_to_its_end() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     feeder = f"import os, time; [(time.sleep(0.05), os.write({writing}, b'abc')) for _ in range(3)]"
-    code = "print(streams.read_query(100, 60))"
+    code = "from math import inf; from vault_plugin.timing.deadline import Deadline; "
+    code += "print(streams.read_query(100, Deadline(inf)))"
     with subprocess.Popen([sys.executable, "-Sc", feeder], pass_fds=[writing]):
         os.close(writing)
         done = script(code, stdin=reading, stdout=subprocess.PIPE)

@@ -11,7 +11,7 @@ from support.devices import device
 from support.fakes import NOW, token
 
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError
+from vault_plugin.errors import KlearstackVaultError, OutputError, SettingsError, UsageError, WriteError
 from vault_plugin.output.ci import check, write_step_outputs
 from vault_plugin.output.formats import FORMATS
 from vault_plugin.tokens.jwt import Kind
@@ -67,8 +67,21 @@ def test_no_two_delimiters_are_the_same(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path))
-    with pytest.raises(OutputError, match="GITHUB_OUTPUT"):
+    with pytest.raises(OutputError, match="GITHUB_OUTPUT") as caught:
         write_step_outputs(grant((Kind.ACCESS,)))
+    assert (caught.value.exit_code, caught.value.hint) == (73, "Check its path and mode.")
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    full = device(tmp_path, "full")
+    with full.open("wb") as opened:
+        for path in (full, f"/dev/fd/{opened.fileno()}"):
+            with pytest.raises(WriteError) as caught:
+                write_step_outputs(grant((Kind.ACCESS,)), {"GITHUB_OUTPUT": str(path)})
+            assert caught.value.exit_code == 74
+            assert caught.value.line == (
+                "The file that GITHUB_OUTPUT names cannot be written (No space left on device)."
+            )
 
 
 @pytest.mark.parametrize("environ", [{}, {"GITHUB_OUTPUT": ""}])

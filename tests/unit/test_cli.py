@@ -8,10 +8,12 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
@@ -30,8 +32,10 @@ from vault_plugin.errors import (
     SourceError,
     StoreBusyError,
     TokenError,
+    UsageError,
 )
 from vault_plugin.settings import Settings
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
@@ -484,6 +488,51 @@ def test_user_and_company_may_come_from_a_line_of_stdin_each(
     assert broker.asked[0][0] == Identity("27", "Acme & Sons")
 
 
+class Late(io.BytesIO):
+    """A standard input, each line of which takes its time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.getvalue()[: self.tell()][-1:] in (b"", b"\n"):
+            time.sleep(0.2)
+        return super().read(size)
+
+
+def test_what_standard_input_takes_is_gone_from_the_deadline_of_the_call(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Settings] = []
+
+    def connect(settings: Settings) -> NoReturn:
+        seen.append(settings)
+        raise UsageError("seen")
+
+    for where in ("commands.get", "protocols.bearer", "protocols.terraform"):
+        monkeypatch.setattr(f"vault_plugin.{where}.connect", connect)
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "30")
+    for sent, took, *argv in (
+        (b"27\nAcme\n", 0.4, "get", "--user-id", "-", "--company-name", "-"),
+        (b'{"user_id": "27", "company_name": "Acme"}', 0.2, "terraform"),
+        (b'{"uri": "https://api.example/x"}', 0.2, "helper", "bazel", "get"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Late(sent)))
+        assert run(*argv).code == 64, argv
+        assert seen.pop().deadline <= 30 - took, argv
+
+
+def test_all_lines_of_stdin_have_one_deadline(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[Deadline] = []
+
+    def line(deadline: Deadline) -> str:
+        deadlines.append(deadline)
+        return "27"
+
+    monkeypatch.setattr("vault_plugin.commands.get.line_of_stdin", line)
+    run("get", "--company-name", "-", "--user-id", "-")
+    assert deadlines[0] is deadlines[1]
+
+
 @pytest.mark.parametrize("text", ["Initech", "Initech\n", "Initech\r\n"])
 def test_one_of_them_may_come_from_stdin_alone(
     run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, text: str
@@ -522,14 +571,30 @@ def test_a_name_in_stdin_that_is_no_utf_8_exits_78_and_is_not_quoted(
     assert "CANARY" not in done.err.replace("hvs.CANARY", "")
 
 
-@pytest.mark.parametrize(
-    "stdin", [io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8"), None], ids=["strict", "closed"]
-)
-def test_a_stdin_that_cannot_be_read_exits_78(
-    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None
+class Unreadable(io.BytesIO):
+    """A standard input that fails with that error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def test_a_stdin_that_cannot_be_read_exits_78_and_the_cause_is_named(
+    run: Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", stdin)
-    assert run("get", "--user-id", "-").code == 78
+    for stdin, said in (
+        (io.TextIOWrapper(io.BytesIO(b"CANARY\xff\n"), encoding="utf-8"), "cannot be read as UTF-8."),
+        (None, "Standard input cannot be read (it is closed)."),
+        (io.TextIOWrapper(Unreadable(errno.EBADF)), "Standard input cannot be read (it is closed)."),
+        (io.TextIOWrapper(Unreadable(errno.EIO)), "Standard input cannot be read (Input/output error)."),
+    ):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        done = run("get", "--user-id", "-")
+        assert done.code == 78, said
+        assert f"{said} `-` reads a value from it." in done.err, said
 
 
 def test_user_company_and_token_may_come_from_files(

@@ -7,6 +7,7 @@ import pytest
 from support.devices import device
 from support.locks import lock_file, refused
 
+from vault_plugin.errors import OutputError
 from vault_plugin.locks.folder import LockFolder
 from vault_plugin.locks.singleflight import SingleFlight
 from vault_plugin.timing.deadline import Deadline
@@ -92,13 +93,35 @@ def test_where_no_temporary_folder_can_be_written_there_is_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = LockFolder(None)
-    folder._temporary = [tmp_path / "missing"]
-    with pytest.raises(OSError, match="No such file"):
-        folder.open("name")
-    folder._temporary = [tmp_path]
+    (tmp_path / "file").touch()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OSError, match="no temporary folder"):
-        folder.open("name")
+    for names, said in (
+        (["missing"], "No such file"),
+        (["."], "it is not writable"),
+        (["missing", "file"], "Not a directory"),
+        (["file", "missing"], "No such file"),
+        (["file", "."], "it is not writable"),
+    ):
+        folder = LockFolder(None)
+        folder._temporary = [tmp_path / name for name in names]
+        with pytest.raises(OSError, match=said):
+            folder.open("name")
+        assert str(folder) == f"{tmp_path / names[-1]}/klearstack-vault-{os.getuid()}", names
+
+
+def test_the_temporary_folder_that_is_used_is_the_one_that_an_error_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setenv("TMP", str(tmp_path))
+    ours = tmp_path / f"klearstack-vault-{os.getuid()}"
+    (ours / lock_file("key")).mkdir(parents=True)
+    ours.chmod(0o700)
+    with (
+        pytest.raises(OutputError, match=rf"^No lock file can be created in {ours} \(Is a directory\)"),
+        SingleFlight(None).lock("key", Deadline(0)),
+    ):
+        pytest.fail("a lock was acquired")
 
 
 def test_a_folder_that_others_may_only_look_into_is_taken(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A manifest as a whole: all that is wrong is told at once and nothing is quoted; what is right streams through."""
 
+import errno
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -15,12 +17,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from support.devices import device
 from support.fakes import jwt
 from support.manifests import made_file, memory_of_checking
 from support.memory import peak_of
 from support.texts import NAMES
 
-from vault_plugin.errors import SettingsError, UsageError
+from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError
 from vault_plugin.manifest.entries import MAX_NAME, Entry
 from vault_plugin.manifest.formats import format_of, rewindable
 from vault_plugin.manifest.model import MAX_SHOWN, Manifest
@@ -494,6 +497,38 @@ def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_th
         next(worked_through)
 
 
+class Broken(io.BytesIO):
+    """A file on a file system that fails once it has been read to its end."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._intact(super().read(size))
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self._intact(super().read1(-1 if size is None else size))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._intact(super().readline(size))
+
+    _failing = False
+
+    def _intact(self, part: bytes) -> bytes:
+        if self._failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._failing = not part
+        return part
+
+
+def test_a_file_that_cannot_be_read_a_second_time_is_told() -> None:
+    for form, text in (
+        ("csv", b"user_id\n1\n"),
+        ("jsonl", b'{"user_id": "1"}\n'),
+        ("yaml", b"identities: [{user_id: 1}]\n"),
+    ):
+        one = Manifest(Broken(text), form, ALL, "Acme", KEYS, settings_of)
+        with pytest.raises(SettingsError, match=r"^The manifest cannot be read \(Input/output error\)\.$"):
+            list(one.entries())
+
+
 # Where it comes from
 
 
@@ -613,6 +648,37 @@ def test_standard_input_can_be_read_twice_unless_it_is_closed(closed: bool) -> N
 def test_standard_input_is_taken_from_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xffall")))
     assert twice("-") == (b"\xffall", b"\xffall")
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_copy_that_does_not_fit_names_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    full = device(tmp_path, "full")
+    monkeypatch.setattr(tempfile, "tempdir", "/somewhere")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **how: full.open("r+b", **how))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x" * size)))
+    with pytest.raises(WriteError) as caught:
+        twice("-")
+    assert caught.value.line == (
+        "The manifest on standard input cannot be copied to the temporary folder /somewhere "
+        "(No space left on device). Name another folder with TMPDIR."
+    )
+
+
+def test_without_a_temporary_folder_there_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = str(tmp_path / "missing")
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [missing])
+    for chosen, said in (
+        (missing, f"folder {missing} (No such file or directory)."),
+        (None, f"folder (No usable temporary directory found in ['{missing}'])."),
+    ):
+        monkeypatch.setattr(tempfile, "tempdir", chosen)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x")))
+        with pytest.raises(OutputError) as caught:
+            twice("-")
+        assert str(caught.value).endswith(f"cannot be copied to the temporary {said}")
+        assert caught.value.exit_code == 73
 
 
 @pytest.mark.parametrize("name", ["missing", ".", "file/below"])

@@ -552,6 +552,7 @@ def test_an_owner_is_told_by_names_or_numbers(
     for text, owner in (
         ("0", (0, -1)),
         ("12:34", (12, 34)),
+        ("4294967294:4294967294", (4294967294, 4294967294)),
         (me.pw_name, (0, -1)),
         (f"{me.pw_name}:", (0, -1)),
         (f"{me.pw_name}:{mine.gr_name}", (0, 0)),
@@ -564,7 +565,8 @@ def test_an_owner_is_told_by_names_or_numbers(
 def test_an_owner_that_there_is_not_is_refused(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    for text in ("", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1"):
+    too_large = ("4294967295", "4294967296", "0:4294967295", "9" * 5000, f"0:{'9' * 5000}")
+    for text in ("", ":", ":0", "no-such-user-here", "0:no-such-group-here", "-1", "0:-1", *too_large):
         done = run("watch", f"--owner={text}", manifest)
         assert (done.code, fake_service.plan) == (64, None), text
         assert "--owner must be USER or USER:GROUP" in done.err, text
@@ -607,7 +609,7 @@ def test_metrics_are_served_at_an_address(
 def test_an_address_without_a_port_is_refused(
     run: Run, targets: FakeTargets, fake_service: FakeService, manifest: str
 ) -> None:
-    for text in ("", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:"):
+    for text in ("", "x", "h:", "65536", "-1", "h:x", "1.5", "h:9000:", "9" * 5000):
         done = run("watch", f"--metrics={text}", manifest)
         assert (done.code, fake_service.plan) == (64, None), text
         assert "--metrics must be PORT or HOST:PORT." in done.err, text

@@ -16,7 +16,7 @@ from support.devices import device
 
 from vault_plugin.errors import OutputError, WriteError
 from vault_plugin.output import destination as outputs
-from vault_plugin.output.destination import Output, append, must_be_appendable
+from vault_plugin.output.destination import Output, appending, must_be_appendable
 from vault_plugin.timing.deadline import Deadline
 
 PATIENCE = 30  # seconds
@@ -289,7 +289,8 @@ def test_what_is_appended_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
         if before is not None:
             file.write_text(before)
         must_be_appendable(file)
-        append(file, "b=2\n")
+        with appending(file) as append:
+            append("b=2\n")
         assert file.read_text() == f"{after}b=2\n"
 
 
@@ -300,7 +301,8 @@ def test_what_cannot_be_read_gets_a_line_end_first(tmp_path: Path, monkeypatch: 
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", refuse)
-    append(tmp_path / "output", "b=2\n")
+    with appending(tmp_path / "output") as append:
+        append("b=2\n")
     monkeypatch.undo()
     assert (tmp_path / "output").read_text() == "a=1\n\nb=2\n"
 
@@ -308,10 +310,12 @@ def test_what_cannot_be_read_gets_a_line_end_first(tmp_path: Path, monkeypatch: 
 def test_devices_and_descriptors_may_be_appended_to_and_nothing_else(tmp_path: Path) -> None:
     null = device(tmp_path, "null")
     must_be_appendable(null)
-    append(null, "a")
+    with appending(null) as append:
+        append("a")
     reading, writing = os.pipe()
     must_be_appendable(Path(f"/dev/fd/{writing}"))
-    append(Path(f"/dev/fd/{writing}"), "a\n")
+    with appending(Path(f"/dev/fd/{writing}")) as append:
+        append("a\n")
     assert os.read(reading, 10) == b"a\n"
     os.close(reading)
     os.close(writing)

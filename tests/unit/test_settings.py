@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import traceback
 import unicodedata
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.settings.declarations import default_company, known_deadline
+from vault_plugin.settings.gathering import gather_deadline
 from vault_plugin.settings.logins import SERVICE_ACCOUNT
 from vault_plugin.settings.origin import Group
 from vault_plugin.settings.proxies import Proxy
@@ -323,6 +325,24 @@ def test_all_that_is_wrong_is_named_in_one_error_with_what_is_missing() -> None:
         "--vault-client-cert (VAULT_CLIENT_CERT or BAO_CLIENT_CERT) and --vault-client-key (VAULT_CLIENT_KEY or BAO_CLIENT_KEY) must",
     ):
         assert part in said
+
+
+def test_a_role_or_an_audience_that_is_no_name_is_an_error(tmp_path: Path) -> None:
+    for name, variable in (
+        ("auth_role", "KLEARSTACK_VAULT_AUTH_ROLE"),
+        ("auth_audience", "KLEARSTACK_VAULT_AUTH_AUDIENCE"),
+    ):
+        for text, said in (
+            ("ci\udcff", "is not valid UTF-8"),
+            ("ci\u200b", "has the control or invisible character U+200B at position 3"),
+            ("ci\n", "has the control or invisible character U+000A at position 3"),
+            (" ci", "begins or ends with white space"),
+        ):
+            with pytest.raises(SettingsError) as caught:
+                Settings.from_env(ENOUGH | {variable: text})
+            assert f"({variable}) {said}" in str(caught.value), (name, text)
+        for text in ("ci", "https://vault.example/a?b#c d", "caf\u00e9"):
+            assert gathered(name, {variable: text}) == text
 
 
 @pytest.mark.parametrize(
@@ -826,9 +846,22 @@ def test_the_deadline_is_known_before_the_other_settings() -> None:
         ("-1", {}, Settings.deadline),
         (None, {"KLEARSTACK_DEADLINE_FILE": "/nonexistent"}, Settings.deadline),
     ):
-        assert known_deadline(flag, environ) == seconds, (flag, environ)
+        assert seconds - 1 < known_deadline(flag, environ).left() <= seconds, (flag, environ)
 
 
 def test_the_deadline_of_this_process_is_its_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KLEARSTACK_DEADLINE", "7")
-    assert known_deadline() == 7
+    assert 6 < known_deadline().left() <= 7
+
+
+def test_a_deadline_that_cannot_be_read_in_time_has_passed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    environ = {"KLEARSTACK_DEADLINE_FILE": str(tmp_path / "fifo")}
+    assert gather_deadline(ORIGINS["deadline"], None, environ, 0.05).left() == 0
+    os.close(os.open(tmp_path / "fifo", os.O_RDWR))  # and the thread ends
+
+
+def test_what_has_passed_since_the_call_began_is_gone_from_the_deadline() -> None:
+    began = time.monotonic() - 10
+    for text, least, most in (("30", 19, 20), (None, 49, 50), ("5", -1, 0)):
+        assert least < Settings.from_env(ENOUGH, began, deadline=text).deadline <= most, text

@@ -15,6 +15,7 @@ from support.devices import device
 from vault_plugin.commands.options import MAX_LINE, line_of_stdin
 from vault_plugin.errors import QueryError, SettingsError, WriteError
 from vault_plugin.output import streams
+from vault_plugin.timing.deadline import Deadline
 
 
 def test_what_a_pipe_cannot_take_yet_is_written_when_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,7 @@ def test_in_another_program_the_streams_are_its_own(monkeypatch: pytest.MonkeyPa
     streams.require_output()
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(QueryError, match="it is closed"):
-        streams.read_query(1, 60)
+        streams.read_query(1, Deadline(60))
 
 
 @contextmanager
@@ -58,12 +59,12 @@ def stdin_of(*sent: bytes, ends: bool = False) -> Iterator[int]:
 @pytest.mark.parametrize("sent", [(), (b'{"user_id": ',)], ids=["nothing", "a part"])
 def test_a_query_that_does_not_end_is_an_error_at_the_deadline(sent: tuple[bytes, ...]) -> None:
     with stdin_of(*sent), pytest.raises(QueryError, match="No complete query arrived on standard input"):
-        streams.read_query(100, 0.05)
+        streams.read_query(100, Deadline(0.05))
 
 
 def test_a_query_as_long_as_it_may_be_needs_no_end() -> None:
     with stdin_of(b"abc"):
-        assert streams.read_query(3, 60) == b"abc"
+        assert streams.read_query(3, Deadline(60)) == b"abc"
 
 
 def test_a_query_is_waited_for_longer_than_a_single_poll(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_a_query_is_waited_for_longer_than_a_single_poll(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(streams, "poll", Impatient)
     with stdin_of(b"abc", ends=True):
-        assert streams.read_query(100, 10**9) == b"abc"
+        assert streams.read_query(100, Deadline(10**9)) == b"abc"
 
 
 def test_what_another_process_has_read_meanwhile_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,17 +94,17 @@ def test_what_another_process_has_read_meanwhile_is_waited_for_again(monkeypatch
 
     monkeypatch.setattr("vault_plugin.output.streams.os.read", late)
     with stdin_of(b"abc", ends=True):
-        assert streams.read_query(100, 60) == b"abc"
+        assert streams.read_query(100, Deadline(60)) == b"abc"
 
 
 def test_a_line_is_read_without_what_follows_it() -> None:
     with stdin_of(b"27\nAcme\r\nxyz", ends=True):
-        assert [streams.read_line(100, 60) for _ in range(2)] == [b"27\n", b"Acme\r\n"]
-        assert [streams.read_line(2, 60) for _ in range(3)] == [b"xy", b"z", b""]
+        assert [streams.read_line(100, Deadline(60)) for _ in range(2)] == [b"27\n", b"Acme\r\n"]
+        assert [streams.read_line(2, Deadline(60)) for _ in range(3)] == [b"xy", b"z", b""]
     with stdin_of(b"27"), pytest.raises(TimeoutError):
-        streams.read_line(100, 0.05)
+        streams.read_line(100, Deadline(0.05))
     with stdin_of(b"no end"), pytest.raises(SettingsError, match="did not arrive before the deadline passed"):
-        line_of_stdin(0.05)
+        line_of_stdin(Deadline(0.05))
 
 
 @pytest.mark.parametrize("length", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 5000])
@@ -111,10 +112,10 @@ def test_a_line_is_read_whole_or_not_at_all(length: int, monkeypatch: pytest.Mon
     """A part of a user id would be another identity."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"7" * length + b"\nAcme\n")))
     if length < MAX_LINE:
-        assert line_of_stdin(60) == "7" * length
+        assert line_of_stdin(Deadline(60)) == "7" * length
     else:
         with pytest.raises(SettingsError, match="is longer than 64 KiB"):
-            line_of_stdin(60)
+            line_of_stdin(Deadline(60))
 
 
 def test_what_a_full_disk_says_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import json
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from support.fakes import NOW, Done, Run, jwt, token
 from support.texts import TEXTS
 
 from vault_plugin.broker import Grant, GrantedToken
-from vault_plugin.errors import QueryError, SettingsError
+from vault_plugin.errors import QueryError, SettingsError, UsageError
 from vault_plugin.protocols.query import MAX_QUERY
 from vault_plugin.protocols.terraform import OPTIONAL, REQUIRED, respond
 from vault_plugin.settings import Settings
@@ -25,6 +26,11 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef
 
 GOOD = {"user_id": "26", "company_name": "Acme"}
+ENOUGH = {
+    "KLEARSTACK_URL": "https://api.example",
+    "VAULT_ADDR": "https://vault.example",
+    "VAULT_TOKEN": "hvs.x",
+}
 
 
 def complaint(query: object) -> str:
@@ -179,6 +185,35 @@ def test_no_query_gives_anything_but_a_complaint_in_one_ascii_line(query: Any) -
     complaint(query)
 
 
+def test_the_minimum_lifetime_is_two_minutes_unless_a_value_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "5m").write_text("5m\n")
+    (tmp_path / "empty").touch()
+    seen: list[float] = []
+
+    def connect(settings: Settings) -> NoReturn:
+        seen.append(settings.min_ttl)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("vault_plugin.protocols.terraform.connect", connect)
+    variable, file = "KLEARSTACK_MIN_TTL", "KLEARSTACK_MIN_TTL_FILE"
+    for environ, query, seconds in (
+        ({}, {}, 120),
+        ({variable: ""}, {}, 120),
+        ({variable: "", file: ""}, {}, 120),
+        ({file: f"{tmp_path}/empty"}, {}, 120),
+        ({variable: "3m"}, {}, 180),
+        ({file: f"{tmp_path}/5m"}, {}, 300),
+        ({variable: "", file: f"{tmp_path}/5m"}, {}, 300),
+        ({variable: "3m"}, {"min_ttl": ""}, 180),
+        ({variable: "3m", file: f"{tmp_path}/5m"}, {"min_ttl": "0"}, 0),
+    ):
+        with pytest.raises(UsageError):
+            respond(json.dumps(GOOD | query).encode(), ENOUGH | environ)
+        assert seen.pop() == seconds, (environ, query)
+
+
 class FakeBroker:
     """What `connect` gives; Vault's KV has this version."""
 
@@ -208,11 +243,7 @@ def test_the_answer_refers_to_both_tokens_and_holds_them_only_if_it_shall(
 ) -> None:
     broker = FakeBroker(kv)
     monkeypatch.setattr("vault_plugin.protocols.terraform.connect", broker.connect)
-    for name, text in (
-        ("KLEARSTACK_URL", "https://api.example"),
-        ("VAULT_ADDR", "https://vault.example"),
-        ("VAULT_TOKEN", "hvs.x"),
-    ):
+    for name, text in ENOUGH.items():
         monkeypatch.setenv(name, text)
     query = json.dumps(GOOD | {"renew": "true"}).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(query)))

@@ -78,11 +78,11 @@ def get(
         if output is None:
             require_output()
         formats.check(form, KINDS[wanted], wrapping=wrap_ttl is not None)
-        _read_identity(flags)
+        began = _read_identity(flags)
         ci.check(form, output)
         if form == "github" or wrap_ttl is not None:  # both need a token that is in Vault
             flags["on_vault_error"] = "fail"
-        settings = Settings.from_env(**flags)
+        settings = Settings.from_env(None, began, **flags)
         destination = None if output is None else Output(output)
         deadline = Deadline(settings.deadline)
         with connect(settings) as broker:
@@ -107,11 +107,15 @@ def _wrapped(
     return None if wrap_ttl is None else broker.wrap(grant, formats.describe(grant), wrap_ttl, deadline)
 
 
-def _read_identity(flags: dict[str, str | bool | None]) -> None:
-    """Replace each `-` by a line of standard input, in this order."""
-    for name in ("user_id", "company_name"):
-        if flags[name] == "-":
-            flags[name] = line_of_stdin(known_deadline(flags["deadline"]))
+def _read_identity(flags: dict[str, str | bool | None]) -> float | None:
+    """Replace each `-` by a line of standard input, in this order; return when reading began (monotonic seconds)."""
+    names = [name for name in ("user_id", "company_name") if flags[name] == "-"]
+    if not names:
+        return None
+    deadline = known_deadline(flags["deadline"])
+    for name in names:
+        flags[name] = line_of_stdin(deadline)
+    return deadline.began
 
 
 def _print_error(exc: Exception) -> None:

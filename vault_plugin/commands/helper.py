@@ -56,8 +56,9 @@ def helper(
     check_hosts(hosts)
     if any_cluster and protocol != "exec-credential":
         raise UsageError("--any-cluster applies to exec-credential only.")
-    gather = partial(Settings.from_env, **flags)
-    query = partial(read_query, MAX_QUERY + 1, known_deadline(flags["deadline"]))
+    deadline = known_deadline(flags["deadline"])
+    gather = partial(Settings.from_env, None, deadline.began, **flags)
+    query = partial(read_query, MAX_QUERY + 1, deadline)
     if protocol == "git" and operation != "get":  # the helper stores nothing for git
         if operation == "erase":
             git.erase(query(), gather, hosts)

@@ -9,11 +9,12 @@ import click
 
 from vault_plugin.commands.progress import Progress
 from vault_plugin.errors import SettingsError, UsageError
-from vault_plugin.output.streams import read_line
+from vault_plugin.output.streams import read_line, reason
 from vault_plugin.settings import Settings
 from vault_plugin.settings.environment import without_line_end
 from vault_plugin.settings.origin import Origin
 from vault_plugin.settings.values import positive_duration
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.wording import flag
 
@@ -204,13 +205,13 @@ def print_out(text: str) -> None:
     click.echo(text, nl=False)
 
 
-def line_of_stdin(seconds: float) -> str:
+def line_of_stdin(deadline: Deadline) -> str:
     """The next line, as UTF-8.
 
-    Raises SettingsError if it cannot be read, is longer than MAX_LINE, or has no end within so many seconds.
+    Raises SettingsError if it cannot be read, is longer than MAX_LINE, or has no end by the deadline.
     """
     try:
-        line = read_line(MAX_LINE + 1, seconds)
+        line = read_line(MAX_LINE + 1, deadline)
         if len(line) > MAX_LINE:  # a part of it would be another identity
             raise SettingsError(
                 f"A line of standard input is longer than {MAX_LINE // 1024} KiB.",
@@ -222,9 +223,13 @@ def line_of_stdin(seconds: float) -> str:
             "A line of standard input did not arrive before the deadline passed.",
             hint="`-` reads a value from it.",
         ) from None
-    except (AttributeError, OSError, ValueError):  # closed, broken, or not UTF-8
+    except UnicodeDecodeError:
         raise SettingsError(
             "A line of standard input cannot be read as UTF-8.", hint="`-` reads a value from it."
+        ) from None
+    except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
+        raise SettingsError(
+            f"Standard input cannot be read ({reason(exc)}).", hint="`-` reads a value from it."
         ) from None
 
 

@@ -34,6 +34,7 @@ def terraform(with_tokens: bool) -> None:
     """
     speak(WORDS)
     logging.getLogger("vault_plugin").addHandler(logging.NullHandler())  # Terraform shows no warnings
-    query = read_query(MAX_QUERY + 1, known_deadline())
+    deadline = known_deadline()
+    query = read_query(MAX_QUERY + 1, deadline)
     require_output()
-    print_out(respond(query, with_tokens=with_tokens))
+    print_out(respond(query, began=deadline.began, with_tokens=with_tokens))

@@ -28,6 +28,8 @@ from vault_plugin.commands.options import (
 from vault_plugin.errors import UsageError
 from vault_plugin.output.private_files import Rights
 
+_MAX_ID = 2**32 - 2  # one more is -1, which leaves the owner as it is: chown(2)
+
 
 class _Mode(click.ParamType):  # type: ignore[type-arg]  # as in manifests.py
     name = "MODE"
@@ -140,15 +142,22 @@ def _owner(text: str | None) -> tuple[int, int] | None:
     user, _, group = text.partition(":")
     try:
         return (
-            int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid,
-            -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid,
+            _id(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid,
+            -1 if not group else _id(group) if group.isdecimal() else grp.getgrnam(group).gr_gid,
         )
-    except KeyError:
+    except (KeyError, ValueError):
         raise UsageError("--owner must be USER or USER:GROUP, names or ids that exist.") from None
+
+
+def _id(text: str) -> int:
+    """Raises ValueError if no user and no group can have it."""
+    if (number := int(text)) > _MAX_ID:
+        raise ValueError
+    return number
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not (port.isdecimal() and int(port) <= 65535):
+    if not (port.isdecimal() and len(port) < 10 and int(port) <= 65535):
         raise UsageError("--metrics must be PORT or HOST:PORT.")
     return host.strip("[]") or "127.0.0.1", int(port)

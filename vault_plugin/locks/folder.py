@@ -12,7 +12,10 @@ from vault_plugin.wording import named
 
 
 class LockFolder:
-    """The folder of the settings, or else one among the temporary files. It is not looked at before it is used."""
+    """The folder of the settings, or else one among the temporary files. It is not looked at before it is used.
+
+    As text, it is the folder that was used last, or that could not be used.
+    """
 
     def __init__(self, folder: str | None, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
@@ -20,9 +23,10 @@ class LockFolder:
         temporary = [environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")] + ["/tmp", "/var/tmp"]  # noqa: S108
         self._folder = folder
         self._temporary = [Path(os.path.abspath(one)) for one in temporary if one]  # noqa: PTH100
+        self._named = folder or str(_own(self._temporary[0]))
 
     def __str__(self) -> str:
-        return self._folder or str(_own(self._temporary[0]))
+        return self._named
 
     def open(self, name: str) -> int:
         """Open a regular file in the folder, creating both if necessary; return its descriptor.
@@ -39,15 +43,16 @@ class LockFolder:
     def _located(self) -> Path:
         if self._folder is not None:
             return self._private(Path(self._folder))
-        failure = OSError(errno.EROFS, "no temporary folder is writable")
-        for folder in self._temporary:
+        for folder in map(_own, self._temporary):
             try:
-                created = _created(_own(folder))
+                created = _created(folder)
+                if os.access(created, os.W_OK | os.X_OK):
+                    self._named = str(folder)
+                    return created
+                failure = OSError(errno.EACCES, "it is not writable")
             except OSError as exc:
                 failure = exc
-            else:
-                if os.access(created, os.W_OK | os.X_OK):
-                    return created
+        self._named = str(folder)  # the one with this failure
         raise failure
 
     def _private(self, folder: Path) -> Path:

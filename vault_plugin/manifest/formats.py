@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from math import inf
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from vault_plugin.errors import SettingsError, UsageError
+from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError
 from vault_plugin.manifest.csv_rows import read_csv
 from vault_plugin.manifest.jsonl_rows import read_jsonl
 from vault_plugin.manifest.row import Problem, Row
 from vault_plugin.manifest.yaml_rows import read_yaml
+from vault_plugin.output.private_files import write_all
 from vault_plugin.output.streams import arrived
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
@@ -42,17 +43,21 @@ def format_of(path: str, form: str | None, hint: str = f"--format takes {', '.jo
 def rewindable(path: str, deadline: Deadline | None = None) -> Iterator[BinaryIO]:
     """Open a manifest's file; `-` is standard input, which like a pipe is first copied to an unnamed file.
 
-    Raises SettingsError if it cannot be read, or has not ended by the deadline.
+    Raises SettingsError if it cannot be read, or has not ended by the deadline; OutputError and WriteError if it cannot be
+    copied.
     """
     name = "The manifest on standard input" if path == "-" else f"The manifest {path}"
     with ExitStack() as stack:
         try:
             file = stack.enter_context(sys.stdin.buffer if path == "-" else _opened(path, deadline))
             if path == "-" or not file.seekable():
-                copy = stack.enter_context(tempfile.TemporaryFile())
+                with _copying(name, OutputError):
+                    # Without a buffer for writing, what is left in it would fail later.
+                    copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
                 while part := arrived(file, _PART, deadline or Deadline(inf)):
-                    copy.write(part)
-                file = cast(BinaryIO, copy)
+                    with _copying(name, WriteError):
+                        write_all(copy.fileno(), part)
+                file = BufferedReader(copy)
         except TimeoutError:
             raise SettingsError(
                 f"{name} could not be read before the deadline passed.",
@@ -63,6 +68,28 @@ def rewindable(path: str, deadline: Deadline | None = None) -> Iterator[BinaryIO
                 f"{name} cannot be read ({getattr(exc, 'strerror', 'it is closed')})."
             ) from None
         yield file
+
+
+@contextmanager
+def _copying(name: str, error: type[OutputError]) -> Iterator[None]:
+    """Raises that error if the temporary folder is at fault."""
+    try:
+        yield
+    except OSError as exc:
+        folder = f" {tempfile.tempdir}" if tempfile.tempdir else ""  # none is usable
+        raise error(
+            f"{name} cannot be copied to the temporary folder{folder} ({exc.strerror}).",
+            hint="Name another folder with TMPDIR.",
+        ) from None
+
+
+def read_rows(file: BinaryIO, form: str) -> Iterator[Row | Problem]:
+    """Read the file from its start. Raises SettingsError if it cannot be read."""
+    try:
+        file.seek(0)
+        yield from FORMATS[form](file)
+    except OSError as exc:
+        raise SettingsError(f"The manifest cannot be read ({exc.strerror}).") from None
 
 
 def _opened(path: str, deadline: Deadline | None) -> BinaryIO:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.manifest.entries import Entry, manifest_name_problems, name_problems, read_entry
-from vault_plugin.manifest.formats import FORMATS
+from vault_plugin.manifest.formats import read_rows
 from vault_plugin.manifest.row import IDENTITY_KEYS, Problem, Row, shown
 from vault_plugin.manifest.shards import Shard
 from vault_plugin.settings import Settings
@@ -115,11 +115,10 @@ class Manifest:
 
     def _items(self) -> Iterator[Entry | Row | Problem]:
         """Read the file from its start: entries with the defaults filled in, targets, and problems."""
-        self._stream.seek(0)
         defaults = {"company_name": self._company_name or ""}
         reported: set[str] = set()  # unknown keys, each of which is reported once
         refused: list[Problem] = []  # of the default company: reported once, and not for each identity
-        for row in FORMATS[self._form](self._stream):
+        for row in read_rows(self._stream, self._form):
             if isinstance(row, Problem):
                 yield row
                 continue

@@ -10,8 +10,8 @@ from stat import S_ISREG
 from typing import cast
 
 from vault_plugin.broker import Grant
-from vault_plugin.errors import OutputError, SettingsError, UsageError
-from vault_plugin.output.destination import append, must_be_appendable
+from vault_plugin.errors import OutputError, SettingsError, UsageError, WriteError
+from vault_plugin.output.destination import appending, must_be_appendable
 from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.stored import VaultRef, WrappingToken
 
@@ -51,7 +51,8 @@ def write_step_outputs(
     """Write GitHub's step outputs `handle` and `refresh_handle`: `<mount>/<path>#<version>` (KV v1: no version).
 
     The grant's tokens are in Vault. The output `wrapping_token` is for later steps of the same job: GitHub drops an output
-    of the job that contains a masked value. Raises OutputError if the file cannot be written.
+    of the job that contains a masked value. Raises OutputError if the file cannot be opened, WriteError if it cannot be
+    written.
     """
     environ = os.environ if environ is None else environ
     outputs = {} if wrapping is None else {"wrapping_token": wrapping.value.reveal()}
@@ -65,14 +66,15 @@ def write_step_outputs(
         # The delimiter is random, so that no name or path can contain it and add another output.
         delimiter = f"ghadelimiter_{os.urandom(16).hex()}"
         lines += [f"{name}<<{delimiter}", text, delimiter]
+    is_open = False
     try:
-        append(Path(environ["GITHUB_OUTPUT"]), "".join(f"{line}\n" for line in lines))
+        with appending(Path(environ["GITHUB_OUTPUT"])) as append:
+            is_open = True
+            append("".join(f"{line}\n" for line in lines))
     except OSError as exc:
-        raise _unwritable(exc) from None
+        raise _unwritable(exc, is_open=is_open) from None
 
 
-def _unwritable(exc: OSError) -> OutputError:
-    return OutputError(
-        f"The file that GITHUB_OUTPUT names cannot be written ({exc.strerror}).",
-        hint="Check its path and mode.",
-    )
+def _unwritable(exc: OSError, *, is_open: bool = False) -> OutputError:
+    message = f"The file that GITHUB_OUTPUT names cannot be written ({exc.strerror})."
+    return WriteError(message) if is_open else OutputError(message, hint="Check its path and mode.")

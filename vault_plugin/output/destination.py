@@ -175,13 +175,14 @@ def must_be_appendable(path: Path) -> None:
         raise PermissionError(0, "no file can be created there")
 
 
-def append(path: Path, text: str) -> None:
-    """Append the text by one write, on a new line. Raises OSError."""
+@contextmanager
+def appending(path: Path) -> Iterator[Callable[[str], None]]:
+    """Yield a function that appends a text by one write, on a new line. Both raise OSError."""
     if (descriptor := _descriptor(path)) is not None:
-        write_all(descriptor, text.encode())
+        yield lambda text: write_all(descriptor, text.encode())
         return
     with FileIO(_opened_for_appending(path, os.O_CREAT), "w") as file:
-        write_all(file.fileno(), (text if _ends_line(path) else f"\n{text}").encode())
+        yield lambda text: write_all(file.fileno(), (text if _ends_line(path) else f"\n{text}").encode())
 
 
 def _opened_for_appending(path: Path, flags: int) -> int:

@@ -83,13 +83,13 @@ def require_output() -> None:
         raise _unwritable(OSError(EBADF, _CLOSED))
 
 
-def read_query(limit: int, seconds: float) -> bytes:
+def read_query(limit: int, deadline: Deadline) -> bytes:
     """Read another program's query from standard input, at most `limit` bytes.
 
-    Raises QueryError if it cannot be read, or has not ended within `seconds`.
+    Raises QueryError if it cannot be read, or has not ended by the deadline.
     """
     try:
-        return _received(limit, Deadline(seconds))
+        return _received(limit, deadline)
     except TimeoutError:
         raise QueryError(
             "No complete query arrived on standard input before the deadline passed.",
@@ -97,16 +97,16 @@ def read_query(limit: int, seconds: float) -> bytes:
         ) from None
     except (AttributeError, OSError) as exc:  # AttributeError: Python found it closed
         raise QueryError(
-            f"Standard input cannot be read ({_reason(exc)}).", hint="The query is expected there."
+            f"Standard input cannot be read ({reason(exc)}).", hint="The query is expected there."
         ) from None
 
 
-def read_line(limit: int, seconds: float) -> bytes:
+def read_line(limit: int, deadline: Deadline) -> bytes:
     """The next line of standard input with its end, or its first bytes, up to so many; nothing beyond it is read.
 
-    Raises TimeoutError if it does not end within so many seconds; AttributeError and OSError if it cannot be read.
+    Raises TimeoutError if it does not end by the deadline; AttributeError and OSError if it cannot be read.
     """
-    line, deadline = b"", Deadline(seconds)
+    line = b""
     while len(line) < limit and not line.endswith(b"\n") and (byte := _received(1, deadline)):
         line += byte
     return line
@@ -129,6 +129,11 @@ def arrived(source: BinaryIO, limit: int, deadline: Deadline) -> bytes:
                 return os.read(number, limit)
         elif not deadline.left():
             raise TimeoutError
+
+
+def reason(exc: Exception) -> str:
+    """Why a standard stream cannot be read or written: what the system says, or that it is closed."""
+    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
 
 
 def _received(limit: int, deadline: Deadline) -> bytes:
@@ -161,8 +166,4 @@ def _wait(number: int, event: int) -> None:
 
 
 def _unwritable(exc: OSError) -> WriteError:
-    return WriteError(f"Standard output cannot be written ({_reason(exc)}).")
-
-
-def _reason(exc: Exception) -> str:
-    return str(exc.strerror) if isinstance(exc, OSError) and exc.errno != EBADF else _CLOSED
+    return WriteError(f"Standard output cannot be written ({reason(exc)}).")

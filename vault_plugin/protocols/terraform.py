@@ -6,7 +6,6 @@ reused, or every plan would show a difference.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from typing import cast
@@ -23,7 +22,6 @@ from vault_plugin.tokens.jwt import Kind
 from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.stored import VaultRef
 
-MIN_TTL = "2m"  # the default: Terraform uses the token after the plan, in which it was read
 REQUIRED = ("user_id", "company_name")
 # Neither where a credential of the environment is sent to, nor how: a query decides about neither of them.
 _GROUPS = {Group.TOKEN, Group.VAULT_STORAGE, Group.VAULT_LOGIN, Group.LIMITS}
@@ -44,10 +42,20 @@ WORDS = words(
 )
 
 
-def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_tokens: bool = False) -> str:
+class _Settings(Settings):
+    min_ttl: float = 120.0  # the default: Terraform uses the token after the plan, in which it was read
+
+
+def respond(
+    text: bytes,
+    environ: Mapping[str, str] | None = None,
+    *,
+    began: float | None = None,
+    with_tokens: bool = False,
+) -> str:
     """Return the result of one query: a flat JSON object of strings, in ASCII.
 
-    `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
+    `began`: when the call began, if it was earlier (monotonic seconds). `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
 
     Raises QueryError if the query is not a JSON object of strings with valid keys and values, or contains a
     credential; and what Settings.from_env and Broker.get raise.
@@ -57,8 +65,9 @@ def respond(text: bytes, environ: Mapping[str, str] | None = None, *, with_token
     if renew not in ("", "true", "false"):
         raise QueryError('The query\'s `renew` must be "true" or "false".')
     try:
-        settings = Settings.from_env(
-            {"KLEARSTACK_MIN_TTL": MIN_TTL, **(os.environ if environ is None else environ)},
+        settings = _Settings.from_env(
+            environ,
+            began,
             on_vault_error="fail",  # a token that is not in Vault has no reference
             **query,
         )

@@ -6,18 +6,17 @@ the setting is required.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-from vault_plugin.errors import SettingsError
 from vault_plugin.settings.endpoint_settings import EndpointSettings
-from vault_plugin.settings.gathering import Survey, gather, gather_one, survey, warn_of_form
+from vault_plugin.settings.gathering import Survey, gather, gather_deadline, gather_one, survey, warn_of_form
 from vault_plugin.settings.origin import Declared, Group, Origin, identity_setting, setting
 from vault_plugin.settings.values import duration, positive_duration, vault_path
 from vault_plugin.settings.vault_settings import VaultConnectionSettings, VaultLoginSettings
+from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
 
-NOTICEABLE = 0.1  # seconds that reading files may take without being subtracted from the deadline
+NOTICEABLE = 0.1  # seconds that reading may take without being subtracted from the deadline
 
 
 class IdentitySettings(Declared):
@@ -92,14 +91,21 @@ class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, Id
     )
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, /, **flags: str | bool | None) -> "Settings":
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        began: float | None = None,
+        /,
+        **flags: str | bool | None,
+    ) -> "Settings":
         """Gather all settings; a flag that is None was not given.
 
-        The time that reading files has taken is subtracted from the deadline.
+        The time that reading files has taken is subtracted from the deadline; also all that has passed since the call
+        `began` (monotonic seconds), such as with reading standard input.
 
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
-        values, deadline = gather(ORIGINS, environ, flags, cls.deadline)
+        values, deadline = gather(ORIGINS, environ, flags, cls.deadline, began)
         warn_of_form(ORIGINS, values)
         settings = cls(**values)
         slow = settings.deadline - deadline.left() > NOTICEABLE
@@ -141,9 +147,9 @@ def value_of(name: str, given: str | None, environ: Mapping[str, str] | None = N
     return getattr(Settings, name) if found is None else found
 
 
-def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> float:
-    """The overall timeout (seconds) for what comes before the other settings are read; the default if it is invalid."""
-    found = None
-    with suppress(SettingsError):
-        found = gather_one("deadline", ORIGINS["deadline"], given, environ, Settings.deadline)
-    return Settings.deadline if found is None else float(found)
+def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] | None = None) -> Deadline:
+    """The deadline of a call that begins now, for what comes before the other settings; the default if it is invalid.
+
+    Settings.from_env takes its `began`.
+    """
+    return gather_deadline(ORIGINS["deadline"], given, environ, Settings.deadline)

@@ -1,7 +1,9 @@
 """Gathering: the values of settings from flags, environment variables and files, and one error for all that is wrong."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from vault_plugin.errors import SettingsError
@@ -42,26 +44,34 @@ class Survey(NamedTuple):
 
 
 def gather(
-    origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
+    origins: Mapping[str, Origin],
+    environ: Mapping[str, str] | None,
+    flags: Flags,
+    seconds: float,
+    began: float | None = None,
 ) -> tuple[dict[str, Any], Deadline]:
     """The values that are given, and the deadline that began with reading them (`seconds` unless one is given).
 
-    A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
+    `began`: when the call began, if it was earlier (monotonic seconds). A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
     and TypeError for a flag of no setting.
     """
-    found = survey(origins, environ, flags, seconds)
+    found = survey(origins, environ, flags, seconds, began)
     if found.error is not None:
         raise found.error
     return found.values, found.deadline
 
 
 def survey(
-    origins: Mapping[str, Origin], environ: Mapping[str, str] | None, flags: Flags, seconds: float
+    origins: Mapping[str, Origin],
+    environ: Mapping[str, str] | None,
+    flags: Flags,
+    seconds: float,
+    began: float | None = None,
 ) -> Survey:
     """The same with what is wrong. Raises TypeError for a flag of no setting."""
     if unknown := flags.keys() - origins.keys():
         raise TypeError(f"There is no setting {', '.join(sorted(unknown))}.")
-    gathering = _Gathering(process_environment() if environ is None else environ, seconds)
+    gathering = _Gathering(process_environment() if environ is None else environ, seconds, began)
     # The deadline first: it bounds the reading of all others.
     for name in sorted(origins, key=lambda name: name != "deadline"):
         gathering.add(name, origins[name], flags.get(name))
@@ -75,6 +85,16 @@ def survey(
         if any(address.startswith("https:") for address in gathering.values["vault_addr"]):
             warn_of_skipped_verification(gathering.environ)
     return Survey(gathering.values, gathering.deadline, gathering.sources, error)
+
+
+def gather_deadline(
+    origin: Origin, flag: str | bool | None, environ: Mapping[str, str] | None, seconds: float
+) -> Deadline:
+    """The deadline of a call that begins now; over `seconds` if it is not given, or invalid."""
+    gathering = _Gathering(process_environment() if environ is None else environ, seconds)
+    with suppress(SettingsError):
+        gathering.add("deadline", origin, flag)
+    return gathering.deadline
 
 
 def gather_one(
@@ -92,9 +112,10 @@ def gather_one(
 class _Gathering:
     """The values that are known so far, and the complaints about them."""
 
-    def __init__(self, environ: Mapping[str, str], seconds: float) -> None:
+    def __init__(self, environ: Mapping[str, str], seconds: float, began: float | None = None) -> None:
         self.environ = environ
-        self.deadline = Deadline(seconds)
+        self._began = time.monotonic() if began is None else began
+        self.deadline = self._deadline_after(seconds)
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.complaints = Complaints()
@@ -127,7 +148,11 @@ class _Gathering:
         elif place and origin.secret:
             self._empty[name] = f"{place} is empty"
         if name == "deadline" and value is not None:
-            self.deadline = Deadline(value)
+            self.deadline = self._deadline_after(value)
+
+    def _deadline_after(self, seconds: float) -> Deadline:
+        """What is so many seconds after the beginning."""
+        return Deadline(self._began + seconds - time.monotonic(), began=self._began)
 
     def add_proxies(self, origin: Origin, flags: Flags) -> None:
         """Take HTTPS_PROXY where no other proxy is given. NO_PROXY holds for it alone."""

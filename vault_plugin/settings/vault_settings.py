@@ -17,6 +17,7 @@ from vault_plugin.settings.values import (
     vault_path,
     whole_number,
 )
+from vault_plugin.tokens.names import checked
 from vault_plugin.tokens.secret import Secret
 
 
@@ -158,12 +159,14 @@ class VaultLoginSettings(Declared):
         group=Group.VAULT_LOGIN,
         help="Role to log in with; required for kubernetes, optional for jwt and cert.",
         default=None,
+        read=checked,
     )
     auth_audience: str | None = setting(
         "KLEARSTACK_VAULT_AUTH_AUDIENCE",
         group=Group.VAULT_LOGIN,
         help="Audience of the ID token that is requested from GitHub Actions for jwt.",
         default=None,
+        read=checked,
     )
     auth_username: str | None = setting(
         "KLEARSTACK_VAULT_AUTH_USERNAME",

@@ -1,4 +1,4 @@
-"""Which characters a user ID or a company name may have: two names that look the same must not be two identities."""
+"""Which characters a name may have: two names that look the same must not be two identities."""
 
 import re
 import unicodedata
