@@ -410,18 +410,30 @@ def test_without_targets_there_is_the_one_of_the_settings() -> None:
     assert gather() == settings_of(None)
 
 
-def test_each_target_is_gathered_anew_whenever_asked() -> None:
-    asked: list[Row | None] = []
+def test_each_target_is_gathered_once_until_it_is_asked_for_again() -> None:
+    asked: list[tuple[object, str]] = []
 
-    def watched(row: Row | None) -> Settings:
-        asked.append(row)
+    def watched(row: Row | None, deadline: str = "") -> Settings:
+        asked.append((row and row.fields, deadline))
         return settings_of(row)
 
-    text = "targets:\n- {address: 'https://a.example'}\n- {mount: kv}\nidentities: []\n"
-    first, second = manifest(text, settings=watched).targets
-    asked.clear()
-    assert (first().vault_addr, second().mount) == (("https://a.example",), "kv")
-    assert [row and row.fields for row in asked] == [{"address": "https://a.example"}, {"mount": "kv"}]
+    a, kv = {"address": "https://a.example"}, {"mount": "kv"}
+    for text, rows in (
+        ("targets:\n- {address: 'https://a.example'}\n- {mount: kv}\nidentities: []\n", [a, kv]),
+        ("identities: []\n", [None]),
+    ):
+        asked.clear()
+        targets: Any = manifest(text, settings=watched).targets
+        for row, gather in zip(rows, targets, strict=True):
+            gather(deadline="5")
+            found = gather()
+            assert (found.vault_addr[0], found.mount) == (
+                (row or {}).get("address", "https://vault.example"),
+                (row or {}).get("mount", "secret"),
+            )
+        assert asked == [(row, "") for row in rows] + [(row, "5") for row in rows]
+        targets[0]()
+        assert asked[-1] == (rows[0], "")
 
 
 def test_settings_that_will_not_do_are_told_with_the_rest() -> None:

@@ -356,6 +356,24 @@ def test_the_credential_for_one_identity_is_read_once_until_the_login_ends(
     assert targets.settings[1].deadline < 6
 
 
+def test_the_credential_for_a_manifest_is_read_once_also_after_it_was_validated(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manifest: str
+) -> None:
+    targets = connected(monkeypatch, FakeInventory("1"))
+    fifo = tmp_path / "token"
+    os.mkfifo(fifo)
+    monkeypatch.delenv("VAULT_TOKEN")
+    monkeypatch.setenv("VAULT_TOKEN_FILE", str(fifo))
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "10")
+    for command in (("status",), ("delete", "--yes"), ("sync", "--check")):
+        writer = threading.Thread(target=fifo.write_text, args=[f"hvs.{command[0]}\n"])
+        writer.start()
+        assert run(*command, manifest).code == 0, command
+        writer.join()
+        assert targets.settings[-1].vault_token == Secret(f"hvs.{command[0]}")
+    assert len(targets.settings) == 3
+
+
 def test_failures_are_reported_and_the_others_are_deleted(vault: FakeInventory, run: Run) -> None:
     vault.error["1"] = StoreRefusedError("No.", hint="Ask.")
     done = run("delete", "--all", "--yes")

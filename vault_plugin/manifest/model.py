@@ -7,6 +7,7 @@ leaves one number of 64 bits in memory, by which duplicates are found.
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import BinaryIO
 
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 class Manifest:
     """A valid manifest.
 
-    `targets` gather the settings of each Vault that it names, or of the one that command line and environment name;
+    `targets` gather the settings of each Vault that it names, or of the one that command line and environment name: the first
+    call returns what was validated, later ones gather again.
     `count` is the number of identities in this shard, `total` that in all of them; `name` may be empty. Raises SettingsError
     with all problems.
     """
@@ -85,9 +87,8 @@ class Manifest:
                 self.name = item.fields["name"]
                 yield from manifest_name_problems(item)
             elif isinstance(item, Row):
-                self.targets.append(partial(settings_of, item))
                 try:
-                    yield from duplicates.of_target(item.line, settings_of(item))
+                    yield from duplicates.of_target(item.line, self._add_target(partial(settings_of, item)))
                 except SettingsError as exc:
                     yield Problem(item.line, "targets", str(exc))
             else:
@@ -96,11 +97,16 @@ class Manifest:
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:
-            self.targets.append(partial(settings_of, None))
             try:
-                settings_of(None)
+                self._add_target(partial(settings_of, None))
             except SettingsError as exc:
                 yield str(exc)
+
+    def _add_target(self, gather: Callable[..., Settings]) -> Settings:
+        """Gather a target's settings, and keep them for the first use. Raises SettingsError."""
+        target = _Target(gather)
+        self.targets.append(target)
+        return target.validate()
 
     def _warn_of_form(self, entry: Entry) -> None:
         """Warn once for the whole manifest, as the other names may be of the same kind."""
@@ -134,6 +140,30 @@ class Manifest:
                 yield row
             elif not refused or "company_name" in row.fields:
                 yield from read_entry(row.line, defaults | row.fields)
+
+
+class _Target:
+    """Gathers a target's settings. Safe among threads.
+
+    The first call returns what was validated, as a FIFO gives a credential once, and a token helper may have effects. Later
+    ones, and those with newer flags, gather again. They raise SettingsError.
+    """
+
+    def __init__(self, gather: Callable[..., Settings]) -> None:
+        self._gather = gather
+        self._validated: list[Settings] = []
+
+    def validate(self) -> Settings:
+        """Gather the settings. Raises SettingsError."""
+        settings = self._gather()
+        self._validated.append(settings)
+        return settings
+
+    def __call__(self, **newer: str) -> Settings:
+        if not newer:
+            with suppress(IndexError):  # it was used before
+                return self._validated.pop()
+        return self._gather(**newer)
 
 
 class _Duplicates:
