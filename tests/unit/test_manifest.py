@@ -77,7 +77,7 @@ def problems(
     with pytest.raises(SettingsError) as caught:
         manifest(text, form, company=company, settings=settings)
     first, *rest = str(caught.value).split("\n  ")
-    assert first == "Invalid manifest; no request was sent:"
+    assert first == "The manifest is invalid; no request was sent:"
     return rest
 
 
@@ -499,10 +499,10 @@ class Changing(io.BytesIO):
 
 def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_the_run() -> None:
     stream = Changing(b"user_id\n1\n2\n", b"user_id\n1\n\xff\n2\n")
-    one = Manifest(stream, "csv", ALL, "Acme", KEYS, settings_of)
+    one = Manifest(stream, "csv", ALL, "Acme", KEYS, settings_of, "manifest m.csv")
     worked_through = one.entries()
     assert next(worked_through).identity.user_id == "1"
-    with pytest.raises(SettingsError, match="was changed while"):
+    with pytest.raises(SettingsError, match=r"^The manifest m\.csv was changed while"):
         next(worked_through)
 
 
@@ -528,6 +528,7 @@ def test_the_name_tells_the_format_and_standard_input_is_yaml() -> None:
 def test_a_name_that_tells_no_format_wants_one(path: str) -> None:
     with pytest.raises(UsageError) as caught:
         format_of(path, None)
+    assert str(caught.value) == f"The file extension of the manifest {path} does not name a format."
     assert caught.value.hint == "--format takes yaml, jsonl, csv."
     assert format_of(path, "jsonl") == "jsonl"
 

@@ -125,7 +125,7 @@ def test_a_manifest_that_will_not_do_leaves_the_old_one_in_force_and_the_service
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def spoil() -> None:
-        world.failure = SettingsError("line 3: `file` is bad")
+        world.failure = SettingsError("It was changed.", hint="Run again.")
         send(signal.SIGHUP)
 
     world.on("ready", spoil, lambda: send(signal.SIGTERM))
@@ -135,7 +135,7 @@ def test_a_manifest_that_will_not_do_leaves_the_old_one_in_force_and_the_service
         *["reloading", "load", "ready", "stopping", "watched", "closed"],
     ]
     (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert error.getMessage() == "line 3: `file` is bad The previous manifest remains in use."
+    assert error.getMessage() == "It was changed. Run again. The previous manifest remains in use."
 
 
 def test_a_manifest_that_will_not_do_at_the_start_ends_it(world: World) -> None:

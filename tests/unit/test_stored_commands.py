@@ -427,7 +427,7 @@ def pruning(run: Run, manifest: str, *argv: str) -> tuple[int, list[str], str]:
     ("text", "said"),
     [
         ("defaults: {company_name: A}\nidentities: [{user_id: 1}]", "--prune needs a manifest with a name"),
-        ("name: production\nidentities: []", "The manifest has no identities"),
+        ("name: production\nidentities: []", "The manifest {path} has no identities"),
     ],
 )
 def test_a_manifest_that_cannot_be_pruned_is_refused(
@@ -436,7 +436,7 @@ def test_a_manifest_that_cannot_be_pruned_is_refused(
     path = tmp_path / "m.yaml"
     path.write_text(text)
     done = run("sync", "--prune", "--yes", str(path))
-    assert (done.code, done.out, said in done.err) == (78, "", True)
+    assert (done.code, done.out, said.format(path=path) in done.err) == (78, "", True)
 
 
 def test_a_csv_file_has_no_name_and_the_hint_says_who_has(

@@ -57,7 +57,7 @@ def _run_plan(
         try:
             return received, load()
         except KlearstackVaultError as exc:
-            _log.error("%s The previous manifest remains in use.", exc)
+            _log.error("%s The previous manifest remains in use.", exc.line)
     notifier.stopping()
     return received, None
 

@@ -43,7 +43,9 @@ class Manifest:
         company_name: str | None,
         target_keys: tuple[str, ...],
         settings_of: Callable[..., Settings],
+        title: str = "manifest",
     ) -> None:
+        """`title` is what messages call it, see formats.title_of."""
         self._stream = stream
         self._form = form
         self._shard = shard
@@ -56,6 +58,7 @@ class Manifest:
         }
         self._warned = False
         self.name = ""
+        self.title = title
         self.count = self.total = 0
         self._duplicates = _Duplicates()
         self.targets: list[Callable[[], Settings]] = []
@@ -63,13 +66,13 @@ class Manifest:
         if problems:
             more = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
             lines = "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
-            raise SettingsError(f"Invalid manifest; no request was sent:{lines}{more}")
+            raise SettingsError(f"The {title} is invalid; no request was sent:{lines}{more}")
 
     def entries(self) -> Iterator[Entry]:
         """Yield this shard's identities in their order. Raises SettingsError if the file has become invalid."""
         for item in self._items():
             if isinstance(item, Problem):
-                raise SettingsError("The manifest was changed while it was read.", hint="Run again.")
+                raise SettingsError(f"The {self.title} was changed while it was read.", hint="Run again.")
             if isinstance(item, Entry) and self._shard.holds(item.identity):
                 yield item
 
@@ -114,9 +117,10 @@ class Manifest:
         if not composed and not self._warned:
             self._warned = True
             _log.warning(
-                "line %d of the manifest, and perhaps others: a name that is not NFC-normalized is a different "
+                "line %d of the %s, and perhaps others: a name that is not NFC-normalized is a different "
                 "identity from its NFC form",
                 entry.line,
+                self.title,
             )
 
     def _items(self) -> Iterator[Entry | Row | Problem]:
