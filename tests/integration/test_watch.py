@@ -10,7 +10,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -314,6 +315,31 @@ def test_a_new_manifest_that_will_not_do_leaves_the_old_one_in_force(kv2: World)
     assert code == 0
     assert "line 1: `user_id` is missing" in err
     assert "remains in use" in err
+
+
+def test_it_ends_while_it_waits_for_a_manifest(kv2: World) -> None:
+    fifo = kv2.home / "m.yaml"
+    os.mkfifo(fifo)
+    for number, code, is_open in (
+        (signal.SIGTERM, 0, False),
+        (signal.SIGINT, 130, False),
+        (signal.SIGTERM, 0, True),
+    ):
+        with start("watch", str(fifo), environ=kv2.environ, stderr=subprocess.PIPE) as process:
+            until(partial(catches, process.pid, signal.SIGTERM))
+            try:
+                with fifo.open("w") if is_open else nullcontext():
+                    time.sleep(0.3)  # by then it waits, for a writer or for a line
+                    process.send_signal(number)
+                    assert process.wait(30) == code, (number, is_open)
+            finally:
+                process.kill()
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of that signal."""
+    (mask,) = re.findall(r"(?m)^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_of_two_watchers_one_renews_and_the_other_takes_what_it_finds(kv2: World) -> None:

@@ -10,6 +10,7 @@ from support.locks import lock_file, neighbour
 from vault_plugin.errors import Failure
 from vault_plugin.locks import handle as lock_handle
 from vault_plugin.locks.singleflight import SingleFlight
+from vault_plugin.timing.backoff import MAX_RETRY_AFTER
 from vault_plugin.timing.deadline import Deadline
 
 
@@ -93,6 +94,11 @@ def test_a_failure_reaches_the_next_holders_with_how_long_ago_it_was(folder: Pat
     assert found[0] == DOWN
     assert 0 <= found[1] <= time.monotonic() - before
     assert left(folder) == DOWN
+
+
+def test_a_pause_of_years_that_another_version_left_is_bounded(folder: Path) -> None:
+    leave(folder, Failure("busy", 429, 1e9))
+    assert left(folder) == Failure("busy", 429, MAX_RETRY_AFTER)
 
 
 def test_a_failure_is_shared_by_equal_callers_alone(folder: Path) -> None:

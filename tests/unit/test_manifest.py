@@ -80,7 +80,7 @@ def problems(
     with pytest.raises(SettingsError) as caught:
         manifest(text, form, company=company, settings=settings)
     first, *rest = str(caught.value).split("\n  ")
-    assert first == "Invalid manifest; no request was sent:"
+    assert first == "The manifest is invalid; no request was sent:"
     return rest
 
 
@@ -413,18 +413,30 @@ def test_without_targets_there_is_the_one_of_the_settings() -> None:
     assert gather() == settings_of(None)
 
 
-def test_each_target_is_gathered_anew_whenever_asked() -> None:
-    asked: list[Row | None] = []
+def test_each_target_is_gathered_once_until_it_is_asked_for_again() -> None:
+    asked: list[tuple[object, str]] = []
 
-    def watched(row: Row | None) -> Settings:
-        asked.append(row)
+    def watched(row: Row | None, deadline: str = "") -> Settings:
+        asked.append((row and row.fields, deadline))
         return settings_of(row)
 
-    text = "targets:\n- {address: 'https://a.example'}\n- {mount: kv}\nidentities: []\n"
-    first, second = manifest(text, settings=watched).targets
-    asked.clear()
-    assert (first().vault_addr, second().mount) == (("https://a.example",), "kv")
-    assert [row and row.fields for row in asked] == [{"address": "https://a.example"}, {"mount": "kv"}]
+    a, kv = {"address": "https://a.example"}, {"mount": "kv"}
+    for text, rows in (
+        ("targets:\n- {address: 'https://a.example'}\n- {mount: kv}\nidentities: []\n", [a, kv]),
+        ("identities: []\n", [None]),
+    ):
+        asked.clear()
+        targets: Any = manifest(text, settings=watched).targets
+        for row, gather in zip(rows, targets, strict=True):
+            gather(deadline="5")
+            found = gather()
+            assert (found.vault_addr[0], found.mount) == (
+                (row or {}).get("address", "https://vault.example"),
+                (row or {}).get("mount", "secret"),
+            )
+        assert asked == [(row, "") for row in rows] + [(row, "5") for row in rows]
+        targets[0]()
+        assert asked[-1] == (rows[0], "")
 
 
 def test_settings_that_will_not_do_are_told_with_the_rest() -> None:
@@ -490,10 +502,10 @@ class Changing(io.BytesIO):
 
 def test_a_manifest_that_was_changed_meanwhile_into_one_that_will_not_do_ends_the_run() -> None:
     stream = Changing(b"user_id\n1\n2\n", b"user_id\n1\n\xff\n2\n")
-    one = Manifest(stream, "csv", ALL, "Acme", KEYS, settings_of)
+    one = Manifest(stream, "csv", ALL, "Acme", KEYS, settings_of, "manifest m.csv")
     worked_through = one.entries()
     assert next(worked_through).identity.user_id == "1"
-    with pytest.raises(SettingsError, match="was changed while"):
+    with pytest.raises(SettingsError, match=r"^The manifest m\.csv was changed while"):
         next(worked_through)
 
 
@@ -551,6 +563,7 @@ def test_the_name_tells_the_format_and_standard_input_is_yaml() -> None:
 def test_a_name_that_tells_no_format_wants_one(path: str) -> None:
     with pytest.raises(UsageError) as caught:
         format_of(path, None)
+    assert str(caught.value) == f"The file extension of the manifest {path} does not name a format."
     assert caught.value.hint == "--format takes yaml, jsonl, csv."
     assert format_of(path, "jsonl") == "jsonl"
 

@@ -186,8 +186,18 @@ def test_what_is_wrong_with_a_manifest_exits_78_before_anything_is_contacted(
     ):
         done = run(command, str(tmp_path / name))
         assert (done.code, done.out, targets.settings) == (78, "", [])
+        assert f"The manifest {tmp_path / name} is invalid; no request was sent:\n" in done.err
         assert problem in done.err
         assert not any(part in done.err for part in jwt().split("."))
+
+
+def test_a_manifest_on_standard_input_is_called_so(
+    run: Run, targets: FakeTargets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"identities: [{}]")))
+    done = run("sync", "-")
+    assert (done.code, done.out) == (78, "")
+    assert "The manifest on standard input is invalid; no request was sent:\n  line 1: " in done.err
 
 
 @pytest.mark.parametrize("command", ["sync", "watch"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.fakes import FakeClock
 from support.texts import ANY_TEXT
 
-from vault_plugin.timing.backoff import full_jitter, retry_after
+from vault_plugin.timing.backoff import MAX_RETRY_AFTER, full_jitter, retry_after
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.timing.rate_limiter import RateLimiter
 
@@ -124,9 +124,21 @@ def test_without_a_date_of_the_server_it_counts_from_ours(date: str | None) -> N
     assert 50 < retry_after(formatdate(time.time() + 60, usegmt=True), date) <= 60
 
 
+def test_a_retry_after_of_years_is_obeyed_for_an_hour() -> None:
+    for header in (
+        "3601",
+        "1792567680",  # Unix seconds
+        "1792567680000",  # the same in milliseconds
+        "9" * 400,
+        "Wed, 21 Oct 2026 08:28:01 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ):
+        assert retry_after(header, DATE) == MAX_RETRY_AFTER == 3600, header
+
+
 @given(ANY_TEXT | st.text("0123456789", min_size=1, max_size=500))
-def test_no_retry_after_crashes_or_is_negative(header: str) -> None:
-    assert retry_after(header) >= 0
+def test_no_retry_after_crashes_is_negative_or_too_long(header: str) -> None:
+    assert 0 <= retry_after(header) <= MAX_RETRY_AFTER
 
 
 def begun(pace: RateLimiter, clock: FakeClock, count: int) -> list[float]:

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Empty
 from typing import Any, Self
 
@@ -15,6 +17,7 @@ from vault_plugin.bulk import service
 from vault_plugin.bulk.service import Plan, run
 from vault_plugin.errors import SettingsError
 from vault_plugin.manifest.entries import Entry
+from vault_plugin.manifest.formats import rewindable
 from vault_plugin.tokens.identity import Identity
 
 ENTRY = Entry(1, Identity("26", "Acme"), None)
@@ -125,7 +128,7 @@ def test_a_manifest_that_will_not_do_leaves_the_old_one_in_force_and_the_service
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def spoil() -> None:
-        world.failure = SettingsError("line 3: `file` is bad")
+        world.failure = SettingsError("It was changed.", hint="Run again.")
         send(signal.SIGHUP)
 
     world.on("ready", spoil, lambda: send(signal.SIGTERM))
@@ -135,7 +138,7 @@ def test_a_manifest_that_will_not_do_leaves_the_old_one_in_force_and_the_service
         *["reloading", "load", "ready", "stopping", "watched", "closed"],
     ]
     (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert error.getMessage() == "line 3: `file` is bad The previous manifest remains in use."
+    assert error.getMessage() == "It was changed. Run again. The previous manifest remains in use."
 
 
 def test_a_manifest_that_will_not_do_at_the_start_ends_it(world: World) -> None:
@@ -151,15 +154,53 @@ def test_a_signal_that_comes_while_the_manifest_is_read_is_not_lost(world: World
     assert "ready" not in world.log
 
 
-def test_signals_are_heeded_in_their_order(world: World) -> None:
+def test_signals_are_heeded_in_their_order_and_nothing_is_loaded_before_the_end(world: World) -> None:
     def both() -> None:
         send(signal.SIGHUP)
         send(signal.SIGTERM)
+        send(signal.SIGINT)
 
     world.on("ready", both)
-    world.run()
-    assert world.loads == 2
-    assert world.said[-3:] == ["stopping", "watched", "closed"]
+    assert world.run() == signal.SIGTERM
+    assert world.said[2:] == ["watching 1", "ready", "reloading", "stopping", "watched", "closed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("reloads", [False, True])
+def test_a_manifest_that_never_ends_keeps_no_signal_from_ending_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, reloads: bool
+) -> None:
+    fifo, reads, ended = tmp_path / "m.yaml", threading.Event(), threading.Event()
+    os.mkfifo(fifo)
+
+    def polled() -> Any:
+        reads.set()
+        return select.poll()
+
+    def write() -> None:
+        with fifo.open("w"):
+            assert reads.wait(60)
+            for _ in range(100):
+                send(number)  # a signal that arrives just before the system call does not interrupt it
+                if ended.wait(0.05):
+                    break
+
+    def read() -> None:
+        writer.start()
+        try:
+            with rewindable(str(fifo)):
+                pytest.fail("the signal did not end it")
+        finally:
+            ended.set()
+            writer.join()
+
+    monkeypatch.setattr("vault_plugin.output.streams.poll", polled)
+    writer = threading.Thread(target=write)
+    world.on("load", *[lambda: None] * reloads, read)
+    world.on("ready", lambda: send(signal.SIGHUP))
+    assert world.run() == number
+    rest = ["connected", "watching 1", "ready", "reloading", "load", "stopping", "watched", "closed"]
+    assert world.said == ["load", *(rest if reloads else [])]
 
 
 def test_signals_mean_what_they_meant_before_and_also_after_a_failure(world: World) -> None:

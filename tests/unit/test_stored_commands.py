@@ -363,6 +363,24 @@ def test_the_credential_for_one_identity_is_read_once_until_the_login_ends(
     assert targets.settings[1].deadline < 6
 
 
+def test_the_credential_for_a_manifest_is_read_once_also_after_it_was_validated(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, manifest: str
+) -> None:
+    targets = connected(monkeypatch, FakeInventory("1"))
+    fifo = tmp_path / "token"
+    os.mkfifo(fifo)
+    monkeypatch.delenv("VAULT_TOKEN")
+    monkeypatch.setenv("VAULT_TOKEN_FILE", str(fifo))
+    monkeypatch.setenv("KLEARSTACK_DEADLINE", "10")
+    for command in (("status",), ("delete", "--yes"), ("sync", "--check")):
+        writer = threading.Thread(target=fifo.write_text, args=[f"hvs.{command[0]}\n"])
+        writer.start()
+        assert run(*command, manifest).code == 0, command
+        writer.join()
+        assert targets.settings[-1].vault_token == Secret(f"hvs.{command[0]}")
+    assert len(targets.settings) == 3
+
+
 def test_failures_are_reported_and_the_others_are_deleted(vault: FakeInventory, run: Run) -> None:
     vault.error["1"] = StoreRefusedError("No.", hint="Ask.")
     done = run("delete", "--all", "--yes")
@@ -416,7 +434,7 @@ def pruning(run: Run, manifest: str, *argv: str) -> tuple[int, list[str], str]:
     ("text", "said"),
     [
         ("defaults: {company_name: A}\nidentities: [{user_id: 1}]", "--prune needs a manifest with a name"),
-        ("name: production\nidentities: []", "The manifest has no identities"),
+        ("name: production\nidentities: []", "The manifest {path} has no identities"),
     ],
 )
 def test_a_manifest_that_cannot_be_pruned_is_refused(
@@ -425,7 +443,7 @@ def test_a_manifest_that_cannot_be_pruned_is_refused(
     path = tmp_path / "m.yaml"
     path.write_text(text)
     done = run("sync", "--prune", "--yes", str(path))
-    assert (done.code, done.out, said in done.err) == (78, "", True)
+    assert (done.code, done.out, said.format(path=path) in done.err) == (78, "", True)
 
 
 def test_a_csv_file_has_no_name_and_the_hint_says_who_has(

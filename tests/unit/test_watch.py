@@ -18,6 +18,7 @@ from support.waiting import until
 from vault_plugin.broker import Grant, GrantedToken
 from vault_plugin.bulk import step, token_files, watch
 from vault_plugin.bulk.circuit_breaker import CircuitBreaker, Permit
+from vault_plugin.bulk.schedule import Schedule
 from vault_plugin.bulk.stats import Expiry, Stats
 from vault_plugin.bulk.targets import EnsureResult
 from vault_plugin.bulk.token_files import TokenFiles
@@ -210,6 +211,21 @@ def test_with_no_identity_at_all_there_is_nothing_to_wait_for() -> None:
     with Watcher(FakeTargets(), [], Stats(), concurrency=2) as one:  # type: ignore[arg-type]
         assert one.tried.is_set()
         assert one.status == "0 valid tokens, 0 cannot be renewed"
+
+
+def test_a_token_that_is_valid_for_centuries_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule, waits = Schedule(["it"]), list[float]()
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            schedule.close()
+
+    assert schedule.take() == "it"
+    schedule.put("it", 2 * threading.TIMEOUT_MAX)
+    monkeypatch.setattr(schedule._changed, "wait", wait)
+    assert schedule.take() is None
+    assert waits == [3600, 3600]
 
 
 def test_it_ends_at_once_although_nothing_is_due() -> None:

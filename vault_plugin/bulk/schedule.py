@@ -7,6 +7,7 @@ import time
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
+MAX_WAIT = 3600.0  # seconds; Python cannot wait for more than threading.TIMEOUT_MAX, some centuries
 T = TypeVar("T", bound=Hashable)
 
 
@@ -28,10 +29,10 @@ class Schedule(Generic[T]):
         """Wait for the next item that is due; None after `close`."""
         with self._changed:
             while not self._closed:
-                wait = self._due[0][0] - time.monotonic() if self._due else None
-                if wait is not None and wait <= 0:
+                wait = self._due[0][0] - time.monotonic() if self._due else MAX_WAIT
+                if wait <= 0:
                     return heapq.heappop(self._due)[2]
-                self._changed.wait(wait)
+                self._changed.wait(min(wait, MAX_WAIT))
             return None
 
     def put(self, item: T, delay: float) -> None:

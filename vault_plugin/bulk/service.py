@@ -29,6 +29,40 @@ class Plan(NamedTuple):
     name: str = ""
 
 
+class _LoadEndedError(BaseException):
+    """A signal that ends `watch` arrived while it loaded a manifest."""
+
+
+class _Signals:
+    """The signals that have arrived, in their order, and those of them that end `watch`."""
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[signal.Signals] = SimpleQueue()  # its `put` is safe in a signal handler
+        self.ends: list[signal.Signals] = []
+        self._loading = False
+
+    def receive(self, number: int, _: object) -> None:
+        """Handle a signal. Raises _LoadEndedError in `load`, as Python resumes a read that a handler interrupts."""
+        received = signal.Signals(number)
+        self.queue.put(received)
+        if received != signal.SIGHUP:
+            self.ends.append(received)
+            if self._loading:
+                self._loading = False  # so that no second signal raises it again
+                raise _LoadEndedError
+
+    def load(self, load: Callable[[], Plan]) -> Plan | None:
+        """Load a manifest; None as soon as a signal has arrived that ends `watch`. Raises what `load` raises."""
+        try:
+            self._loading = True
+            try:
+                return None if self.ends else load()
+            finally:
+                self._loading = False
+        except _LoadEndedError:
+            return None
+
+
 def run(
     load: Callable[[], Plan], watcher_of: Callable[[Targets, Sequence[Entry]], Watcher]
 ) -> signal.Signals:
@@ -38,40 +72,44 @@ def run(
     """
     notifier = Notifier()
     with _signals() as signals:
-        plan: Plan | None = load()
+        plan = signals.load(load)
         while plan is not None:
             with (
                 connect_all(plan.targets, plan.name) as targets,
                 watcher_of(targets, plan.entries) as watcher,
             ):
-                received, plan = _run_plan(load, signals, watcher, notifier)
-    return received
+                plan = _run_plan(load, signals, watcher, notifier)
+    return signals.ends[0]
 
 
 def _run_plan(
-    load: Callable[[], Plan], signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier
-) -> tuple[signal.Signals, Plan | None]:
-    """Wait for a signal that ends the watcher; return it, and the plan to continue with, if any."""
-    while (received := _wait(signals, watcher, notifier)) == signal.SIGHUP:
+    load: Callable[[], Plan], signals: _Signals, watcher: Watcher, notifier: Notifier
+) -> Plan | None:
+    """Wait for a signal that ends the watcher; return the plan to continue with, if any."""
+    while _wait(signals.queue, watcher, notifier) == signal.SIGHUP:
         notifier.reloading()
         try:
-            return received, load()
+            plan = signals.load(load)
         except KlearstackVaultError as exc:
-            _log.error("%s The previous manifest remains in use.", exc)
+            _log.error("%s The previous manifest remains in use.", exc.line)
+        else:
+            if plan is None:
+                break
+            return plan
     notifier.stopping()
-    return received, None
+    return None
 
 
 @contextmanager
-def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
-    """Yield a queue of the signals that arrive inside the block."""
-    queue: SimpleQueue[signal.Signals] = SimpleQueue()  # its `put` is safe in a signal handler
+def _signals() -> Iterator[_Signals]:
+    """Receive the signals that arrive inside the block."""
+    signals = _Signals()
     with (
-        handled(STOP, lambda number, _: queue.put(signal.Signals(number))),
+        handled(STOP, signals.receive),
         # Never ignored, even if our parent process did so: the exit codes of children would be lost.
         handled((signal.SIGCHLD,), lambda *_: children.reap()),
     ):
-        yield queue
+        yield signals
 
 
 def _wait(signals: "SimpleQueue[signal.Signals]", watcher: Watcher, notifier: Notifier) -> signal.Signals:

@@ -8,7 +8,7 @@ import click
 
 from vault_plugin.commands.options import DURATION, files, option
 from vault_plugin.errors import UsageError
-from vault_plugin.manifest.formats import FORMATS, format_of, rewindable
+from vault_plugin.manifest.formats import FORMATS, format_of, rewindable, title_of
 from vault_plugin.manifest.model import Manifest
 from vault_plugin.manifest.shards import shard
 from vault_plugin.manifest.targets import KEYS, settings_of
@@ -99,4 +99,5 @@ def opened_manifest(options: Mapping[str, Any], deadline: Deadline | None = None
             company,
             KEYS,
             lambda row, **newer: settings_of(row, {**flags, **newer}),
+            title_of(path),
         )

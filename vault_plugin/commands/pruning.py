@@ -97,6 +97,6 @@ def _require_what_identifies(manifest: Manifest) -> None:
         )
     if not manifest.total:
         raise SettingsError(
-            "The manifest has no identities, and --prune would delete all of its tokens.",
+            f"The {manifest.title} has no identities, and --prune would delete all of its tokens.",
             hint="`klearstack-vault delete` deletes them.",
         )

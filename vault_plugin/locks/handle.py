@@ -17,6 +17,7 @@ from pathlib import Path
 from vault_plugin.errors import Failure, OutputError
 from vault_plugin.failures import code_of
 from vault_plugin.timing import blocking
+from vault_plugin.timing.backoff import MAX_RETRY_AFTER
 
 LEAST = 0.5  # seconds that the folder has in any case; a local one takes microseconds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # monotonic time is one host's, from one boot to the next
@@ -63,7 +64,9 @@ class LockHandle:
         found = self._found(_FAILURE)
         if found is None or found["terms"].decode() != digest(terms) or found["boot"].decode() != _boot_id():
             return None
-        failure = Failure(found["cause"].decode(), int(found["number"]), float(found["retry_after"]))
+        # Another version of this program may have written a longer one.
+        pause = min(float(found["retry_after"]), MAX_RETRY_AFTER)
+        failure = Failure(found["cause"].decode(), int(found["number"]), pause)
         at, now = float(found["at"]), time.monotonic()
         return (
             (failure, now - at) if since < at <= now and code_of(failure) == found["code"].decode() else None
@@ -71,7 +74,7 @@ class LockHandle:
 
     def write_failure(self, failure: Failure, terms: str) -> None:
         """Leave the endpoint's failure for the next holders; `terms` are the settings on which it depends."""
-        facts = f"{code_of(failure)} {failure.cause} {failure.number} {min(failure.retry_after, 1e9):.3f}"
+        facts = f"{code_of(failure)} {failure.cause} {failure.number} {failure.retry_after:.3f}"
         when = f"{_boot_id()} {time.monotonic():.6f}"
         self._replace(_FAILURE, f"{self._key} {digest(terms)} {facts} {when}".encode())
 

@@ -28,12 +28,17 @@ _EXTENSIONS = {".yaml": "yaml", ".yml": "yaml", ".jsonl": "jsonl", ".ndjson": "j
 _PART = 64 * 1024  # bytes, what a pipe holds
 
 
+def title_of(path: str) -> str:
+    """What messages call the manifest at that path, in the middle of a sentence."""
+    return "manifest on standard input" if path == "-" else f"manifest {path}"
+
+
 def format_of(path: str, form: str | None, hint: str = f"--format takes {', '.join(FORMATS)}.") -> str:
     """Return the given format, or that of the file extension; standard input is YAML. Raises UsageError with that hint."""
     found = form or ("yaml" if path == "-" else _EXTENSIONS.get(Path(path).suffix.lower()))
     if found is None:
         raise UsageError(
-            "The manifest's file extension does not name a format.",
+            f"The file extension of the {title_of(path)} does not name a format.",
             hint=hint,
         )
     return found
@@ -46,7 +51,7 @@ def rewindable(path: str, deadline: Deadline | None = None) -> Iterator[BinaryIO
     Raises SettingsError if it cannot be read, or has not ended by the deadline; OutputError and WriteError if it cannot be
     copied.
     """
-    name = "The manifest on standard input" if path == "-" else f"The manifest {path}"
+    name = f"The {title_of(path)}"
     with ExitStack() as stack:
         try:
             file = stack.enter_context(sys.stdin.buffer if path == "-" else _opened(path, deadline))

@@ -7,6 +7,7 @@ leaves one number of 64 bits in memory, by which duplicates are found.
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import BinaryIO
 
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 class Manifest:
     """A valid manifest.
 
-    `targets` gather the settings of each Vault that it names, or of the one that command line and environment name;
+    `targets` gather the settings of each Vault that it names, or of the one that command line and environment name: the first
+    call returns what was validated, later ones gather again.
     `count` is the number of identities in this shard, `total` that in all of them; `name` may be empty. Raises SettingsError
     with all problems.
     """
@@ -41,7 +43,9 @@ class Manifest:
         company_name: str | None,
         target_keys: tuple[str, ...],
         settings_of: Callable[..., Settings],
+        title: str = "manifest",
     ) -> None:
+        """`title` is what messages call it, see formats.title_of."""
         self._stream = stream
         self._form = form
         self._shard = shard
@@ -54,6 +58,7 @@ class Manifest:
         }
         self._warned = False
         self.name = ""
+        self.title = title
         self.count = self.total = 0
         self._duplicates = _Duplicates()
         self.targets: list[Callable[[], Settings]] = []
@@ -61,13 +66,13 @@ class Manifest:
         if problems:
             more = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
             lines = "".join(f"\n  {problem}" for problem in problems[:MAX_SHOWN])
-            raise SettingsError(f"Invalid manifest; no request was sent:{lines}{more}")
+            raise SettingsError(f"The {title} is invalid; no request was sent:{lines}{more}")
 
     def entries(self) -> Iterator[Entry]:
         """Yield this shard's identities in their order. Raises SettingsError if the file has become invalid."""
         for item in self._items():
             if isinstance(item, Problem):
-                raise SettingsError("The manifest was changed while it was read.", hint="Run again.")
+                raise SettingsError(f"The {self.title} was changed while it was read.", hint="Run again.")
             if isinstance(item, Entry) and self._shard.holds(item.identity):
                 yield item
 
@@ -85,9 +90,8 @@ class Manifest:
                 self.name = item.fields["name"]
                 yield from manifest_name_problems(item)
             elif isinstance(item, Row):
-                self.targets.append(partial(settings_of, item))
                 try:
-                    yield from duplicates.of_target(item.line, settings_of(item))
+                    yield from duplicates.of_target(item.line, self._add_target(partial(settings_of, item)))
                 except SettingsError as exc:
                     yield Problem(item.line, "targets", str(exc))
             else:
@@ -96,11 +100,16 @@ class Manifest:
                 self.count += self._shard.holds(item.identity)
                 self._warn_of_form(item)
         if not self.targets:
-            self.targets.append(partial(settings_of, None))
             try:
-                settings_of(None)
+                self._add_target(partial(settings_of, None))
             except SettingsError as exc:
                 yield str(exc)
+
+    def _add_target(self, gather: Callable[..., Settings]) -> Settings:
+        """Gather a target's settings, and keep them for the first use. Raises SettingsError."""
+        target = _Target(gather)
+        self.targets.append(target)
+        return target.validate()
 
     def _warn_of_form(self, entry: Entry) -> None:
         """Warn once for the whole manifest, as the other names may be of the same kind."""
@@ -108,9 +117,10 @@ class Manifest:
         if not composed and not self._warned:
             self._warned = True
             _log.warning(
-                "line %d of the manifest, and perhaps others: a name that is not NFC-normalized is a different "
+                "line %d of the %s, and perhaps others: a name that is not NFC-normalized is a different "
                 "identity from its NFC form",
                 entry.line,
+                self.title,
             )
 
     def _items(self) -> Iterator[Entry | Row | Problem]:
@@ -133,6 +143,30 @@ class Manifest:
                 yield row
             elif not refused or "company_name" in row.fields:
                 yield from read_entry(row.line, defaults | row.fields)
+
+
+class _Target:
+    """Gathers a target's settings. Safe among threads.
+
+    The first call returns what was validated, as a FIFO gives a credential once, and a token helper may have effects. Later
+    ones, and those with newer flags, gather again. They raise SettingsError.
+    """
+
+    def __init__(self, gather: Callable[..., Settings]) -> None:
+        self._gather = gather
+        self._validated: list[Settings] = []
+
+    def validate(self) -> Settings:
+        """Gather the settings. Raises SettingsError."""
+        settings = self._gather()
+        self._validated.append(settings)
+        return settings
+
+    def __call__(self, **newer: str) -> Settings:
+        if not newer:
+            with suppress(IndexError):  # it was used before
+                return self._validated.pop()
+        return self._gather(**newer)
 
 
 class _Duplicates:
