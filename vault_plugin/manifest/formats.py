@@ -14,8 +14,7 @@ from vault_plugin.manifest.csv_rows import read_csv
 from vault_plugin.manifest.jsonl_rows import read_jsonl
 from vault_plugin.manifest.row import Problem, Row
 from vault_plugin.manifest.yaml_rows import read_yaml
-from vault_plugin.output.private_files import write_all
-from vault_plugin.output.streams import arrived
+from vault_plugin.output.streams import arrived, write_all
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
 
@@ -88,13 +87,13 @@ def _copying(name: str, error: type[OutputError]) -> Iterator[None]:
         ) from None
 
 
-def read_rows(file: BinaryIO, form: str) -> Iterator[Row | Problem]:
-    """Read the file from its start. Raises SettingsError if it cannot be read."""
+def read_rows(file: BinaryIO, form: str, title: str) -> Iterator[Row | Problem]:
+    """Read the file from its start. Raises SettingsError, which calls it by its title, if it cannot be read."""
     try:
         file.seek(0)
         yield from FORMATS[form](file)
     except OSError as exc:
-        raise SettingsError(f"The manifest cannot be read ({exc.strerror}).") from None
+        raise SettingsError(f"The {title} cannot be read ({exc.strerror}).") from None
 
 
 def _opened(path: str, deadline: Deadline | None) -> BinaryIO:

@@ -128,7 +128,7 @@ class Manifest:
         defaults = {"company_name": self._company_name or ""}
         reported: set[str] = set()  # unknown keys, each of which is reported once
         refused: list[Problem] = []  # of the default company: reported once, and not for each identity
-        for row in read_rows(self._stream, self._form):
+        for row in read_rows(self._stream, self._form, self.title):
             if isinstance(row, Problem):
                 yield row
                 continue
