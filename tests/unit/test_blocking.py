@@ -101,15 +101,14 @@ def test_what_interrupts_the_wait_leaves_the_call_behind_too(released: threading
     def interrupt(*_: object) -> None:
         raise Interrupted
 
-    def interrupted() -> None:
-        os.kill(os.getpid(), signal.SIGALRM)
-        hang(released)()
-
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
+        # Long enough for the wait to have begun: a signal just before it would be seen after it.
+        signal.setitimer(signal.ITIMER_REAL, 10 * SHORT)
         with pytest.raises(Interrupted):
-            blocking.call("slow", interrupted, PATIENCE)
+            blocking.call("slow", hang(released), PATIENCE)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(blocking._abandoned["slow"]) == 1
 
