@@ -9,12 +9,16 @@ STOP = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # the signals that ask a 
 
 
 @contextmanager
-def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def handled(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], object], *, ignored_too: bool = False
+) -> Iterator[None]:
     """Handle these signals by `handler` inside the block, and restore the previous handlers after it.
 
+    A signal that is ignored stays ignored, as nohup and the background jobs of a shell want it, unless `ignored_too`.
     For the main thread only, as Python requires: raises ValueError in another one.
     """
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    handled_here = [one for one in numbers if ignored_too or signal.getsignal(one) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in handled_here}
     try:
         yield
     finally:

@@ -66,10 +66,16 @@ def _run_plan(
 def _signals() -> Iterator["SimpleQueue[signal.Signals]"]:
     """Yield a queue of the signals that arrive inside the block."""
     queue: SimpleQueue[signal.Signals] = SimpleQueue()  # its `put` is safe in a signal handler
+
+    def receive(number: int, _: object) -> None:
+        queue.put(signal.Signals(number))
+
     with (
-        handled(STOP, lambda number, _: queue.put(signal.Signals(number))),
-        # Never ignored, even if our parent process did so: the exit codes of children would be lost.
-        handled((signal.SIGCHLD,), lambda *_: children.reap()),
+        handled(STOP, receive),
+        # These are not ignored, even if the parent process ignores them: SIGHUP does not end the watcher, and without
+        # SIGCHLD the exit codes of children would be lost.
+        handled((signal.SIGHUP,), receive, ignored_too=True),
+        handled((signal.SIGCHLD,), lambda *_: children.reap(), ignored_too=True),
     ):
         yield queue
 
