@@ -1,4 +1,4 @@
-"""Connections that this host does not permit or cannot make: what is reported, and whether it is tried again."""
+"""Connections that this host denies or cannot make: what is reported, and whether it is tried again."""
 
 import errno
 import os
@@ -117,6 +117,12 @@ def test_below_a_file_there_is_no_socket(fail: Fail) -> None:
         error, _ = request(SOCKET)
         assert "there is no socket at that path" in str(error), number
         assert error.exit_code == 69, number
+
+
+def test_a_deadline_may_be_longer_than_a_socket_waits() -> None:
+    with sockets.Socket() as connection, sockets.within(Deadline(999999 * 3600)):
+        connection.limit_wait()
+        assert connection.gettimeout() == sockets.LONGEST_WAIT
 
 
 def test_the_number_of_an_error_of_openssl_is_no_errno() -> None:

@@ -184,6 +184,27 @@ def test_a_helper_that_hangs_ends_at_the_deadline_with_what_it_started(tmp_path:
     assert_ends(int((tmp_path / "child").read_text()))
 
 
+def test_a_deadline_may_be_longer_than_poll_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Slow:
+        """Nothing is there at the first time."""
+
+        def __init__(self) -> None:
+            self._poll = poll()
+            self.register = self._poll.register
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            waits.append(milliseconds)
+            return self._poll.poll(milliseconds) if len(waits) > 1 else []
+
+    poll = select.poll
+    monkeypatch.setattr(select, "poll", Slow)
+    environ = environment(tmp_path) | {"KLEARSTACK_DEADLINE": "999999h"}
+    assert token(environ) == Secret("hvs.helped")
+    assert set(waits) == {60_000}
+
+
 def test_a_helper_ends_with_what_it_started_if_the_user_interrupts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

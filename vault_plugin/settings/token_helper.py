@@ -18,6 +18,7 @@ from vault_plugin.tokens.secret import Secret
 
 CONFIGS = (".bao", ".vault")  # in the home folder; the former is read by `bao`, the latter by `vault`
 MAX_OUTPUT = 64 * 1024  # bytes
+LONGEST_WAIT = 60.0  # seconds; poll takes no more than 24 days
 # Comments, and texts in quotes, of HCL.
 _COMMENTS = r'(?s)("(?:[^"\\\n]|\\.)*")|#[^\n]*|//[^\n]*|/\*.*?\*/'
 _HELPER = r'(?:^|[{,\s])"?token_helper"?\s*[=:]\s*"((?:[^"\\\n]|\\.)*)"'
@@ -80,7 +81,9 @@ def _output(helper: str, environ: Mapping[str, str], deadline: Deadline) -> byte
         ready = select.poll()
         ready.register(pipe, select.POLLIN)
         try:
-            while len(output) < MAX_OUTPUT and ready.poll(1000 * deadline.left()):
+            while len(output) < MAX_OUTPUT and (left := deadline.left()):
+                if not ready.poll(1000 * min(left, LONGEST_WAIT)):
+                    continue
                 if finished := not (part := pipe.read(4096)):
                     return output
                 output += part
