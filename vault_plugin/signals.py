@@ -1,6 +1,7 @@
-"""Signal handlers for the duration of a `with` block, as commands and temporary files use them."""
+"""Signal handlers for the duration of a `with` block, as commands, temporary files and child processes use them."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,3 +25,19 @@ def handled(
     finally:
         for number, handler_before in previous.items():
             signal.signal(number, handler_before)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let the signals of STOP that arrive inside the block take effect after it. Does nothing outside of the main thread.
+
+    For the start of a process: what a handler raises inside of Popen would leave it running, and nobody would know it.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    arrived: dict[int, object] = {}
+    try:
+        with handled(STOP if is_main else (), arrived.setdefault):
+            yield
+    finally:
+        for number in arrived:
+            signal.raise_signal(number)
