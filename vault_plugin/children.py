@@ -6,17 +6,16 @@ No other module may wait for any child in general, since that would take the exi
 import os
 import re
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, ENOENT
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from vault_plugin.signals import STOP, handled
+from vault_plugin.signals import deferred
 
 # Held from before a child starts until its number is in _started. Reentrant: a signal handler that reaps may interrupt.
 _starting = threading.RLock()
@@ -64,22 +63,20 @@ def run(command: Sequence[str], environ: Mapping[str, str], timeout: float) -> i
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Start a process, with Popen's options, that is killed and waited for after the block.
 
-    What a signal handler raises during the start is raised when the process can be killed: Popen would leave it running.
+    What a signal handler raises during the start is raised when the process can be killed.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    interrupted: dict[int, object] = {}
-    process = None
-    try:
-        with handled(STOP if is_main else (), interrupted.setdefault):
+    with ExitStack() as stack:
+        with deferred():
             process = subprocess.Popen(command, **options)  # noqa: S603  the caller's command
-        list(map(signal.raise_signal, interrupted))
+            stack.callback(_end, process)
         yield process
-    finally:
-        if process is not None:
-            process.kill()  # has no effect if it has ended
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.kill()  # has no effect if it has ended
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def reap(*others: int) -> None:

@@ -4,6 +4,7 @@ The facts hold nothing that the endpoint or the user has sent: a cause of the ta
 """
 
 import json
+import os
 import re
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ _ACCOUNT = f"Check {named('user_id')} and {named('company_name')}: the endpoint 
 _CA = f"Name its CA's PEM file with {named('ca_cert')}; verification cannot be turned off."
 _BY_PROXY = f"Check {_PROXY}, or try again later."
 _NOT_THROUGH = f"Check {_PROXY}, or exclude the endpoint from it with {named('no_proxy')}."
+ALLOW = "Allow this user to connect there, in this host's firewall or security module."
 _CHECKS = {
     401: f"The endpoint requires no login; check {_URL}.",
     403: "Check that this host may call it (IP allow-list).",
@@ -76,6 +78,25 @@ _KINDS = {
     "reset": _Kind(SourceError, "{url} reset the connection.", _LATER),
     "tls": _Kind(SourceError, "{url} cannot be reached: TLS failed.", _LATER),
     "broken": _Kind(SourceError, "{url} broke off the connection.", _LATER),
+    "error": _Kind(SourceError, "The connection to {url} failed ({reason}).", _LATER, shared=False),
+    "permission": _Kind(
+        SourceSettingsError,
+        "{url} cannot be reached: this process has no permission to connect ({reason}).",
+        ALLOW,
+        shared=False,
+    ),
+    "proxy_error": _Kind(
+        SourceError,
+        "{url} cannot be reached: the connection to the proxy {proxy} failed ({reason}).",
+        _BY_PROXY,
+        shared=False,
+    ),
+    "proxy_permission": _Kind(
+        SourceSettingsError,
+        "{url} cannot be reached: this process has no permission to connect to the proxy {proxy} ({reason}).",
+        ALLOW,
+        shared=False,
+    ),
     "proxy_refused": _Kind(
         SourceError, "{url} cannot be reached: the proxy {proxy} refused the connection.", _BY_PROXY
     ),
@@ -203,7 +224,10 @@ def error_of(failure: Failure, url: str, proxy: object = None) -> SourceError:
     hint = _CHECKS.get(number, kind.hint) if failure.cause == "refuses" else kind.hint
     hint = CLOCK if failure.cause == "certificate" and number in DATES else hint
     error = kind.error(
-        kind.message.format(url=url, proxy=proxy, status=number, certificate=certificate), hint=hint
+        kind.message.format(
+            url=url, proxy=proxy, status=number, certificate=certificate, reason=os.strerror(number)
+        ),
+        hint=hint,
     )
     error.failure = failure
     if isinstance(error, SourceBusyError):

@@ -26,6 +26,7 @@ _HANDLED = {
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGWINCH, signal.SIGCONT, signal.SIGCHLD),
 }
+_ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 CHECK_FILES_EVERY = 1.0  # seconds
 
 
@@ -150,6 +151,9 @@ def _supervised(
 ) -> int:
     # Not inherited as ignored from the caller: the exit code would be lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A terminal sends the signal of a key once, and the command, which it is meant to end, does not exist yet.
+    if ending := _pending(mask):
+        return 128 + min(ending)
     try:
         child = os.posix_spawn(program, command, environ, setsigmask=mask, setsigdef=_RESET)
     except OSError as exc:
@@ -167,6 +171,12 @@ def _supervised(
                 os.kill(child, received.si_signo)
     code = os.waitstatus_to_exitcode(status[1])
     return code if code >= 0 else 128 - code
+
+
+def _pending(mask: Collection[signal.Signals | int]) -> set[signal.Signals]:
+    """The signals that have arrived and would end a command with this mask, which neither blocks nor ignores them."""
+    arrived = (signal.sigpending() & _ENDING).difference(mask)
+    return {one for one in arrived if signal.getsignal(one) is not signal.SIG_IGN}
 
 
 def _not_run_error(exc: OSError) -> NotRunError:

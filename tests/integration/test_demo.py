@@ -109,7 +109,7 @@ def test_a_process_does_not_outlive_a_signal_during_or_right_after_its_start(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("vault_plugin.children.subprocess.Popen", Interrupted)
-    monkeypatch.setattr("vault_plugin.children.handled", handled_until_interrupted)
+    monkeypatch.setattr("vault_plugin.signals.handled", handled_until_interrupted)
     with pytest.raises(KeyboardInterrupt), children.started(["sleep", "60"], stdout=subprocess.PIPE):
         raise AssertionError("the block began")
     assert [one.returncode for one in processes] == [-signal.SIGKILL]

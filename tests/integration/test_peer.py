@@ -109,7 +109,7 @@ def test_a_handshake_that_fails_is_tls_and_no_reset(monkeypatch: pytest.MonkeyPa
         (http.client.RemoteDisconnected("closed"), Cause.BROKEN),
         (OSError(errno.EHOSTUNREACH, "no route"), Cause.UNREACHABLE),
         (OSError(errno.ENETUNREACH, "no route"), Cause.UNREACHABLE),
-        (OSError(errno.EIO, "?"), Cause.BROKEN),
+        (OSError(errno.EIO, "?"), Cause.ERROR),
     ],
 )
 def test_why_there_is_no_response_is_told_apart(exc: Exception, cause: Cause) -> None:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -285,6 +286,37 @@ def alone(case: Callable[[], int]) -> int:
 
 def test_a_signal_to_us_is_passed_on() -> None:
     assert alone(lambda: sh("trap 'exit 9' USR1; kill -USR1 $PPID; while :; do sleep 0.01; done")) == 9
+
+
+def signalled_before_its_start(number: signal.Signals) -> int:
+    """The exit code if this signal arrives before the command, which exits with 9, has started."""
+    this = restarted("sh", "-c", "exit 9")
+    signal.raise_signal(number)
+    return supervise(int(this.command[4]), ("sh", "-c", "exit 9"))
+
+
+def test_a_signal_before_the_command_starts_ends_without_it() -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        assert alone(partial(signalled_before_its_start, number)) == 128 + number, number
+
+
+def test_the_lowest_number_of_several_signals_is_in_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    monkeypatch.setattr(signal, "sigpending", lambda: arrived)
+    assert sh("exit 9") == 128 + signal.SIGINT
+
+
+def test_a_signal_that_the_command_would_ignore_or_block_does_not_prevent_its_start() -> None:
+    def ignored() -> int:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return signalled_before_its_start(signal.SIGINT)
+
+    def blocked() -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        return signalled_before_its_start(signal.SIGINT)
+
+    for case in (ignored, blocked):
+        assert alone(case) == 9, case
 
 
 def test_a_command_that_may_not_be_signalled_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

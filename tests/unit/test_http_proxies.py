@@ -55,7 +55,16 @@ UNKNOWN = [
         "http://u:CAN/ARY@p",
         "http://:CANARY@",
     ),
-    *("http://p:0", "http://p:x", "http://p:CANARY?", "http://p\\CANARY", "http://a..CANARY", "p CANARY"),
+    *(
+        "http://p:0",
+        "http://p:x",
+        "http://p:CANARY?",
+        "http://p\\CANARY",
+        "http://a..CANARY",
+        "p CANARY",
+        "http://*.CANARY",
+        "http://%CANARY%:3128",
+    ),
 ]
 
 

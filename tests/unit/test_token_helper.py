@@ -4,8 +4,12 @@ import errno
 import os
 import select
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from support.waiting import until
@@ -13,6 +17,7 @@ from support.waiting import until
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.settings.token_helper import MAX_OUTPUT, token_helper
+from vault_plugin.signals import handled
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
 
@@ -184,6 +189,27 @@ def test_a_helper_that_hangs_ends_at_the_deadline_with_what_it_started(tmp_path:
     assert_ends(int((tmp_path / "child").read_text()))
 
 
+def test_a_deadline_may_be_longer_than_poll_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    class Slow:
+        """Nothing is there at the first time."""
+
+        def __init__(self) -> None:
+            self._poll = poll()
+            self.register = self._poll.register
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            waits.append(milliseconds)
+            return self._poll.poll(milliseconds) if len(waits) > 1 else []
+
+    poll = select.poll
+    monkeypatch.setattr(select, "poll", Slow)
+    environ = environment(tmp_path) | {"KLEARSTACK_DEADLINE": "999999h"}
+    assert token(environ) == Secret("hvs.helped")
+    assert set(waits) == {60_000}
+
+
 def test_a_helper_ends_with_what_it_started_if_the_user_interrupts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +228,45 @@ def test_a_helper_ends_with_what_it_started_if_the_user_interrupts(
     with pytest.raises(KeyboardInterrupt):
         token(environ)
     assert_ends(int((tmp_path / "child").read_text()))
+
+
+@pytest.mark.parametrize("during", [True, False])
+def test_a_helper_does_not_outlive_an_interrupt_during_or_right_after_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: bool
+) -> None:
+    helpers: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            helpers.append(self)
+            if during:
+                signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def handled_until_interrupted(*arguments: Any) -> Iterator[None]:
+        with handled(*arguments):
+            yield
+        if not during:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    monkeypatch.setattr("vault_plugin.signals.handled", handled_until_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        token(environment(tmp_path, script="#!/bin/sh\nexec sleep 60\n"))
+    assert [helper.returncode for helper in helpers] == [-signal.SIGKILL]
+
+
+def test_a_helper_that_cannot_be_started_is_no_process_to_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def popen(*_: object, **__: object) -> NoReturn:
+        signal.raise_signal(signal.SIGINT)
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        token(environment(tmp_path))
 
 
 def test_what_a_helper_leaves_behind_goes_on_and_keeps_nobody_waiting_once_the_output_is_closed(

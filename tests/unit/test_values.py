@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from support.texts import ANY_TEXT
@@ -82,6 +83,10 @@ def test_a_base_url_is_taken_with_or_without_the_endpoints_path() -> None:
         ("http://localhost:8080", "http://localhost:8080"),
         ("http://[::1]:8080", "http://[::1]:8080"),
         ("HTTPS://API.example", "HTTPS://API.example"),
+        ("https://xn--bcher-kva.a_b.example.", "https://xn--bcher-kva.a_b.example."),
+        (f"https://{'a' * 63}:8443", f"https://{'a' * 63}:8443"),
+        ("https://[fe80::1%eth0]:8443", "https://[fe80::1%eth0]:8443"),
+        ("https://[::ffff:10.0.0.1]", "https://[::ffff:10.0.0.1]"),
         (f"https://api.example{ENDPOINT_PATH}", "https://api.example"),
         (f"https://api.example{ENDPOINT_PATH}/", "https://api.example"),
         (f"https://api.example/base{ENDPOINT_PATH}", "https://api.example/base"),
@@ -111,6 +116,8 @@ NO_URLS = [
     "https://api.example:x", "https://[::1", "https://api.example/\n", "https://api.example\r\nX: y",
     "https://api.example/\x00", "\thttps://api.example", " https://api.example", "https://api.example /", "https://\u00e9.example",
     "https://api.example\\@evil.example", "https://api.example/\x7f", "https://\uff41pi.example", "https://api.example\ud800",
+    "https://*.example.com", "https://%TENANT%.example.com", "https://%41.example", "https://${HOST}", "https://{host}:443",
+    "https://.example", "https://a..example", "https://.", f"https://{'a' * 64}.example", "https://[v1.a]", "https://[::1%]",
 ]  # fmt: skip
 
 
@@ -118,6 +125,13 @@ def test_what_is_no_plain_base_url_is_refused() -> None:
     for text in NO_URLS:
         told = str(complaint(endpoint_url, text))
         assert told.startswith("must look like https://host[:port], without user, password,"), ascii(text)
+
+
+@given(text=st.text("aZ0_-.:%*[]@~${}x", max_size=12))
+def test_requests_takes_each_base_url_that_is_accepted(text: str) -> None:
+    url = f"https://{text}"
+    if complaint(endpoint_url, url) is None:
+        assert requests.Request("POST", endpoint_url(url)).prepare().url
 
 
 def test_what_is_no_plain_base_url_is_no_address_of_vault() -> None:

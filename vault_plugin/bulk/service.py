@@ -106,8 +106,10 @@ def _signals() -> Iterator[_Signals]:
     signals = _Signals()
     with (
         handled(STOP, signals.receive),
-        # Never ignored, even if our parent process did so: the exit codes of children would be lost.
-        handled((signal.SIGCHLD,), lambda *_: children.reap()),
+        # These are not ignored, even if the parent process ignores them: SIGHUP does not end the watcher, and without
+        # SIGCHLD the exit codes of children would be lost.
+        handled((signal.SIGHUP,), signals.receive, ignored_too=True),
+        handled((signal.SIGCHLD,), lambda *_: children.reap(), ignored_too=True),
     ):
         yield signals
 

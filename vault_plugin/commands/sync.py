@@ -157,7 +157,8 @@ def _stopped_by_signals(run: Sync) -> Iterator[list[int]]:
         caught.append(number)
         run.stop(signal.Signals(number).name)
         for one in STOP:
-            signal.signal(one, signal.SIG_DFL)
+            if signal.getsignal(one) is not signal.SIG_IGN:
+                signal.signal(one, signal.SIG_DFL)
 
     with handled(STOP, stop):
         yield caught

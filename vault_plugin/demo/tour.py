@@ -14,7 +14,7 @@ from vault_plugin.demo.embedded import Server, binary, openbao
 from vault_plugin.demo.simulator import Simulator
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.output.temporary import temporary_folder
-from vault_plugin.signals import STOP
+from vault_plugin.signals import STOP, handled
 from vault_plugin.timing.clock import parse_rfc3339
 
 SHORT_LIFETIME = 8  # seconds of the access token of the last step
@@ -63,9 +63,8 @@ def run(say: Callable[[str], object]) -> None:
 
     All processes and files are removed at the end, also after Ctrl-C, SIGTERM and SIGHUP.
     """
-    for number in STOP:
-        signal.signal(number, signal.default_int_handler)
     with (
+        handled(STOP, signal.default_int_handler),
         temporary_folder("klearstack-vault-demo-") as folder,
         openbao() as vault,
         Simulator() as endpoint,

@@ -1,6 +1,7 @@
 """Why a connection failed, by what was observed."""
 
 import errno
+import os
 import re
 import socket
 import ssl
@@ -24,15 +25,19 @@ class Cause(Enum):
     BROKEN = "the connection broke ({})"
     CERTIFICATE = "its TLS certificate does not verify ({})"
     CLIENT_CERTIFICATE = "it rejects the TLS client certificate ({})"
+    ERROR = "the connection failed ({2})"
     FILES = "the CA or the client certificate is not a PEM file that can be loaded, or its key is encrypted"
     NAME = "its name does not resolve"
     NO_SOCKET = "there is no socket at that path"
+    PERMISSION = "this process has no permission to connect ({2})"
     PROXY_BROKEN = "the proxy {} closed the connection"
     PROXY_DENIES = "the proxy {} does not allow connections to it (status {})"
+    PROXY_ERROR = "the connection to the proxy {0} failed ({2})"
     PROXY_FAILS = "the proxy {} could not connect to it (status {})"
     PROXY_FOREIGN = "the server at {} is not an HTTP proxy"
     PROXY_LOGIN = "the proxy {} requires a login, or rejects the one given (status {})"
     PROXY_NAME = "the name of the proxy {} does not resolve"
+    PROXY_PERMISSION = "this process has no permission to connect to the proxy {0} ({2})"
     PROXY_REFUSED = "the proxy {} refused the connection"
     PROXY_TIMEOUT = "the proxy {} did not respond in time"
     PROXY_UNREACHABLE = "there is no route to the proxy {}"
@@ -47,7 +52,7 @@ class Cause(Enum):
 class ConnectionFailure(NamedTuple):
     """The cause, and what was observed, in words.
 
-    `number` is OpenSSL's reason to reject a certificate, or the status of a proxy, whose URL is in `details`.
+    `number` is OpenSSL's reason to reject a certificate, the status of a proxy, or an errno. A proxy's URL is in `details`.
     """
 
     cause: Cause
@@ -65,17 +70,19 @@ class ConnectionFailure(NamedTuple):
         return self.cause in _MISCONFIGURED
 
     def __str__(self) -> str:
-        return self.cause.value.format(self.details, self.number)
+        return self.cause.value.format(self.details, self.number, os.strerror(self.number))
 
 
 _MISCONFIGURED = {
     Cause.CERTIFICATE,
     Cause.CLIENT_CERTIFICATE,
     Cause.FILES,
+    Cause.PERMISSION,
     Cause.SCHEME,
     Cause.PROXY_DENIES,
     Cause.PROXY_FOREIGN,
     Cause.PROXY_LOGIN,
+    Cause.PROXY_PERMISSION,
 }
 _NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH}
 _CAUSES = {
@@ -85,12 +92,15 @@ _CAUSES = {
     socket.gaierror: Cause.NAME,
     ConnectionRefusedError: Cause.REFUSED,
     FileNotFoundError: Cause.NO_SOCKET,
+    NotADirectoryError: Cause.NO_SOCKET,
     TimeoutError: Cause.TIMEOUT,
     ssl.SSLError: Cause.TLS,
 }
 # Why a proxy cannot be reached; anything else is PROXY_BROKEN.
 _OF_PROXY = {
+    Cause.ERROR: Cause.PROXY_ERROR,
     Cause.NAME: Cause.PROXY_NAME,
+    Cause.PERMISSION: Cause.PROXY_PERMISSION,
     Cause.REFUSED: Cause.PROXY_REFUSED,
     Cause.TIMEOUT: Cause.PROXY_TIMEOUT,
     Cause.UNREACHABLE: Cause.PROXY_UNREACHABLE,
@@ -102,30 +112,36 @@ def failure_of(exc: BaseException) -> ConnectionFailure:
     """Why an exchange failed, by the exception that it ended with and those that led to it."""
     for one in _chain(exc):
         if isinstance(one, ProxyError):
-            return ConnectionFailure(_cause_of(one), one.proxy, one.status)
+            return _failure_of_proxy(one)
         if isinstance(one, ssl.SSLError) and (alert := re.fullmatch(_CERTIFICATE_ALERT, one.reason or "")):
             return ConnectionFailure(Cause.CLIENT_CERTIFICATE, alert[1].replace("_", " ").lower())
         for kind, cause in _CAUSES.items():
             if isinstance(one, kind) and not isinstance(one, _CLOSED):
                 return ConnectionFailure(cause, _details(one, cause), getattr(one, "verify_code", 0))
-        number = one.errno if isinstance(one, OSError) else None
-        if number in _NO_ROUTE:
-            return ConnectionFailure(Cause.UNREACHABLE)
-        # http.client raises a reset without a number where the connection was only closed.
-        if number is not None and isinstance(one, ConnectionResetError | BrokenPipeError):
-            return ConnectionFailure(Cause.RESET)
+        # An ssl.SSLError has a number of OpenSSL. http.client raises a reset without one where the connection was only closed.
+        if isinstance(one, OSError) and one.errno is not None and not isinstance(one, ssl.SSLError):
+            return ConnectionFailure(_cause_of(one), number=one.errno)
     return ConnectionFailure(Cause.BROKEN, type(exc).__name__)
 
 
-def _cause_of(exc: ProxyError) -> Cause:
+def _cause_of(exc: OSError) -> Cause:
+    if exc.errno in _NO_ROUTE:
+        return Cause.UNREACHABLE
+    if isinstance(exc, ConnectionResetError | BrokenPipeError):
+        return Cause.RESET
+    return Cause.PERMISSION if isinstance(exc, PermissionError) else Cause.ERROR
+
+
+def _failure_of_proxy(exc: ProxyError) -> ConnectionFailure:
     if isinstance(exc, NoProxyError):
-        return Cause.PROXY_FOREIGN
-    if exc.status in {401, 407}:  # tinyproxy responds with 401 to a wrong login
-        return Cause.PROXY_LOGIN
+        return ConnectionFailure(Cause.PROXY_FOREIGN, exc.proxy)
     if not exc.status:
-        return _OF_PROXY.get(failure_of(exc.__context__ or OSError()).cause, Cause.PROXY_BROKEN)
+        why = failure_of(exc.__context__ or OSError())
+        return ConnectionFailure(_OF_PROXY.get(why.cause, Cause.PROXY_BROKEN), exc.proxy, why.number)
+    if exc.status in {401, 407}:  # tinyproxy responds with 401 to a wrong login
+        return ConnectionFailure(Cause.PROXY_LOGIN, exc.proxy, exc.status)
     passing = exc.status in {408, 429} or (exc.status >= 500 and exc.status not in {501, 505})
-    return Cause.PROXY_FAILS if passing else Cause.PROXY_DENIES
+    return ConnectionFailure(Cause.PROXY_FAILS if passing else Cause.PROXY_DENIES, exc.proxy, exc.status)
 
 
 def has_closed(exc: BaseException) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from vault_plugin.timing import blocking
 from vault_plugin.timing.deadline import Deadline
 
+LONGEST_WAIT = 2e6  # seconds (23 days); a socket takes no more than 2**31 ms
 _local = threading.local()
 
 
@@ -69,7 +70,7 @@ class Socket(socket.socket):
         left = remaining()
         if not left:
             raise TimeoutError
-        self.settimeout(left)
+        self.settimeout(min(left, LONGEST_WAIT))
 
 
 def connected(host: str, port: int) -> Socket:

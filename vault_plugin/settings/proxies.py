@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from vault_plugin.settings.values import is_ascii, is_host
+from vault_plugin.settings.values import has_host, is_ascii
 from vault_plugin.tokens.secret import Secret
 
 _PREFIX = r"[0-9a-f.:]+/[0-9]{1,3}"
@@ -39,7 +39,7 @@ class Proxy(NamedTuple):
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
             host, port = parts.hostname or "", _PORT if parts.port is None else parts.port
-            valid = parts.scheme == "http" and is_host(host) and port > 0
+            valid = parts.scheme == "http" and has_host(parts) and port > 0
         except ValueError:
             valid = False
         if not valid or not is_ascii(text) or parts.path not in ("", "/") or set("?#\\") & set(text):

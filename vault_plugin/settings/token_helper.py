@@ -7,17 +7,19 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from vault_plugin.settings.environment import text_of_file
 from vault_plugin.settings.values import credential
+from vault_plugin.signals import deferred
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
 
 CONFIGS = (".bao", ".vault")  # in the home folder; the former is read by `bao`, the latter by `vault`
 MAX_OUTPUT = 64 * 1024  # bytes
+LONGEST_WAIT = 60.0  # seconds; poll takes no more than 24 days
 # Comments, and texts in quotes, of HCL.
 _COMMENTS = r'(?s)("(?:[^"\\\n]|\\.)*")|#[^\n]*|//[^\n]*|/\*.*?\*/'
 _HELPER = r'(?:^|[{,\s])"?token_helper"?\s*[=:]\s*"((?:[^"\\\n]|\\.)*)"'
@@ -66,26 +68,36 @@ def _output(helper: str, environ: Mapping[str, str], deadline: Deadline) -> byte
     import select  # noqa: PLC0415  only a token helper needs these
     import subprocess  # noqa: PLC0415
 
-    process = subprocess.Popen(  # noqa: S603  the user's own program
-        ["/bin/sh", "-c", _SCRIPT, helper],
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # It may quote the token.
-        bufsize=0,
-        start_new_session=True,
-    )
-    output, finished = b"", False
-    with process, cast(IO[bytes], process.stdout) as pipe:
+    output = b""
+    # Also after KeyboardInterrupt it is killed: a terminal's SIGINT does not reach another session.
+    with ExitStack() as stack, ExitStack() as unfinished:
+        with deferred():
+            process = subprocess.Popen(  # noqa: S603  the user's own program
+                ["/bin/sh", "-c", _SCRIPT, helper],
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # It may quote the token.
+                bufsize=0,
+                start_new_session=True,
+            )
+            stack.enter_context(process)
+            unfinished.callback(_kill, process)
+        pipe = cast(IO[bytes], process.stdout)
         ready = select.poll()
         ready.register(pipe, select.POLLIN)
-        try:
-            while len(output) < MAX_OUTPUT and ready.poll(1000 * deadline.left()):
-                if finished := not (part := pipe.read(4096)):
-                    return output
-                output += part
-        finally:  # also after KeyboardInterrupt, since a terminal's SIGINT does not reach another session
-            with suppress(ProcessLookupError):  # It has ended, and one that it started holds the pipe.
-                if not finished:
-                    os.killpg(process.pid, signal.SIGKILL)
+        while len(output) < MAX_OUTPUT and (left := deadline.left()):
+            if not ready.poll(1000 * min(left, LONGEST_WAIT)):
+                continue
+            if not (part := pipe.read(4096)):
+                unfinished.pop_all()
+                return output
+            output += part
     return output if deadline.left() else None
+
+
+def _kill(process: Any) -> None:
+    """End the session that this process of subprocess leads."""
+    with suppress(ProcessLookupError):  # It has ended, and one that it started holds the pipe.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

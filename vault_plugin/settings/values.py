@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from vault_plugin.tokens.secret import Secret
 
@@ -15,7 +15,9 @@ _DURATION = r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{1,6})?)s?)?"
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "": 1}
 _GO_DURATION = r"[0-9]{1,9}|[0-9]{1,6}d|([0-9]{1,9}(\.[0-9]{1,9})?(h|m|s|ms|us|µs|ns))+"
 _RATE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?::([0-9]{1,9}))?"
-_HOST_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+_DNS_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
+_IPV6 = r"[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*"
+_ZONE = r"(%[A-Za-z0-9_.~-]+)?"
 _SOCKET = r"unix:///[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _MAX_SOCKET = 107  # bytes of a path: 108 in unix(7), with the NUL at the end
 _SEGMENTS = r"[A-Za-z0-9_@.~-]+(/[A-Za-z0-9_@.~-]+)*"
@@ -81,7 +83,7 @@ def certificates(text: str) -> str:
 
 def host_name(text: str) -> str:
     """A DNS name or an IP address. Raises ValueError."""
-    if not re.fullmatch(_HOST_NAME, text):
+    if not re.fullmatch(f"{_DNS_NAME}|{_IPV6}", text):
         raise ValueError("is not a host name")
     return text
 
@@ -124,7 +126,7 @@ def _url(text: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(text)
         valid = parts.scheme in schemes and parts.port != 0 and parts.username is None
-        valid = valid and is_ascii(text) and not set("?#\\") & set(text) and is_host(parts.hostname or "")
+        valid = valid and is_ascii(text) and not set("?#\\") & set(text) and has_host(parts)
     except ValueError:
         valid = False
     if not valid:
@@ -174,9 +176,14 @@ def is_ascii(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-def is_host(text: str) -> bool:
-    """Whether each label of a host name in ASCII is neither empty nor longer than DNS permits (63)."""
-    return all(0 < len(label) < 64 for label in text.removesuffix(".").split("."))
+def has_host(url: SplitResult) -> bool:
+    """Whether the host of a URL is an IP address, or a name with labels of no more characters than DNS permits (63).
+
+    Other characters than those of `_DNS_NAME` are what remains of a pattern or of a variable that was not replaced.
+    """
+    in_brackets = url.netloc.rpartition("@")[2].startswith("[")
+    pattern = _IPV6 + _ZONE if in_brackets else rf"{_DNS_NAME}\.?"
+    return re.fullmatch(pattern, url.hostname or "") is not None
 
 
 def actions_url(text: str) -> str:

@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from vault_plugin.errors import StoreBusyError, StoreError, StoreSettingsError
-from vault_plugin.failures import CLOCK, DATES, OTHER_NAME
+from vault_plugin.failures import ALLOW, CLOCK, DATES, OTHER_NAME
 from vault_plugin.network.causes import Cause, ConnectionFailure
 from vault_plugin.timing.backoff import full_jitter
 from vault_plugin.timing.deadline import Deadline
@@ -112,14 +112,17 @@ _HINTS = {
     Cause.CERTIFICATE: f"Name its CA's PEM file with {_CA}; verification cannot be turned off.",
     Cause.CLIENT_CERTIFICATE: f"Check {_CLIENT}.",
     Cause.FILES: f"Check {_CA}, {named('vault_cacert_bytes')}, {named('vault_capath')}, {_CLIENT}.",
+    Cause.PERMISSION: "Give this user access to the unix socket, or allow the connection in this host's firewall or security module.",
     Cause.SCHEME: f"Correct the scheme in {_ADDRESS}.",
     Cause.PROXY_DENIES: f"Have it allow CONNECT to that host and port. {_NOT_THROUGH}",
     Cause.PROXY_FAILS: f"{_REACH} The proxy has to reach it, not this host.",
     Cause.PROXY_FOREIGN: _NOT_THROUGH,
     Cause.PROXY_LOGIN: f"Put user and password into its URL, in a variable of {_PROXIES}: http://user:password@host:port.",
+    Cause.PROXY_PERMISSION: ALLOW,
     **dict.fromkeys(
         (
             Cause.PROXY_BROKEN,
+            Cause.PROXY_ERROR,
             Cause.PROXY_NAME,
             Cause.PROXY_REFUSED,
             Cause.PROXY_TIMEOUT,
