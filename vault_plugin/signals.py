@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOP = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # the signals that ask a process to end
 
@@ -18,9 +19,11 @@ def handled(
     A signal that is ignored stays ignored, as nohup and the background jobs of a shell want it, unless `ignored_too`.
     For the main thread only, as Python requires: raises ValueError in another one.
     """
-    handled_here = [one for one in numbers if ignored_too or signal.getsignal(one) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, handler) for number in handled_here}
+    previous: dict[int, Any] = {}
     try:
+        for number in numbers:
+            if ignored_too or signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, handler)
         yield
     finally:
         for number, handler_before in previous.items():

@@ -94,8 +94,8 @@ def test_a_hang_up_does_not_stop_a_run_of_sync_under_nohup_nor_end_it_once_it_st
 def test_a_hang_up_reloads_the_manifest_of_watch_also_under_nohup() -> None:
     with service._signals() as signals:
         signal.raise_signal(signal.SIGHUP)
-    assert [signals.get_nowait()] == [signal.SIGHUP]
-    assert signals.empty()
+    assert [signals.queue.get_nowait()] == [signal.SIGHUP]
+    assert signals.queue.empty()
 
 
 @pytest.mark.usefixtures("hang_ups_ignored")
