@@ -55,7 +55,8 @@ def respond(
 ) -> str:
     """Return the result of one query: a flat JSON object of strings, in ASCII.
 
-    `began`: when the call began, if it was earlier (monotonic seconds). `with_tokens` adds the tokens themselves, for `ephemeral "local_command"`, whose output Terraform does not store.
+    `began`: when the call began, if it was earlier (monotonic seconds). `with_tokens` adds the tokens themselves, for
+    `ephemeral "local_command"`, whose output Terraform does not store.
 
     Raises QueryError if the query is not a JSON object of strings with valid keys and values, or contains a
     credential; and what Settings.from_env and Broker.get raise.

@@ -52,8 +52,8 @@ def gather(
 ) -> tuple[dict[str, Any], Deadline]:
     """The values that are given, and the deadline that began with reading them (`seconds` unless one is given).
 
-    `began`: when the call began, if it was earlier (monotonic seconds). A flag that is None was not given. Raises SettingsError, which names at once all that is missing, unreadable or wrong,
-    and TypeError for a flag of no setting.
+    `began`: when the call began, if it was earlier (monotonic seconds). A flag that is None was not given. Raises
+    SettingsError, which names at once all that is missing, unreadable or wrong, and TypeError for a flag of no setting.
     """
     found = survey(origins, environ, flags, seconds, began)
     if found.error is not None:

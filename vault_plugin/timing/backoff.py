@@ -23,7 +23,8 @@ def full_jitter(base: float, cap: float) -> Iterator[float]:
 def retry_after(header: str | None, date: str | None = None) -> float:
     """Seconds to wait by a `Retry-After` header, which is a number or an HTTP date; 0 if it is neither.
 
-    At most MAX_RETRY_AFTER: a caller that obeys a longer one would not notice that the server responds again. A date counts from the `Date` header of the same response, if there is one: by the server's clock.
+    At most MAX_RETRY_AFTER: a caller that obeys a longer one would not notice that the server responds again. A date
+    counts from the `Date` header of the same response, if there is one: by the server's clock.
     """
     if header is None:
         return 0.0
