@@ -115,8 +115,11 @@ def test_a_leader_killed_in_the_middle_loses_no_token_and_no_lifetime(cluster: C
         stored = list(results)
     for _, transport in stores:
         transport.close()
-    # A life that was set before the election and used after it would end too late, and is corrected by a second version.
-    assert {one.ref.version for one in stored} <= {1, 2}
+    # A life that was set before the election and used after it would end too late, and is corrected by a second version;
+    # where requests take more than a second, this one may have to be corrected, too.
+    quick = [one for one in stored if took[one.ref.path] <= 1]
+    assert {one.ref.version for one in quick} <= {1, 2}
+    assert {one.ref.version for one in stored} <= {1, 2, 3}
     with closing(cluster.vault()) as vault:
         for one_stored in stored:
             gap = one_stored.token.expires_at - (parse_rfc3339(one_stored.ref.deletion_time) or 0)
