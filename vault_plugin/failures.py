@@ -3,9 +3,7 @@
 The facts hold nothing that the endpoint or the user has sent: a cause of the table below, and numbers.
 """
 
-import json
 import os
-import re
 from typing import NamedTuple
 
 from vault_plugin.errors import (
@@ -19,7 +17,6 @@ from vault_plugin.errors import (
 )
 from vault_plugin.wording import named
 
-SHORT = 2048  # bytes of an error's body; the documented one, with two tokens after it, has about 900
 _URL, _PROXY = named("url"), named("proxy")
 _LATER = f"Check {_URL}, or try again later."
 _ACCOUNT = f"Check {named('user_id')} and {named('company_name')}: the endpoint may not know them."
@@ -47,11 +44,6 @@ _CERTIFICATES = {
     62: "it is for another host",
     64: "it is for another address",
 }
-# The API's documentation shows no body of the 500, only: "One or Many Required parameters from company name must be missing".
-# Compiled when they are needed, as all patterns that a warm read does without.
-_PARAMETERS = {"company_name": r"company[ _]?name", "user_id": r"user[ _]?id"}
-_SENTENCE = r"(?s)required\s+parameters?\b.{1,200}\bmissing"
-_COMPLAINT = r"\b(missing|required?|must|provide)\b"
 
 
 class _Kind(NamedTuple):
@@ -233,27 +225,3 @@ def error_of(failure: Failure, url: str, proxy: object = None) -> SourceError:
     if isinstance(error, SourceBusyError):
         error.retry_after = failure.retry_after
     return error
-
-
-def missing_parameter(body: bytes) -> Failure | None:
-    """Return the failure if a 500 with this body is of the documented kind, which is permanent. None for an outage.
-
-    The documented kind is short, names a parameter, and is JSON or the documented sentence: the page of an outage may name
-    a parameter as well.
-    """
-    if len(body) > SHORT:
-        return None
-    text = body.decode(errors="replace").lower()
-    named = [name for name, pattern in _PARAMETERS.items() if re.search(pattern, text)]
-    if _is_json(body):
-        documented = bool(re.search(_COMPLAINT, text)) and (bool(named) or "param" in text)
-    else:
-        documented = bool(named) and not text.lstrip().startswith("<") and bool(re.search(_SENTENCE, text))
-    return Failure("_".join(["parameter", *named]), 500) if documented else None
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        return isinstance(json.loads(body), dict | str)
-    except (ValueError, RecursionError):
-        return False

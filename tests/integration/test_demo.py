@@ -11,10 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.cli import COMMAND, kept, run
+from support.interrupts import interrupt_starts
 
 from vault_plugin import children
 from vault_plugin.demo.embedded import Server
@@ -23,7 +23,6 @@ from vault_plugin.demo.simulator import Simulator
 from vault_plugin.demo.tour import Narrator
 from vault_plugin.errors import KlearstackVaultError
 from vault_plugin.settings.values import ENDPOINT_PATH
-from vault_plugin.signals import handled
 from vault_plugin.tokens.jwt import Kind, Token
 
 
@@ -91,25 +90,7 @@ def test_the_demo_ends_cleanly_when_interrupted(tmp_path: Path, ending: signal.S
 def test_a_process_does_not_outlive_a_signal_during_or_right_after_its_start(
     monkeypatch: pytest.MonkeyPatch, during: bool
 ) -> None:
-    """The moments are too short to be met from outside."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    class Interrupted(subprocess.Popen[bytes]):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            processes.append(self)
-            if during:
-                signal.raise_signal(signal.SIGINT)
-
-    @contextmanager
-    def handled_until_interrupted(*arguments: Any) -> Iterator[None]:
-        with handled(*arguments):
-            yield
-        if not during:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("vault_plugin.children.subprocess.Popen", Interrupted)
-    monkeypatch.setattr("vault_plugin.signals.handled", handled_until_interrupted)
+    processes = interrupt_starts(monkeypatch, during=during)
     with pytest.raises(KeyboardInterrupt), children.started(["sleep", "60"], stdout=subprocess.PIPE):
         raise AssertionError("the block began")
     assert [one.returncode for one in processes] == [-signal.SIGKILL]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from vault_plugin import failures
 from vault_plugin.demo.faults import missing_parameters
 from vault_plugin.endpoint.client import _failure_of
+from vault_plugin.endpoint.responses import missing_parameter
 from vault_plugin.errors import Failure, SourceBusyError
-from vault_plugin.failures import code_of, error_of, is_shared, missing_parameter
+from vault_plugin.failures import code_of, error_of, is_shared
 from vault_plugin.network.causes import Cause, ConnectionFailure
 from vault_plugin.network.responses import SPEAKS_TLS
 

@@ -6,18 +6,16 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
+from support.interrupts import interrupt_starts
 from support.waiting import until
 
 from vault_plugin.errors import SettingsError
 from vault_plugin.settings import Settings
 from vault_plugin.settings.token_helper import MAX_OUTPUT, token_helper
-from vault_plugin.signals import handled
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.secret import Secret
 
@@ -234,24 +232,7 @@ def test_a_helper_ends_with_what_it_started_if_the_user_interrupts(
 def test_a_helper_does_not_outlive_an_interrupt_during_or_right_after_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: bool
 ) -> None:
-    helpers: list[subprocess.Popen[bytes]] = []
-
-    class Interrupted(subprocess.Popen[bytes]):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            helpers.append(self)
-            if during:
-                signal.raise_signal(signal.SIGINT)
-
-    @contextmanager
-    def handled_until_interrupted(*arguments: Any) -> Iterator[None]:
-        with handled(*arguments):
-            yield
-        if not during:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    monkeypatch.setattr("vault_plugin.signals.handled", handled_until_interrupted)
+    helpers = interrupt_starts(monkeypatch, during=during)
     with pytest.raises(KeyboardInterrupt):
         token(environment(tmp_path, script="#!/bin/sh\nexec sleep 60\n"))
     assert [helper.returncode for helper in helpers] == [-signal.SIGKILL]

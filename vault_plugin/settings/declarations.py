@@ -5,17 +5,21 @@ A value comes from a flag, else from its environment variables in their order, e
 the setting is required.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from vault_plugin.settings.endpoint_settings import EndpointSettings
-from vault_plugin.settings.gathering import Survey, gather, gather_deadline, gather_one, survey, warn_of_form
+from vault_plugin.settings.gathering import Survey, gather, gather_deadline, gather_one, survey
 from vault_plugin.settings.origin import Declared, Group, Origin, identity_setting, setting
 from vault_plugin.settings.values import duration, positive_duration, vault_path
 from vault_plugin.settings.vault_settings import VaultConnectionSettings, VaultLoginSettings
 from vault_plugin.timing.deadline import Deadline
 from vault_plugin.tokens.identity import Identity
+from vault_plugin.tokens.names import is_composed
+from vault_plugin.wording import named, worded
 
+_log = logging.getLogger(__name__)
 NOTICEABLE = 0.1  # seconds that reading may take without being subtracted from the deadline
 
 
@@ -106,7 +110,7 @@ class Settings(VaultLoginSettings, VaultConnectionSettings, EndpointSettings, Id
         Raises SettingsError, which names at once all that is missing, unreadable or wrong.
         """
         values, deadline = gather(ORIGINS, environ, flags, cls.deadline, began)
-        warn_of_form(ORIGINS, values)
+        _warn_of_form(values)
         settings = cls(**values)
         slow = settings.deadline - deadline.left() > NOTICEABLE
         return settings.replace(deadline=deadline.left()) if slow else settings
@@ -153,3 +157,12 @@ def known_deadline(given: str | bool | None = None, environ: Mapping[str, str] |
     Settings.from_env takes its `began`.
     """
     return gather_deadline(ORIGINS["deadline"], given, environ, Settings.deadline)
+
+
+def _warn_of_form(values: Mapping[str, Any]) -> None:
+    """Warn of an identity that looks like another one."""
+    for name, origin in ORIGINS.items():
+        if origin.identity and not is_composed(values[name]):
+            _log.warning(
+                "%s is not NFC-normalized: it is a different identity from its NFC form", worded(named(name))
+            )

@@ -1,6 +1,5 @@
 """Gathering: the values of settings from flags, environment variables and files, and one error for all that is wrong."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,13 +20,11 @@ from vault_plugin.settings.proxies import Proxy
 from vault_plugin.settings.token_helper import token_helper, token_of
 from vault_plugin.settings.values import is_plain_and_remote
 from vault_plugin.timing.deadline import Deadline
-from vault_plugin.tokens.names import is_composed
 from vault_plugin.wording import flag as _flag
-from vault_plugin.wording import named, worded
+from vault_plugin.wording import named
 
 Flags = Mapping[str, str | bool | None]
 _EMPTY = "is given but empty: give a value, or leave it out"
-_log = logging.getLogger(__name__)
 
 
 class Survey(NamedTuple):
@@ -247,12 +244,3 @@ def _require_text(value: object, *, or_bool: bool) -> None:
     """Raise ValueError for what a program has given that is no text, such as a number."""
     if not (value is None or isinstance(value, str) or (or_bool and isinstance(value, bool))):
         raise ValueError(f"is not a string, but {type(value).__name__}")
-
-
-def warn_of_form(origins: Mapping[str, Origin], values: Mapping[str, Any]) -> None:
-    """Warn of an identity that looks like another one."""
-    for name, origin in origins.items():
-        if origin.identity and not is_composed(values[name]):
-            _log.warning(
-                "%s is not NFC-normalized: it is a different identity from its NFC form", worded(named(name))
-            )
